@@ -1,4 +1,4 @@
-"""Identifiers: a prefix that names the kind, then a ULID (time-ordered, 26 Crockford characters)."""
+"""Identifiers: a prefix that names the kind, then a ULID (time-ordered, Crockford base 32)."""
 
 import re
 import secrets
@@ -18,7 +18,7 @@ _last = 0
 
 def new_ulid() -> str:
     """26 characters, greater than every one made before by this process, even within one ms."""
-    global _last  # noqa: PLW0603 - the one counter that keeps ties in order
+    global _last
     fresh = (time.time_ns() // 1_000_000) << _RANDOM_BITS | secrets.randbits(_RANDOM_BITS)
     _last = fresh if fresh > _last else _last + 1
     value, digits = _last, []

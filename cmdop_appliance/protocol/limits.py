@@ -1,0 +1,31 @@
+"""Sizes and times of the agent link, each with its unit and its source."""
+
+VERSION = 1  # raised when an older peer could misunderstand us; both ends name theirs in `hello`
+
+# One websocket message; both ends raise the library's limit together (stack.md, decision 3).
+MESSAGE_BYTES = 1024 * 1024
+# Payload of one output frame: small enough that a cancel never waits long behind it (semantics.md).
+CHUNK_BYTES = 32 * 1024
+# Output sent but not yet stored by the hub, per command (semantics.md, Commands 6).
+WINDOW_BYTES = 256 * 1024
+# Linux refuses one argv string above 128 KiB with its NUL (MAX_ARG_STRLEN, linux/binfmts.h).
+ARGUMENT_BYTES = 128 * 1024 - 1
+# A whole spec as JSON; leaves room in one message, also for text that JSON escapes.
+SPEC_BYTES = 512 * 1024
+# Standard input that travels inside a spec, before base64.
+STDIN_BYTES = 256 * 1024
+# Commands named in one inventory message: about 100 bytes each, far below MESSAGE_BYTES.
+INVENTORY_ITEMS = 1000
+# A label sent by an agent (hostname, kernel, home …): Linux ends a path at 4096 (PATH_MAX).
+LABEL_CHARS = 4096
+# A name for a machine: what fits a table column and a file name (NAME_MAX, 255 bytes).
+NAME_CHARS = 255
+
+# The hub challenges, the machine proves: all of it within this (trust.md 27).
+HANDSHAKE_S = 10.0
+# The agent speaks this often when it has nothing else to say, ± 20 % jitter.
+HEARTBEAT_S = 10.0
+# A link silent for so long is dead: two heartbeats may be lost, found within 30 s (contract.md §3).
+SILENT_S = 25.0
+# A frame that a peer does not take within this time means that the peer is gone (stack.md).
+SEND_S = 10.0

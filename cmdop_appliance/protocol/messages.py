@@ -1,0 +1,281 @@
+"""Every message of the agent link as a typed, frozen record; unknown fields are ignored."""
+
+from typing import Annotated, Final, Literal, TypeVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from cmdop_appliance.errors import LocalProtocolError, RemoteProtocolError
+from cmdop_appliance.protocol.limits import (
+    INVENTORY_ITEMS,
+    LABEL_CHARS,
+    MESSAGE_BYTES,
+    NAME_CHARS,
+)
+
+Label = Annotated[str, Meta(max_length=LABEL_CHARS)]
+CommandId = Annotated[str, Meta(pattern=r"^cmd_[0-7][0-9A-HJKMNP-TV-Z]{25}\Z")]
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]  # fits the store's 64-bit column
+Bytes32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
+Signature = Annotated[bytes, Meta(min_length=64, max_length=64)]  # Ed25519, RFC 8032
+Percent = Annotated[float, Meta(ge=0, le=100)]
+
+End = Literal["exited", "timeout", "cancelled", "failed", "lost", "expired"]
+Phase = Literal["queued", "running", "ended"]
+
+
+class Message(Struct, frozen=True, kw_only=True, tag_field="type", tag=str.lower):
+    """Anything that travels in a text frame; its `type` is the class name in lower case."""
+
+
+class Facts(Struct, frozen=True, kw_only=True):
+    """What a machine says of itself. Labels for people: identity is the key alone."""
+
+    hostname: Label
+    platform: Literal["linux", "darwin", "win32"]
+    os: Label  # the distribution as it names itself
+    arch: Label
+    kernel: Label
+    user: Label  # whom the agent runs as
+    home: Label
+    agent_version: Label
+    cpu_cores: Count
+    memory_bytes: Count
+
+
+class Telemetry(Struct, frozen=True, kw_only=True):
+    """One sample. Byte counters of the network run since boot; sizes are bytes."""
+
+    cpu_percent: Percent
+    memory_percent: Percent
+    disk_percent: Percent
+    memory_total: Count
+    memory_used: Count
+    memory_free: Count
+    disk_total: Count
+    disk_used: Count
+    disk_free: Count
+    network_rx_bytes: Count
+    network_tx_bytes: Count
+    uptime_seconds: Count
+
+
+class Spec(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What to run. The agent adds nothing to it and takes nothing away."""
+
+    argv: list[str]  # argv[0] is looked up on the machine's PATH; the shell stands here if wanted
+    cwd: str | None = None  # default: the user's home
+    env: dict[str, str] = {}
+    user: str | None = None  # default: whoever the agent runs as
+    stdin: bytes | None = None  # default: empty
+    timeout_ms: Annotated[int, Meta(gt=0, le=2**53)] | None = None  # from the start; default: none
+    operator: str | None = None  # who asked, shown to the command as CMDOP_OPERATOR
+
+
+class Stream(Struct, frozen=True):
+    """One whole output stream of an ended command."""
+
+    bytes: Count
+    sha256: Bytes32
+
+
+class Known(Struct, frozen=True, kw_only=True):
+    """A command as the agent remembers it."""
+
+    id: CommandId
+    phase: Phase
+
+
+# ── agent → hub ──────────────────────────────────────────────────────────────────────────────
+
+
+class Hello(Message, frozen=True):
+    """First words: which protocol the agent speaks, and a nonce for the hub to sign."""
+
+    version: Annotated[int, Meta(ge=1, le=65535)]
+    nonce: Bytes32
+
+
+class Prove(Message, frozen=True):
+    """The machine's key and its signature; with a token it joins, without it comes back."""
+
+    public_key: Bytes32
+    signature: Signature
+    boot_id: Label
+    keeper_id: Label  # tells a restarted agent from a clone of its state directory
+    facts: Facts
+    token: Label | None = None
+    name: Annotated[str, Meta(min_length=1, max_length=NAME_CHARS)] | None = None
+
+
+class Inventory(Message, frozen=True):
+    """A part of what the agent knows; repeated until all is said."""
+
+    commands: Annotated[list[Known], Meta(max_length=INVENTORY_ITEMS)]
+
+
+class Ready(Message, frozen=True):
+    """The inventory is complete: dispatches may come."""
+
+
+class Heartbeat(Message, frozen=True):
+    """A sign of life, with a sample when one is due."""
+
+    telemetry: Telemetry | None = None
+
+
+class Started(Message, frozen=True):
+    """A command runs. Left out when its end follows at once."""
+
+    id: CommandId
+    started_ms: Count
+
+
+class Finished(Message, frozen=True):
+    """A command has ended; repeated after every reconnect until acknowledged.
+
+    All output was sent before it. `exit_code` is null unless the command ended by itself; a
+    command ended by a signal has 128 + its number, and the signal's name.
+    """
+
+    id: CommandId
+    end: End
+    stdout: Stream
+    stderr: Stream
+    exit_code: Annotated[int, Meta(ge=0, le=255)] | None = None
+    signal: Label | None = None
+    reason: Label | None = None  # failed and lost: which kind, a stable word
+    message: Label | None = None  # the same for people
+    started_ms: Count | None = None
+    duration_ms: Count | None = None
+
+
+class Rejected(Message, frozen=True):
+    """A dispatch that contradicts what the agent knows of this id. Nothing was started."""
+
+    id: CommandId
+    reason: Label
+
+
+class Bye(Message, frozen=True):
+    """The agent stops on purpose and will not be back at once."""
+
+
+# ── hub → agent ──────────────────────────────────────────────────────────────────────────────
+
+
+class Challenge(Message, frozen=True):
+    """The hub's key, its signature over the agent's nonce, and a nonce for the machine to sign."""
+
+    version: Annotated[int, Meta(ge=1, le=65535)]
+    hub_key: Bytes32
+    nonce: Bytes32
+    signature: Signature
+
+
+class Welcome(Message, frozen=True):
+    """The machine is who it says. `epoch` names this connection."""
+
+    machine_id: Label
+    session_id: Label
+    epoch: Count
+
+
+class Revoked(Message, frozen=True):
+    """The machine was removed: the agent ends. Signed, so that nobody else can say it."""
+
+    machine_id: Label
+    signature: Signature
+
+
+class Dispatch(Message, frozen=True):
+    """Start this command, unless this id was ever seen. Sent any number of times."""
+
+    id: CommandId
+    spec_hash: Bytes32
+    ttl_ms: Count | None  # not to be started later than this after receipt; null: no bound
+    spec: Spec
+
+
+class Cancel(Message, frozen=True):
+    """End this command, or never start it."""
+
+    id: CommandId
+
+
+class Resume(Message, frozen=True):
+    """Send this command's output from these byte offsets, and its end if it has ended."""
+
+    id: CommandId
+    stdout: Count
+    stderr: Count
+
+
+class Stored(Message, frozen=True):
+    """The hub holds this command's output up to these byte offsets."""
+
+    id: CommandId
+    stdout: Count
+    stderr: Count
+
+
+class Acknowledge(Message, frozen=True):
+    """The end of this command is on the hub's disk; the agent may forget it."""
+
+    id: CommandId
+
+
+class Heartbeatack(Message, frozen=True, tag="heartbeat_ack"):
+    """The hub is alive, too."""
+
+
+FromAgent = (
+    Hello | Prove | Inventory | Ready | Heartbeat | Started | Finished | Rejected | Bye
+)  # fmt: skip
+FromHub = (
+    Challenge | Welcome | Revoked | Dispatch | Cancel | Resume | Stored | Acknowledge | Heartbeatack
+)
+
+M = TypeVar("M")
+
+_encoder: Final = msgspec.json.Encoder()
+_from_agent: Final[msgspec.json.Decoder[FromAgent]] = msgspec.json.Decoder(FromAgent)
+_from_hub: Final[msgspec.json.Decoder[FromHub]] = msgspec.json.Decoder(FromHub)
+
+
+def encode(message: Message) -> str:
+    """The text frame for `message`.
+
+    Raises:
+        LocalProtocolError: the frame would be larger than the peer accepts.
+    """
+    frame = _encoder.encode(message)
+    if len(frame) > MESSAGE_BYTES:
+        kind = type(message).__name__.lower()
+        raise LocalProtocolError(f"{kind} of {len(frame)} bytes; at most {MESSAGE_BYTES} fit")
+    return frame.decode()
+
+
+def decode_from_agent(frame: str) -> FromAgent:
+    """What an agent said.
+
+    Raises:
+        RemoteProtocolError: it is not a message of an agent.
+    """
+    return _decode(_from_agent, frame)
+
+
+def decode_from_hub(frame: str) -> FromHub:
+    """What the hub said.
+
+    Raises:
+        RemoteProtocolError: it is not a message of a hub.
+    """
+    return _decode(_from_hub, frame)
+
+
+def _decode(decoder: msgspec.json.Decoder[M], frame: str) -> M:
+    try:
+        return decoder.decode(frame)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as exc:
+        raise RemoteProtocolError(f"not a message: {exc}") from exc
