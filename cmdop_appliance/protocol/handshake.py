@@ -5,6 +5,7 @@ Each signature covers its purpose and both nonces, so none can be used elsewhere
 
 import base64
 import binascii
+import secrets
 from dataclasses import dataclass
 
 from cmdop_appliance.errors import InvalidRequest
@@ -41,6 +42,11 @@ class EnrolmentToken:
 
     secret: bytes
     hub_key: bytes
+
+    @classmethod
+    def generate(cls, hub_key: bytes) -> "EnrolmentToken":
+        """A new one for the hub with this public key."""
+        return cls(secrets.token_bytes(_SECRET_BYTES), hub_key)
 
     def __str__(self) -> str:
         return _PREFIX + base64.urlsafe_b64encode(self.secret + self.hub_key).decode().rstrip("=")

@@ -1,0 +1,98 @@
+"""API keys, scopes and callers. Pure: it decides, others look up and store."""
+
+import hashlib
+import re
+import secrets
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from cmdop_appliance.errors import Forbidden, Unauthorized
+
+_KEY: Final = re.compile(r"cmdop_apikey_[A-Za-z0-9_-]{43}")
+_KEY_PREFIX: Final = "cmdop_apikey_"
+_SHOWN_CHARS: Final = 6  # of the random part in `key_prefix`: 36 of 256 bits
+
+
+class Scope(StrEnum):
+    """What a key may do. `admin` includes everything."""
+
+    MACHINES_READ = "machines:read"
+    MACHINES_WRITE = "machines:write"
+    SESSIONS_READ = "sessions:read"
+    SESSIONS_WRITE = "sessions:write"
+    COMMANDS_EXECUTE = "commands:execute"
+    FILES_READ = "files:read"
+    FILES_WRITE = "files:write"
+    SCHEDULES_READ = "schedules:read"
+    SCHEDULES_WRITE = "schedules:write"
+    WEBHOOKS_MANAGE = "webhooks:manage"
+    ADMIN = "admin"
+    # Classes of routes rather than rights; never granted to a key.
+    ANY_KEY = "any key"
+    PUBLIC = "public"
+
+
+GRANTABLE: Final = tuple(scope for scope in Scope if scope not in (Scope.ANY_KEY, Scope.PUBLIC))
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who is asking: an API key of one workspace."""
+
+    key_id: str
+    name: str
+    workspace_id: str
+    namespace: str
+    scopes: frozenset[str]
+
+    @property
+    def email(self) -> str:
+        """The name by which records and answers call this caller (the API's `user_email`)."""
+        return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', self.name)}@{self.namespace}"
+
+    def allows(self, scope: Scope) -> bool:
+        """True: this caller may do what `scope` stands for."""
+        return scope is Scope.ANY_KEY or scope in self.scopes or Scope.ADMIN in self.scopes
+
+    def require(self, *scopes: Scope) -> None:
+        """Pass if any one of `scopes` is the caller's.
+
+        Raises:
+            Forbidden: none is; the message names the first.
+        """
+        if not any(self.allows(scope) for scope in scopes):
+            missing = str(scopes[0])
+            raise Forbidden(
+                f"Token lacks required permission: {missing}", required_permission=missing
+            )
+
+
+def new_key() -> str:
+    """A new API key: 256 random bits behind a prefix that secret scanners know."""
+    return _KEY_PREFIX + secrets.token_urlsafe(32)
+
+
+def shown_prefix(key: str) -> str:
+    """The part of a key that may be shown, to tell keys apart."""
+    return key[: len(_KEY_PREFIX) + _SHOWN_CHARS]
+
+
+def secret_hash(secret: str | bytes) -> str:
+    """What the store keeps of a secret. Plain SHA-256: the secrets are long and random."""
+    return hashlib.sha256(secret.encode() if isinstance(secret, str) else secret).hexdigest()
+
+
+def presented_key(authorization: str | None) -> str:
+    """The API key in an Authorization header.
+
+    Raises:
+        Unauthorized: there is none, or it cannot be one of ours.
+    """
+    scheme, _, key = (authorization or "").partition(" ")
+    if scheme.lower() != "bearer" or _KEY.fullmatch(key.strip()) is None:
+        raise Unauthorized(
+            "Invalid or missing API key",
+            hint="send it as `Authorization: Bearer cmdop_apikey_…` (cmdop auth create-key)",
+        )
+    return key.strip()

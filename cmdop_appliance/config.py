@@ -1,0 +1,194 @@
+"""The hub's settings: one TOML file, `CMDOP_*` variables, flags; each wins over the one before.
+
+The structs are the specification: `config.example.toml` shows every key with its default, and a
+test holds the two together.
+"""
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import msgspec
+from msgspec import Meta, Struct
+
+from cmdop_appliance.errors import StartupError
+
+DEFAULT_FILE = Path("cmdop.toml")
+
+
+class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the hub listens and keeps its data."""
+
+    listen: Annotated[
+        str,
+        Meta(
+            pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^\s\[\]:/]+):[0-9]{1,5}$",
+            description="HOST:PORT, such as 127.0.0.1:3006 or [::1]:0",
+        ),
+    ] = "127.0.0.1:3006"
+    data_dir: Annotated[str, Meta(min_length=1)] = "./cmdop-data"
+    local_agent: bool = False
+    # Open answers get so long to finish when the hub stops (contract.md §11: 5 s in all).
+    drain_ms: Annotated[int, Meta(ge=0, le=4000)] = 2000
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port to listen on; port 0 takes a free one."""
+        host, _, port = self.listen.rpartition(":")
+        return host.strip("[]"), int(port)
+
+
+class SessionsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How long a machine may be away."""
+
+    # A machine that is back within this keeps its session (contract.md §2).
+    grace_ms: Annotated[int, Meta(ge=0, le=3_600_000)] = 30_000
+    # A link silent for so long is dead; agents speak every 10 s (contract.md §3: within 30 s).
+    silent_ms: Annotated[int, Meta(ge=1000, le=300_000)] = 25_000
+
+
+class CommandsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Defaults for commands."""
+
+    # `timeout` of POST /commands where the caller names none (contract.md §4).
+    sync_timeout_ms: Annotated[int, Meta(ge=1, le=86_400_000)] = 30_000
+
+
+class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one request may cost."""
+
+    # A request body; larger is 413. A command's whole spec must fit 512 KiB anyway.
+    body_bytes: Annotated[int, Meta(ge=1024, le=64 * 1024 * 1024)] = 1024 * 1024
+
+
+class LogConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the hub writes to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Every setting of the hub."""
+
+    server: ServerConfig = ServerConfig()
+    sessions: SessionsConfig = SessionsConfig()
+    commands: CommandsConfig = CommandsConfig()
+    limits: LimitsConfig = LimitsConfig()
+    log: LogConfig = LogConfig()
+
+    @property
+    def data_dir(self) -> Path:
+        """The data directory, absolute."""
+        return Path(self.server.data_dir).absolute()
+
+
+def load_config(
+    path: Path | None,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    flags: Mapping[str, object] | None = None,
+) -> Config:
+    """The settings in force. Without `path`, `./cmdop.toml` is read if it is there.
+
+    `flags` are values of `[server]` keys; None means not given.
+
+    Raises:
+        StartupError: the file cannot be read, or a key or value is wrong; the message names the
+            file, line and key, and what is allowed.
+    """
+    tables: dict[str, Any] = {}
+    text = ""
+    where = path or DEFAULT_FILE
+    if path is not None or DEFAULT_FILE.exists():
+        text, tables = _read(where)
+    sources = {f"{table}.{key}": str(where) for table in tables for key in _keys(tables[table])}
+    for table, key, name, value in _from_environ(environ):
+        tables.setdefault(table, {})[key] = value
+        sources[f"{table}.{key}"] = name
+    for key, value in (flags or {}).items():
+        if value is not None:
+            tables.setdefault("server", {})[key] = value
+            sources[f"server.{key}"] = f"--{key.replace('_', '-')}"
+    try:
+        return msgspec.convert(tables, Config)
+    except msgspec.ValidationError as exc:
+        raise _explain(str(exc), text, where, sources) from None
+
+
+def _read(path: Path) -> tuple[str, dict[str, Any]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        return text, tomllib.loads(text)
+    except OSError as exc:
+        raise StartupError(f"cannot read {path}: {exc.strerror}") from exc
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise StartupError(f"{path}: {exc}", hint="see config.example.toml") from exc
+
+
+def _keys(table: object) -> list[str]:
+    return list(table) if isinstance(table, dict) else []
+
+
+def _from_environ(environ: Mapping[str, str]) -> list[tuple[str, str, str, object]]:
+    """(table, key, variable, value): CMDOP_LISTEN for [server], CMDOP_SESSIONS_GRACE_MS else."""
+    found: list[tuple[str, str, str, object]] = []
+    for table in msgspec.structs.fields(Config):
+        for field in msgspec.structs.fields(table.type):
+            prefix = "" if table.name == "server" else f"{table.name}_"
+            name = f"CMDOP_{prefix}{field.name}".upper()
+            if name in environ:
+                try:
+                    value = msgspec.convert(environ[name], field.type, strict=False)
+                except msgspec.ValidationError as exc:
+                    raise StartupError(f"{name}: {_reason(str(exc))}") from None
+                found.append((table.name, field.name, name, value))
+    return found
+
+
+def _explain(error: str, text: str, path: Path, sources: Mapping[str, str]) -> StartupError:
+    """Turn msgspec's words into file, line, key and what is allowed."""
+    reason, _, place = error.partition(" - at `$")
+    place = place.strip("`.")
+    table, _, key = place.partition(".")
+    hint = "config.example.toml shows every key"
+    if unknown := re.search(r"unknown field `(.*)`", reason):
+        table, key = (place, unknown[1]) if place else (unknown[1], "")
+        struct = next((f.type for f in msgspec.structs.fields(Config) if f.name == table), Config)
+        allowed = ", ".join(f.name for f in msgspec.structs.fields(struct))
+        reason, hint = "unknown key" if key else "unknown table", f"allowed here: {allowed}"
+    elif allowed := _allowed(table, key):
+        reason, hint = "not a valid value", f"allowed: {allowed}"
+    name = f"{table}.{key}" if key else f"[{table}]"
+    source = sources.get(name, str(path))
+    if source == str(path):
+        source = f"{path}:{_line_of(text, table, key)}"
+    return StartupError(f"{source}: {name}: {_reason(reason)}", hint=hint)
+
+
+def _allowed(table: str, key: str) -> str:
+    """The description of a field's values, where its pattern alone would be a riddle."""
+    struct = next((f.type for f in msgspec.structs.fields(Config) if f.name == table), Config)
+    kind = next((f.type for f in msgspec.structs.fields(struct) if f.name == key), None)
+    return next((m.description or "" for m in get_args(kind) if isinstance(m, Meta)), "")
+
+
+def _reason(error: str) -> str:
+    return error[:1].lower() + error[1:]
+
+
+def _line_of(text: str, table: str, key: str) -> int:
+    """The line that sets `table.key`, for a message: 1 if it is written in an unusual way."""
+    inside, table_line = "", 1
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := re.match(r"\s*\[+\s*([^\]]+?)\s*\]+", line):
+            inside = header[1].strip("\"'")
+            if inside == table:
+                table_line = number
+        elif assigned := re.match(r"""\s*["']?([\w.-]+)["']?\s*=""", line):
+            dotted = f"{inside}.{assigned[1]}" if inside else assigned[1]
+            if dotted in (f"{table}.{key}", table):
+                return number
+    return table_line
