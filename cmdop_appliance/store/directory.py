@@ -1,0 +1,60 @@
+"""The data directory: ours alone, and one hub at a time."""
+
+import contextlib
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from cmdop_appliance.errors import StartupError
+
+LOCK_FILE = "hub.lock"
+
+
+@contextlib.contextmanager
+def claim(data_dir: Path) -> Iterator[None]:
+    """Make the directory (0700) and hold it until the block ends.
+
+    Raises:
+        StartupError: another hub holds it (named by pid), or it is not ours to use.
+    """
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if data_dir.stat().st_uid != os.geteuid():
+            raise StartupError(
+                f"data directory {data_dir} belongs to uid {data_dir.stat().st_uid}, not to us",
+                hint="start as that user, or name another with --data-dir",
+            )
+        if stat.S_IMODE(data_dir.stat().st_mode) != 0o700:
+            data_dir.chmod(0o700)
+        lock = os.open(data_dir / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as exc:
+        raise StartupError(f"cannot use data directory {data_dir}: {exc.strerror}") from exc
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(lock, 32).decode("ascii", "replace").strip() or "unknown"
+            raise StartupError(
+                f"data directory {data_dir} is in use by the hub with pid {holder}",
+                hint="stop that hub, or name another directory with --data-dir",
+            ) from None
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(lock)
+
+
+def write_private(path: Path, text: str) -> None:
+    """Replace a file whole, readable by us alone (0600) whatever the umask."""
+    fresh = path.with_name(f".{path.name}.new")
+    with contextlib.suppress(FileNotFoundError):
+        fresh.unlink()
+    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.rename(path)

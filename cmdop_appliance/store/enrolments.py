@@ -1,0 +1,67 @@
+"""Enrolment tokens: who may join, how often and until when."""
+
+from cmdop_appliance.errors import NotFound
+from cmdop_appliance.model import Enrolment
+from cmdop_appliance.store.listing import Page, Paging, select_page
+from cmdop_appliance.store.transaction import Tx, reads, to_json
+
+ORDER = {"created_at": "created_ms", "expires_at": "expires_ms"}
+
+
+def insert(tx: Tx, enrolment: Enrolment, secret_hash: str) -> None:
+    """Record a new token."""
+    tx.execute(
+        "INSERT INTO enrolment"
+        " (id, workspace_id, secret_hash, tags_json, max_uses, uses, created_ms, expires_ms)"
+        " VALUES (:id, :workspace_id, :secret_hash, :tags, :max_uses, :uses, :created_ms,"
+        " :expires_ms)",
+        id=enrolment.id,
+        workspace_id=enrolment.workspace_id,
+        secret_hash=secret_hash,
+        tags=to_json(enrolment.tags),
+        max_uses=enrolment.max_uses,
+        uses=enrolment.uses,
+        created_ms=enrolment.created_ms,
+        expires_ms=enrolment.expires_ms,
+    )
+
+
+def use(tx: Tx, secret_hash: str, now_ms: int) -> Enrolment | None:
+    """Take one use of a token; None: unknown, expired or used up."""
+    return tx.one(
+        Enrolment,
+        "UPDATE enrolment SET uses = uses + 1"
+        " WHERE secret_hash = :secret_hash AND uses < max_uses AND expires_ms > :now_ms"
+        " RETURNING *",
+        secret_hash=secret_hash,
+        now_ms=now_ms,
+    )
+
+
+@reads
+def page(tx: Tx, workspace_id: str, paging: Paging) -> Page[Enrolment]:
+    """The tokens of a workspace, used and expired ones included."""
+    return select_page(
+        tx,
+        Enrolment,
+        paging,
+        columns="*",
+        source="enrolment",
+        filters={"workspace_id = :workspace_id": workspace_id},
+        order=ORDER,
+    )
+
+
+def delete(tx: Tx, workspace_id: str, enrolment_id: str) -> None:
+    """Revoke a token; machines that joined with it stay.
+
+    Raises:
+        NotFound: the workspace has no such token.
+    """
+    gone = tx.execute(
+        "DELETE FROM enrolment WHERE id = :id AND workspace_id = :workspace_id",
+        id=enrolment_id,
+        workspace_id=workspace_id,
+    )
+    if not gone:
+        raise NotFound("enrolment token not found", enrolment_id=enrolment_id)

@@ -1,0 +1,39 @@
+"""Numbered migrations: `migrations/NNNN_name.sql`, never edited once released.
+
+Each hub start applies what is missing, all in one transaction: a crash leaves the old schema.
+"""
+
+import re
+from importlib import resources
+
+from cmdop_appliance.errors import StartupError
+from cmdop_appliance.store.transaction import Tx
+
+_NAME = re.compile(r"(\d{4})_\w+\.sql")
+
+
+def to_latest(tx: Tx) -> None:
+    """Bring the schema up to this version.
+
+    Raises:
+        StartupError: the store was written by a newer version of the program.
+    """
+    tx.execute("CREATE TABLE IF NOT EXISTS migration (number BIGINT PRIMARY KEY)")
+    applied = tx.value("SELECT max(number) FROM migration") or 0
+    known = _scripts()
+    if applied > max(known):
+        raise StartupError(
+            f"the store is at schema {applied}, this program knows {max(known)}",
+            hint="start the version of cmdop that wrote it, or a newer one",
+        )
+    for number in sorted(known):
+        if number > applied:
+            for statement in known[number].split(";\n"):
+                tx.execute(statement)
+            tx.execute("INSERT INTO migration (number) VALUES (:number)", number=number)
+
+
+def _scripts() -> dict[int, str]:
+    folder = resources.files("cmdop_appliance.store") / "migrations"
+    found = ((_NAME.fullmatch(file.name), file) for file in folder.iterdir())
+    return {int(match[1]): file.read_text("utf-8") for match, file in found if match}

@@ -1,0 +1,44 @@
+"""What the hub holds for certain of an output: small streams whole, large ones as files."""
+
+from cmdop_appliance.model import Record
+from cmdop_appliance.protocol.frames import StreamName
+from cmdop_appliance.store.transaction import Tx, reads
+
+
+class StoredStream(Record, frozen=True, kw_only=True):
+    """One stream. `content` is None when its bytes are in a file."""
+
+    stream: StreamName
+    stored_bytes: int
+    content: bytes | None
+
+
+def save(
+    tx: Tx, command_id: str, stream: StreamName, stored_bytes: int, content: bytes | None
+) -> None:
+    """Record how much of a stream is safe; `content` None: a file holds it, already synced.
+
+    A stream only grows: an older, shorter state changes nothing.
+    """
+    tx.execute(
+        "INSERT INTO output (command_id, stream, stored_bytes, content)"
+        " VALUES (:command_id, :stream, :stored_bytes, :content)"
+        " ON CONFLICT (command_id, stream) DO UPDATE"
+        " SET stored_bytes = excluded.stored_bytes, content = excluded.content"
+        " WHERE output.stored_bytes <= excluded.stored_bytes",
+        command_id=command_id,
+        stream=stream,
+        stored_bytes=stored_bytes,
+        content=content,
+    )
+
+
+@reads
+def of_command(tx: Tx, command_id: str) -> dict[StreamName, StoredStream]:
+    """The streams of a command that are not empty."""
+    rows = tx.all(
+        StoredStream,
+        "SELECT stream, stored_bytes, content FROM output WHERE command_id = :command_id",
+        command_id=command_id,
+    )
+    return {row.stream: row for row in rows}

@@ -1,0 +1,64 @@
+"""What a store function works with: a transaction that turns rows into records."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import apsw
+import msgspec
+
+from cmdop_appliance.model import Record
+
+P = ParamSpec("P")
+T = TypeVar("T")
+R = TypeVar("R", bound=Record)
+
+
+class Tx:
+    """One transaction. Parameters are `:name` in the SQL, keywords in the call."""
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self._connection = connection
+
+    def execute(self, sql: str, /, **parameters: object) -> int:
+        """Run a statement; the number of rows it changed."""
+        self._connection.execute(sql, parameters)
+        return self._connection.changes()
+
+    def one(self, model: type[R], sql: str, /, **parameters: object) -> R | None:
+        """The first row as a record, or None."""
+        return next(self._rows(model, sql, parameters), None)
+
+    def all(self, model: type[R], sql: str, /, **parameters: object) -> list[R]:
+        """Every row as a record."""
+        return list(self._rows(model, sql, parameters))
+
+    def value(self, sql: str, /, **parameters: object) -> Any:
+        """The first column of the first row, or None."""
+        row = next(self._connection.execute(sql, parameters), None)
+        return row[0] if row else None
+
+    def _rows(self, model: type[R], sql: str, parameters: dict[str, object]) -> Iterator[R]:
+        cursor = self._connection.execute(sql, parameters)
+        names: list[str] = []
+        for row in cursor:
+            names = names or [column[0] for column in cursor.get_description()]
+            yield msgspec.convert(dict(_decoded(names, row)), model)
+
+
+def _decoded(names: list[str], row: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
+    for name, value in zip(names, row, strict=True):
+        if name.endswith("_json"):
+            yield name.removesuffix("_json"), None if value is None else msgspec.json.decode(value)
+        else:
+            yield name, value
+
+
+def to_json(value: object) -> str:
+    """The text for a column named `…_json`."""
+    return msgspec.json.encode(value).decode()
+
+
+def reads(fn: Callable[Concatenate[Tx, P], T]) -> Callable[Concatenate[Tx, P], T]:
+    """Mark a store function that changes nothing: it runs beside the writer, not behind it."""
+    fn.reads = True  # type: ignore[attr-defined]
+    return fn
