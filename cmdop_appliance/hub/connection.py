@@ -1,0 +1,104 @@
+"""The websocket of one agent, as the hub sees it. The only import site of trio-websocket here."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import trio
+import wsproto
+from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
+
+from cmdop_appliance.protocol.closing import REASON_BYTES, Close
+from cmdop_appliance.protocol.limits import HANDSHAKE_S, MESSAGE_BYTES, SEND_S
+
+# The library reads 4 KiB at a time by default, which costs large frames a factor of three.
+_RECEIVE_BYTES = 64 * 1024
+# A peer that does not answer our close frame is cut off after this.
+_CLOSE_S = 1.0
+
+
+class LinkClosed(Exception):
+    """The connection is over, whoever ended it."""
+
+
+class Connection:
+    """Whole messages in order, both ways. Sends may come from several tasks."""
+
+    def __init__(self, websocket: WebSocketConnection, address: str) -> None:
+        self.address = address
+        self._websocket = websocket
+
+    async def receive(self) -> str | bytes:
+        """The next message.
+
+        Raises:
+            LinkClosed: there will be none.
+        """
+        try:
+            return await self._websocket.get_message()
+        except ConnectionClosed as exc:
+            raise LinkClosed from exc
+
+    async def send(self, frame: str | bytes) -> None:
+        """Send a message; a peer that does not take it within `SEND_S` is cut off.
+
+        Raises:
+            LinkClosed: it did not get through.
+        """
+        sent = False
+        try:
+            with trio.move_on_after(SEND_S):
+                await self._websocket.send_message(frame)
+                sent = True
+        except (ConnectionClosed, wsproto.utilities.LocalProtocolError) as exc:
+            raise LinkClosed from exc
+        finally:
+            if not sent:  # half a frame may be on the wire: nothing can follow it
+                await trio.aclose_forcefully(self._websocket)
+        if not sent:
+            raise LinkClosed
+
+    async def ping(self) -> None:
+        """Return when the peer has answered a ping.
+
+        Raises:
+            LinkClosed: it never will.
+        """
+        try:
+            await self._websocket.ping()
+        except (ConnectionClosed, wsproto.utilities.LocalProtocolError) as exc:
+            raise LinkClosed from exc
+
+    async def close(self, code: Close, reason: str) -> None:
+        """Tell the peer why, and end it; waits for its answer only briefly."""
+        text = reason.encode()[:REASON_BYTES].decode(errors="ignore")
+        with suppress(wsproto.utilities.LocalProtocolError), trio.CancelScope(shield=True) as scope:
+            scope.deadline = trio.current_time() + _CLOSE_S
+            await self._websocket.aclose(code, text)
+
+
+@asynccontextmanager
+async def accept(stream: trio.abc.Stream, address: str) -> AsyncIterator[Connection]:
+    """Upgrade a stream whose first bytes ask for it; it is closed when the block ends.
+
+    Raises:
+        LinkClosed: it did not become a websocket.
+    """
+    async with trio.open_nursery() as nursery:
+        try:
+            try:
+                with trio.fail_after(HANDSHAKE_S):
+                    request = await wrap_server_stream(
+                        nursery,
+                        stream,
+                        max_message_size=MESSAGE_BYTES,
+                        receive_buffer_size=_RECEIVE_BYTES,
+                    )
+                    websocket = await request.accept()
+            except (trio.TooSlowError, ConnectionClosed) as exc:
+                raise LinkClosed from exc
+            connection = Connection(websocket, address)
+            yield connection
+            await connection.close(Close.STOPPING, "")
+        finally:
+            nursery.cancel_scope.cancel()
+            await trio.aclose_forcefully(stream)

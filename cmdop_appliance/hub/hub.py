@@ -1,0 +1,67 @@
+"""The hub as one record: everything that a request or an agent's connection works with."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from cmdop_appliance.clock import Clock
+from cmdop_appliance.config import Config
+from cmdop_appliance.hub.bus import LocalBus
+from cmdop_appliance.hub.callers import Callers
+from cmdop_appliance.hub.commands import Commands
+from cmdop_appliance.hub.enrolment import Enrolments
+from cmdop_appliance.hub.output import Outputs
+from cmdop_appliance.hub.session import SessionServices
+from cmdop_appliance.identity import Identity
+from cmdop_appliance.store import settings
+from cmdop_appliance.store.engine import Store
+
+OUTPUT_FOLDER = "output"
+
+
+@dataclass(frozen=True, slots=True)
+class Hub:
+    """The parts, wired."""
+
+    config: Config
+    clock: Clock
+    store: Store
+    bus: LocalBus
+    outputs: Outputs
+    commands: Commands
+    callers: Callers
+    enrolments: Enrolments
+    identity: Identity
+    sessions: SessionServices
+
+    @classmethod
+    async def open(cls, config: Config, clock: Clock, store: Store, data_dir: Path) -> Self:
+        """Wire the parts over an open store. The hub's key is made at the first start."""
+        seed = await store.run(settings.get_or_set, "hub_key", Identity.generate().seed.hex())
+        identity = Identity(bytes.fromhex(seed))
+        bus = LocalBus()
+        outputs = Outputs(store, data_dir / OUTPUT_FOLDER)
+        commands = Commands(store, bus, outputs, clock)
+        enrolments = Enrolments(store, identity, clock)
+        services = SessionServices(
+            store=store,
+            bus=bus,
+            outputs=outputs,
+            commands=commands,
+            enrolments=enrolments,
+            clock=clock,
+            grace_ms=config.sessions.grace_ms,
+            silent_ms=config.sessions.silent_ms,
+        )
+        return cls(
+            config=config,
+            clock=clock,
+            store=store,
+            bus=bus,
+            outputs=outputs,
+            commands=commands,
+            callers=Callers(store, clock),
+            enrolments=enrolments,
+            identity=identity,
+            sessions=services,
+        )

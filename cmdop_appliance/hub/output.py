@@ -1,0 +1,217 @@
+"""Output under way: the sequence number of a byte is its offset, here as everywhere.
+
+A stream begins in memory and moves to a file when it outgrows `SMALL_BYTES`, so that a million
+commands with a line of output are rows, not files. What is not yet safe is made safe once a
+second and before an end is recorded; after a crash the agent sends again from the last safe byte.
+Whoever reads, live or later, reads by offset through `read`.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from cmdop_appliance.errors import RemoteProtocolError
+from cmdop_appliance.protocol.frames import STREAMS, StreamName
+from cmdop_appliance.store import output as rows
+from cmdop_appliance.store.engine import Store
+from cmdop_appliance.store.transaction import Tx
+
+# Streams up to this live in the store: two database pages' worth, most commands print less.
+SMALL_BYTES: Final = 8 * 1024
+# How long output may stay unsafe (semantics.md: up to the last sync, ≤ 1 s).
+FLUSH_S: Final = 1.0
+
+
+class OutputGap(RemoteProtocolError):
+    """Output begins behind what we hold: bytes are missing in between."""
+
+
+class LiveStream:
+    """One stream of a command that has not ended."""
+
+    def __init__(self, path: Path, *, content: bytes | None = b"", size: int = 0) -> None:
+        """`content` None: the stream is a file already, of which `size` bytes are safe."""
+        self._path = path
+        self._memory = None if content is None else bytearray(content)
+        self._file: int | None = None
+        self.size = size if content is None else len(content)
+        self.safe = self.size
+        if content is None:
+            self._open_file()
+
+    def append(self, offset: int, data: bytes) -> None:
+        """Take `data` at `offset`; what is already here is passed over.
+
+        Raises:
+            OutputGap: `offset` lies beyond the end.
+        """
+        if offset > self.size:
+            raise OutputGap(f"output at {offset}, held up to {self.size}")
+        fresh = data[self.size - offset :]
+        if self._memory is not None and self.size + len(fresh) <= SMALL_BYTES:
+            self._memory += fresh
+        elif fresh:
+            os.pwrite(self._open_file(), fresh, self.size)
+        self.size += len(fresh)
+
+    def read(self, offset: int, limit: int) -> bytes:
+        """At most `limit` bytes from `offset`; empty at the end."""
+        if self._memory is not None:
+            return bytes(self._memory[offset : offset + limit])
+        return os.pread(self._open_file(), min(limit, max(0, self.size - offset)), offset)
+
+    def snapshot(self) -> tuple[bytes | None, int | None]:
+        """(content, None) or (None, a file descriptor of the caller's own to sync and close)."""
+        if self._memory is not None:
+            return bytes(self._memory), None
+        return None, os.dup(self._open_file())
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _open_file(self) -> int:
+        if self._file is None:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+            self._file = os.open(self._path, flags, 0o600)
+            # Beyond the safe bytes may lie what a power cut tore: the agent sends it again.
+            os.ftruncate(self._file, self.safe if self._memory is None else 0)
+            if self._memory:
+                os.pwrite(self._file, self._memory, 0)
+            self._memory = None
+        return self._file
+
+
+Streams = dict[StreamName, LiveStream]
+
+
+class Outputs:
+    """The output of every command, ended or not."""
+
+    def __init__(self, store: Store, folder: Path) -> None:
+        self._store = store
+        self._folder = folder
+        self._live: dict[str, Streams] = {}
+
+    def begin(self, command_id: str) -> None:
+        """A new command: both streams empty."""
+        if command_id not in self._live:
+            self._live[command_id] = {
+                stream: LiveStream(self._path(command_id, stream)) for stream in STREAMS
+            }
+
+    async def resume(self, command_id: str) -> Streams:
+        """The streams of a command that has not ended, as far as they are held."""
+        if command_id not in self._live:
+            stored = await self._store.run(rows.of_command, command_id)
+            self.begin(command_id)
+            for stream, row in stored.items():
+                self._live[command_id][stream] = LiveStream(
+                    self._path(command_id, stream), content=row.content, size=row.stored_bytes
+                )
+        return self._live[command_id]
+
+    def live(self, command_id: str) -> Streams | None:
+        """The streams of a command that is under way here, or None."""
+        return self._live.get(command_id)
+
+    async def read(self, command_id: str, stream: StreamName, offset: int, limit: int) -> bytes:
+        """At most `limit` bytes of a stream from `offset`; empty at its present end."""
+        if streams := self._live.get(command_id):
+            return streams[stream].read(offset, limit)
+        row = (await self._store.run(rows.of_command, command_id)).get(stream)
+        if row is None:
+            return b""
+        if row.content is not None:
+            return row.content[offset : offset + limit]
+        size = min(limit, max(0, row.stored_bytes - offset))
+        return await trio.to_thread.run_sync(_pread, self._path(command_id, stream), size, offset)
+
+    async def sizes(self, command_id: str) -> dict[StreamName, int]:
+        """How many bytes of each stream are held."""
+        if streams := self._live.get(command_id):
+            return {name: stream.size for name, stream in streams.items()}
+        stored = await self._store.run(rows.of_command, command_id)
+        return {name: stored[name].stored_bytes if name in stored else 0 for name in STREAMS}
+
+    async def sync(self, command_id: str) -> list["Unsafe"]:
+        """Make a command's files safe; what its last transaction has to save (`save_all`)."""
+        unsafe = list(self._unsafe([command_id]))
+        if any(item.file is not None for item in unsafe):
+            await trio.to_thread.run_sync(_sync_files, unsafe)
+        return unsafe
+
+    def end(self, command_id: str) -> None:
+        """The command's output is recorded for good: forget the live streams."""
+        for stream in self._live.pop(command_id, {}).values():
+            stream.close()
+
+    async def flush(self) -> None:
+        """Make everything safe that is not yet."""
+        unsafe = list(self._unsafe(list(self._live)))
+        if not unsafe:
+            return
+        await trio.to_thread.run_sync(_sync_files, unsafe)
+        await self._store.run(save_all, unsafe)
+        for item in unsafe:
+            if streams := self._live.get(item.command_id):
+                streams[item.stream].safe = item.size
+
+    async def flush_forever(self) -> None:
+        """The service that keeps what may be lost by a power cut under `FLUSH_S`."""
+        while True:
+            await trio.sleep(FLUSH_S)
+            await self.flush()
+
+    def close(self) -> None:
+        """Let go of every file, after the last flush."""
+        for command_id in list(self._live):
+            self.end(command_id)
+
+    def _unsafe(self, command_ids: list[str]) -> Iterator["Unsafe"]:
+        for command_id in command_ids:
+            for name, stream in self._live.get(command_id, {}).items():
+                if stream.size > stream.safe:
+                    content, file = stream.snapshot()
+                    yield Unsafe(command_id, name, stream.size, content, file)
+
+    def _path(self, command_id: str, stream: StreamName) -> Path:
+        return self._folder / command_id[-2:] / f"{command_id}.{stream}"
+
+
+@dataclass(frozen=True, slots=True)
+class Unsafe:
+    """A stream that grew since it was last made safe. `file` is open until it is synced."""
+
+    command_id: str
+    stream: StreamName
+    size: int
+    content: bytes | None
+    file: int | None
+
+
+def save_all(tx: Tx, streams: list[Unsafe]) -> None:
+    """Record streams whose bytes are safe, or safe with this transaction."""
+    for item in streams:
+        rows.save(tx, item.command_id, item.stream, item.size, item.content)
+
+
+def _sync_files(streams: list[Unsafe]) -> None:
+    for item in streams:
+        if item.file is not None:
+            try:
+                os.fdatasync(item.file)
+            finally:
+                os.close(item.file)
+
+
+def _pread(path: Path, size: int, offset: int) -> bytes:
+    with path.open("rb") as file:
+        return os.pread(file.fileno(), size, offset)

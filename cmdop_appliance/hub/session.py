@@ -1,0 +1,447 @@
+"""One agent socket, from its welcome to its end: what it hears, what it may say.
+
+Each frame is looked up as (command id, machine of this socket): an agent can speak only of its
+own. A connection that was replaced is fenced: the store takes no change of session from an older
+epoch, and the bus tells it to go.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import trio
+
+from cmdop_appliance.clock import Clock
+from cmdop_appliance.errors import ApplianceError, CommandNotFound, ProtocolError, Unavailable
+from cmdop_appliance.hub.bus import Bus, Request, Subscription
+from cmdop_appliance.hub.commands import (
+    CancelRequested,
+    Commands,
+    Dispatched,
+    machine_subject,
+    output_subject,
+)
+from cmdop_appliance.hub.connection import Connection, LinkClosed
+from cmdop_appliance.hub.enrolment import Enrolments, Proof, Refused
+from cmdop_appliance.hub.output import OutputGap, Outputs
+from cmdop_appliance.model import Command
+from cmdop_appliance.protocol.closing import Close
+from cmdop_appliance.protocol.conversation import Conversation, State
+from cmdop_appliance.protocol.frames import Output
+from cmdop_appliance.protocol.limits import HANDSHAKE_S, WINDOW_BYTES
+from cmdop_appliance.protocol.messages import (
+    Acknowledge,
+    Bye,
+    Cancel,
+    Dispatch,
+    Finished,
+    FromAgent,
+    Heartbeat,
+    Heartbeatack,
+    Inventory,
+    Message,
+    Ready,
+    Rejected,
+    Resume,
+    Started,
+    Stored,
+    Welcome,
+)
+from cmdop_appliance.store import commands as command_rows
+from cmdop_appliance.store import machines, sessions
+from cmdop_appliance.store.engine import Store
+from cmdop_appliance.store.transaction import Tx
+
+# The holder of a key has so long to answer a ping before another may take its place.
+_PROBE_S: Final = 5.0
+# Tell the agent what is stored at least this often: a quarter of what it may have under way.
+_STORED_EVERY: Final = WINDOW_BYTES // 4
+# Starts and ends of one machine that are being recorded at a time; the reader waits beyond.
+_RECORDING: Final = 64
+
+M = TypeVar("M", bound=Message)
+
+_log = logging.getLogger("cmdop.hub.session")
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Bus question: is this machine's key held by a live connection of another agent?"""
+
+    keeper_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """Bus: a newer connection of this machine has taken over."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """Bus: the machine was taken out; its agent is to end."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionServices:
+    """What a session works with."""
+
+    store: Store
+    bus: Bus
+    outputs: Outputs
+    commands: Commands
+    enrolments: Enrolments
+    clock: Clock
+    grace_ms: int
+    silent_ms: int
+
+
+async def serve_agent(services: SessionServices, connection: Connection) -> None:
+    """Carry one agent's connection to its end; whatever the agent does, only this ends."""
+    conversation = Conversation("hub")
+    try:
+        with trio.fail_after(HANDSHAKE_S):
+            proof = await services.enrolments.examine(connection, conversation)
+            session = await _welcome(services, connection, conversation, proof)
+    except trio.TooSlowError:
+        await connection.close(Close.SILENT, f"no handshake within {HANDSHAKE_S:.0f} s")
+    except LinkClosed:
+        pass
+    except Refused as exc:
+        _log.warning("agent refused", extra={"peer": connection.address, "why": exc.message})
+        await connection.close(exc.close, exc.message)
+    except ProtocolError as exc:
+        await _blame(connection, exc)
+    else:
+        await session.run()
+
+
+async def _welcome(
+    services: SessionServices, connection: Connection, conversation: Conversation, proof: Proof
+) -> "AgentSession":
+    """Give the machine its session, unless somebody else alive holds the same key."""
+    machine = proof.machine
+    subject = machine_subject(machine.id)
+    if await services.bus.request(subject, Probe(proof.prove.keeper_id), _PROBE_S + 1):
+        await services.store.run(machines.flag_clone, machine.id, services.clock.now_ms())
+        raise Refused(Close.IN_USE, "another live agent holds this machine's key: a clone?")
+    session_id, epoch = await services.store.run(
+        sessions.connect,
+        machine,
+        facts=proof.prove.facts,
+        ip=connection.address,
+        now_ms=services.clock.now_ms(),
+    )
+    services.bus.publish(subject, Replaced(epoch))
+    welcome = Welcome(machine_id=machine.id, session_id=session_id, epoch=epoch)
+    await connection.send(conversation.send(welcome))
+    return AgentSession(services, connection, conversation, proof, session_id, epoch)
+
+
+async def _blame(connection: Connection, error: ApplianceError) -> None:
+    _log.warning("agent broke the protocol", extra={"peer": connection.address, "why": str(error)})
+    await connection.close(Close.PROTOCOL, error.message)
+
+
+class AgentSession:
+    """A machine's live connection."""
+
+    def __init__(
+        self,
+        services: SessionServices,
+        connection: Connection,
+        conversation: Conversation,
+        proof: Proof,
+        session_id: str,
+        epoch: int,
+    ) -> None:
+        self._services = services
+        self._connection = connection
+        self._conversation = conversation
+        self._proof = proof
+        self._machine_id = proof.machine.id
+        self._session_id = session_id
+        self._epoch = epoch
+        self._inventory: set[str] = set()
+        self._sent: set[str] = set()  # dispatched on this connection
+        self._own: set[str] = set()  # open commands, known to be this machine's
+        self._unreported: dict[str, int] = {}  # bytes stored since the last `stored`
+        self._recording = trio.Semaphore(_RECORDING)
+        self._said_bye = False
+
+    async def run(self) -> None:
+        """Serve until the link ends; then the session is in its grace period, or over."""
+        try:
+            with self._services.bus.subscribe(machine_subject(self._machine_id)) as wakes:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._hear_bus, wakes, nursery)
+                    await self._hear_agent(nursery)
+                    nursery.cancel_scope.cancel()
+        finally:
+            with trio.CancelScope(shield=True):
+                await self._record_end()
+
+    async def _record_end(self) -> None:
+        now_ms = self._services.clock.now_ms()
+        run = self._services.store.run
+        if self._said_bye:
+            await run(sessions.end, self._session_id, self._epoch, now_ms)
+        else:
+            await run(
+                sessions.lose,
+                self._session_id,
+                self._epoch,
+                now_ms=now_ms,
+                grace_until_ms=now_ms + self._services.grace_ms,
+            )
+
+    # ── what the agent says ──────────────────────────────────────────────────────────────────
+
+    async def _hear_agent(self, nursery: trio.Nursery) -> None:
+        try:
+            while not self._said_bye:
+                with trio.fail_after(self._services.silent_ms / 1000):
+                    frame = await self._connection.receive()
+                await self._handle(self._conversation.receive_from_agent(frame), nursery)
+            await self._connection.close(Close.STOPPING, "goodbye")
+        except LinkClosed:
+            pass
+        except trio.TooSlowError:
+            await self._connection.close(Close.SILENT, "nothing was heard for too long")
+        except (ProtocolError, CommandNotFound) as exc:
+            await _blame(self._connection, exc)
+
+    async def _handle(self, message: FromAgent | Output, nursery: trio.Nursery) -> None:
+        match message:
+            case Output():
+                await self._take_output(message)
+            case Finished():
+                await self._take_end(message, nursery)
+            case Started():
+                await self._record(nursery, self._services.commands.started, message)
+            case Heartbeat():
+                now_ms = self._services.clock.now_ms()
+                await self._services.store.run(
+                    sessions.heartbeat, self._session_id, self._epoch, message.telemetry, now_ms
+                )
+                await self._say(Heartbeatack())
+            case Inventory():
+                self._inventory.update(known.id for known in message.commands)
+            case Ready():
+                await self._begin()
+            case Rejected():
+                await self._services.commands.rejected(self._machine_id, message)
+            case Bye():
+                self._said_bye = True
+
+    async def _begin(self) -> None:
+        """Hold what the agent knows against what the store knows, and mend the difference."""
+        services = self._services
+        before = await services.store.run(
+            _ready,
+            self._session_id,
+            self._epoch,
+            self._machine_id,
+            self._inventory,
+            now_ms=services.clock.now_ms(),
+        )
+        for command in before.open:
+            if command.id in self._inventory:
+                self._own.add(command.id)
+                self._sent.add(command.id)
+                await self._resume(command.id)
+            elif command.status == "pending":
+                await self._dispatch(command)
+            else:
+                await services.commands.lose(command, "start_unknown")
+            if command.cancel_requested_ms is not None:
+                await self._say(Cancel(id=command.id))
+        for command_id in before.ended:
+            await self._say(Acknowledge(id=command_id))
+        if before.unknown:
+            _log.warning(
+                "agent names commands that this hub does not know",
+                extra={"machine_id": self._machine_id, "count": before.unknown},
+            )
+        _log.info("machine connected", extra={"machine_id": self._machine_id})
+
+    async def _take_output(self, output: Output) -> None:
+        if not await self._is_open(output.id):
+            return
+        outputs = self._services.outputs
+        streams = outputs.live(output.id) or await outputs.resume(output.id)
+        try:
+            streams[output.stream].append(output.offset, output.data)
+        except OutputGap:
+            await self._resume(output.id)
+            return
+        self._services.bus.publish(output_subject(output.id), None)
+        waiting = self._unreported.get(output.id, 0) + len(output.data)
+        if waiting >= _STORED_EVERY:
+            waiting = 0
+            stdout, stderr = streams["stdout"].size, streams["stderr"].size
+            await self._say(Stored(id=output.id, stdout=stdout, stderr=stderr))
+        self._unreported[output.id] = waiting
+
+    async def _take_end(self, message: Finished, nursery: trio.Nursery) -> None:
+        if not await self._is_open(message.id):
+            return
+        outputs = self._services.outputs
+        streams = outputs.live(message.id) or await outputs.resume(message.id)
+        held = (streams["stdout"].size, streams["stderr"].size)
+        if held[0] < message.stdout.bytes or held[1] < message.stderr.bytes:
+            await self._resume(message.id)  # the end is said again after what is missing
+        else:
+            await self._record(nursery, self._end, message)
+
+    async def _end(self, machine_id: str, message: Finished) -> None:
+        await self._services.commands.finished(machine_id, message)
+        self._own.discard(message.id)
+        self._sent.discard(message.id)
+        self._unreported.pop(message.id, None)
+        await self._say(Acknowledge(id=message.id))
+
+    async def _is_open(self, command_id: str) -> bool:
+        """True: this machine's, and not ended. An ended one is acknowledged once more.
+
+        Raises:
+            CommandNotFound: it is not this machine's.
+        """
+        if command_id in self._own:
+            return True
+        command = await self._services.store.run(
+            command_rows.of_machine, self._machine_id, command_id
+        )
+        if command is None:
+            raise CommandNotFound("not a command of this machine", command_id=command_id)
+        if command.finished_ms is not None:
+            await self._say(Acknowledge(id=command_id))
+            return False
+        self._own.add(command_id)
+        return True
+
+    async def _record(
+        self,
+        nursery: trio.Nursery,
+        record: Callable[[str, M], Awaitable[None]],
+        message: M,
+    ) -> None:
+        """Record beside the reader, so that the ends of many commands share one commit."""
+        await self._recording.acquire()
+
+        async def task() -> None:
+            try:
+                await record(self._machine_id, message)
+            except (LinkClosed, Unavailable):
+                nursery.cancel_scope.cancel()
+            except CommandNotFound as exc:
+                await _blame(self._connection, exc)
+            finally:
+                self._recording.release()
+
+        nursery.start_soon(task)
+
+    # ── what the hub says ────────────────────────────────────────────────────────────────────
+
+    async def _hear_bus(self, wakes: Subscription, nursery: trio.Nursery) -> None:
+        try:
+            while True:
+                await self._obey(await wakes.next(), nursery)
+        except LinkClosed:
+            pass
+        except Unavailable:
+            await self._connection.close(Close.STOPPING, "the hub is stopping")
+        nursery.cancel_scope.cancel()
+
+    async def _obey(self, wake: object, nursery: trio.Nursery) -> None:
+        # Before the agent is ready nothing may be sent, and `_begin` will find it in the store.
+        ready = self._conversation.state is State.READY
+        match wake:
+            case Dispatched(command) if ready:
+                await self._dispatch(command)
+            case CancelRequested(command_id) if ready:
+                await self._say(Cancel(id=command_id))
+            case Request(question=Probe(keeper_id)):
+                if keeper_id == self._proof.prove.keeper_id:
+                    wake.answer(value=False)  # the same agent, back before we missed it
+                else:
+                    nursery.start_soon(self._answer_probe, wake)
+            case Replaced(epoch) if epoch > self._epoch:
+                await self._connection.close(Close.REPLACED, "replaced by a newer connection")
+                raise LinkClosed
+            case Removed():
+                nonce = self._proof.agent_nonce
+                await self._say(self._services.enrolments.revoked(nonce, self._machine_id))
+                await self._connection.close(Close.REMOVED, "this machine was removed")
+                raise LinkClosed
+            case None if ready:
+                await self._sweep()
+
+    async def _answer_probe(self, request: Request) -> None:
+        try:
+            with trio.fail_after(_PROBE_S):
+                await self._connection.ping()
+        except (LinkClosed, trio.TooSlowError):
+            request.answer(value=False)
+        else:
+            request.answer(value=True)
+
+    async def _sweep(self) -> None:
+        """Find what a lost wake-up left behind."""
+        for command in await self._services.store.run(command_rows.open_on, self._machine_id):
+            if command.id not in self._sent:
+                await self._dispatch(command)
+            if command.cancel_requested_ms is not None:
+                await self._say(Cancel(id=command.id))
+
+    async def _dispatch(self, command: Command) -> None:
+        if command.id in self._sent:
+            return
+        self._sent.add(command.id)
+        self._own.add(command.id)
+        in_time = self._services.clock.now_ms() <= (command.start_until_ms or 0)
+        await self._say(
+            Dispatch(
+                id=command.id,
+                spec_hash=command.spec_hash,
+                # Too late for a first start; an agent that knows it tells how it went.
+                ttl_ms=None if in_time else 0,
+                spec=command.spec,
+            )
+        )
+
+    async def _resume(self, command_id: str) -> None:
+        streams = await self._services.outputs.resume(command_id)
+        stdout, stderr = streams["stdout"].size, streams["stderr"].size
+        await self._say(Resume(id=command_id, stdout=stdout, stderr=stderr))
+
+    async def _say(self, message: Message) -> None:
+        if self._conversation.state is State.OVER:
+            raise LinkClosed
+        await self._connection.send(self._conversation.send(message))
+
+
+@dataclass(frozen=True, slots=True)
+class _Before:
+    """A machine's commands as the store knew them when its connection became ready."""
+
+    open: list[Command]
+    ended: list[str]  # named by the agent, recorded as ended: it may forget them
+    unknown: int  # named by the agent, unknown here
+
+
+def _ready(
+    tx: Tx, session_id: str, epoch: int, machine_id: str, inventory: set[str], *, now_ms: int
+) -> _Before:
+    """CONNECTED, and the commands from before: in one transaction, so that none is new."""
+    before = command_rows.open_on(tx, machine_id)
+    ended, unknown = [], 0
+    for command_id in inventory - {command.id for command in before}:
+        if command_rows.of_machine(tx, machine_id, command_id):
+            ended.append(command_id)
+        else:
+            unknown += 1
+    sessions.ready(tx, session_id, epoch, now_ms)
+    return _Before(before, ended, unknown)
