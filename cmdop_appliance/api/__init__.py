@@ -1,0 +1,1 @@
+"""The REST API: the only package, with `web` and `server`, that knows quart and hypercorn."""

@@ -1,0 +1,101 @@
+"""The table of routes on Quart. The only import site of Quart."""
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final
+
+import quart
+from quart_trio import QuartTrio
+from werkzeug.exceptions import HTTPException
+
+from cmdop_appliance.api import cmdop as cmdop
+from cmdop_appliance.api import exchange
+from cmdop_appliance.api.registry import PREFIXES, ROUTES, Route
+from cmdop_appliance.errors import (
+    ApplianceError,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    PayloadTooLarge,
+)
+from cmdop_appliance.hub.hub import Hub
+from cmdop_appliance.web.pages import start_page
+
+# Quart gives up on a body that takes longer to arrive; a slow uplink moves 1 MiB well within it.
+_BODY_S: Final = 60
+
+
+def make_app(hub: Hub) -> QuartTrio:
+    """The ASGI application over an open hub."""
+    app = QuartTrio(__name__, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = hub.config.limits.body_bytes
+    app.config["BODY_TIMEOUT"] = _BODY_S
+    app.config["RESPONSE_TIMEOUT"] = None  # a stream lasts as long as its command
+    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
+    app.url_map.merge_slashes = False  # no second spelling of a path
+    logging.getLogger(app.logger.name).propagate = True
+    for route in ROUTES:
+        for prefix in PREFIXES:
+            app.add_url_rule(
+                prefix + route.path_with("<{}>"),
+                endpoint=f"{prefix}:{route.name}",
+                view_func=_view(hub, route),
+                methods=[route.method],
+            )
+    app.add_url_rule("/", endpoint="start", view_func=start_page, methods=["GET"])
+    app.register_error_handler(Exception, _failed(hub))
+    return app
+
+
+def _view(hub: Hub, route: Route) -> Callable[..., Awaitable[quart.Response]]:
+    async def view(**path: str) -> quart.Response:
+        return _answer(await exchange.respond(hub, route, path, _request()))
+
+    return view
+
+
+def _failed(hub: Hub) -> Callable[[Exception], Awaitable[quart.Response]]:
+    async def failed(error: Exception) -> quart.Response:
+        return _answer(exchange.error_response(_translate(error), _request(), hub.clock))
+
+    return failed
+
+
+def _translate(error: Exception) -> Exception:
+    """What the web framework raises, as one of ours."""
+    if not isinstance(error, HTTPException):
+        return error
+    if error.code == 405:
+        allowed = sorted(getattr(error, "valid_methods", None) or ())
+        return MethodNotAllowed("Method not allowed", allowed)
+    if error.code == 413:
+        return PayloadTooLarge("the request body is too large")
+    if error.code == 404 or (error.code or 500) < 400:  # a redirect would be a second spelling
+        return NotFound("Not found")
+    return InvalidRequest("the request cannot be read")
+
+
+def _request() -> exchange.Request:
+    request = quart.request
+    return exchange.Request(
+        method=request.method,
+        path=request.path,
+        query=request.query_string.decode("latin-1"),
+        headers={name.lower(): value for name, value in request.headers.items()},
+        peer=request.remote_addr or "",
+        read_body=_read_body,
+    )
+
+
+async def _read_body() -> bytes:
+    try:
+        return bytes(await quart.request.body)
+    except HTTPException as exc:
+        translated = _translate(exc)
+        assert isinstance(translated, ApplianceError)
+        raise translated from exc
+
+
+def _answer(response: exchange.Response) -> quart.Response:
+    body: bytes | AsyncIterator[bytes] = response.body
+    return quart.Response(body, status=response.status, headers=response.headers)

@@ -1,0 +1,17 @@
+"""The /api/v1 plane, one module per noun. Importing this package fills the route table."""
+
+from cmdop_appliance.api.cmdop import (
+    api_keys as api_keys,
+)
+from cmdop_appliance.api.cmdop import (
+    commands as commands,
+)
+from cmdop_appliance.api.cmdop import (
+    enrolment_tokens as enrolment_tokens,
+)
+from cmdop_appliance.api.cmdop import (
+    machines as machines,
+)
+from cmdop_appliance.api.cmdop import (
+    sessions as sessions,
+)

@@ -1,0 +1,457 @@
+"""/commands: run, follow, cancel."""
+
+import base64
+import re
+import shlex
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Final
+
+import msgspec
+import trio
+from msgspec import Meta, Struct
+
+from cmdop_appliance.api.cmdop.fields import Duration, Text, since_ms, when
+from cmdop_appliance.api.exchange import Call, Listed, Paged, Response, read_paging
+from cmdop_appliance.api.registry import route
+from cmdop_appliance.auth import Scope
+from cmdop_appliance.errors import (
+    ApplianceError,
+    CommandNotFound,
+    CommandNotRunning,
+    InvalidRequest,
+    MachineNotFound,
+    RangeNotSatisfiable,
+    SessionNotActive,
+    Unavailable,
+    ValidationFailed,
+)
+from cmdop_appliance.hub.commands import output_subject
+from cmdop_appliance.hub.hub import Hub
+from cmdop_appliance.model import Command, CommandStatus
+from cmdop_appliance.protocol.frames import STREAMS, StreamName
+from cmdop_appliance.protocol.limits import ARGUMENT_BYTES, SPEC_BYTES, STDIN_BYTES
+from cmdop_appliance.protocol.messages import Spec
+from cmdop_appliance.store import commands as rows
+
+DEFAULT_SHELL: Final = "/bin/sh -c"
+# Output inside JSON, per stream; all of it is at /output (contract.md §4).
+_JSON_BYTES: Final = 1024 * 1024
+# Machines in one batch (contract.md §4).
+_BATCH_MACHINES: Final = 1000
+# One read of stored output: what a reader may hold at a time is 256 KiB (semantics.md).
+_READ_BYTES: Final = 64 * 1024
+# `async` answers once the machine has begun, or after this long without a word from it.
+_BEGIN_S: Final = 1.0
+
+EnvName = Annotated[str, Meta(pattern=r"^[^=\x00]+\Z")]
+EnvValue = Annotated[str, Meta(pattern=r"^[^\x00]*\Z")]
+
+
+class CommandBody(Struct, kw_only=True):
+    """What to run. `timeout` is in ms; the rest is as a shell on the machine would take it."""
+
+    command: Text
+    cwd: Text | None = None
+    env: dict[EnvName, EnvValue] = {}
+    timeout: Duration | None = None
+    user: Text | None = None
+    stdin: str | None = None
+    shell: Text = DEFAULT_SHELL
+
+
+class SingleBody(CommandBody, kw_only=True):
+    """`CommandBody` for one machine."""
+
+    machine_id: Text
+
+
+class BatchBody(CommandBody, kw_only=True):
+    """`CommandBody` for many machines; duplicates collapse."""
+
+    machine_ids: Annotated[list[Text], Meta(min_length=1, max_length=_BATCH_MACHINES)]
+
+
+class CommandList(Paged, frozen=True):
+    """Filters of a list of commands."""
+
+    machine_id: str | None = None
+    session_id: str | None = None
+    status: CommandStatus | None = None
+    since: str | None = None
+
+
+class OutputQuery(Struct, frozen=True):
+    """Which bytes of which stream."""
+
+    stream: StreamName = "stdout"
+    offset: str = "0"
+
+
+class CommandError(Struct, frozen=True):
+    """Why a command could not start, or what nobody can prove of its end."""
+
+    code: str
+    message: str
+
+
+class CommandView(Struct, frozen=True, kw_only=True):
+    """The public record of a command. Times RFC 3339, `duration` and `timeout` ms."""
+
+    id: str
+    machine_id: str
+    session_id: str
+    command: str
+    status: CommandStatus
+    exit_code: int | None
+    signal: str | None
+    error: CommandError | None
+    duration: int | None
+    timeout: int | None
+    cwd: str | None
+    user: str | None
+    user_email: str
+    cancel_requested: bool
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+
+
+class CommandWithOutput(CommandView, frozen=True, kw_only=True):
+    """A command and its output so far: at most 1 MiB of each stream, its head and its tail."""
+
+    stdout: str
+    stderr: str
+    stdout_bytes: int
+    stderr_bytes: int
+    stdout_truncated: bool
+    stderr_truncated: bool
+    stdout_lossy: bool
+    stderr_lossy: bool
+
+
+class Begun(Struct, frozen=True):
+    """A command that was sent to its machine."""
+
+    id: str
+    status: CommandStatus
+
+
+class Cancelled(Struct, frozen=True):
+    """The cancel is recorded; the process tree ends within 10 s."""
+
+    cancelled: bool = True
+
+
+class Failure(Struct, frozen=True):
+    """Why nothing was started on one machine of a batch."""
+
+    error: dict[str, Any]
+
+
+# Whoever may run a command may see how it went.
+_READ: Final = (Scope.SESSIONS_READ, Scope.COMMANDS_EXECUTE)
+_START_ERRORS: Final = (MachineNotFound, SessionNotActive, ValidationFailed)
+
+
+@route(
+    "POST",
+    "/commands",
+    scope=Scope.COMMANDS_EXECUTE,
+    body=SingleBody,
+    answer=CommandWithOutput,
+    errors=_START_ERRORS,
+)
+async def run_command(call: Call[SingleBody, None]) -> CommandWithOutput:
+    """Run a command and wait for its end. A timeout is an answer, not an error."""
+    spec = _spec(call, default_timeout_ms=call.hub.config.commands.sync_timeout_ms)
+    command = await call.hub.commands.run(
+        call.caller, call.body.machine_id, call.body.command, spec
+    )
+    return await _with_output(call.hub, command)
+
+
+@route(
+    "POST",
+    "/commands/async",
+    scope=Scope.COMMANDS_EXECUTE,
+    body=SingleBody,
+    answer=Begun,
+    errors=_START_ERRORS,
+)
+async def run_command_async(call: Call[SingleBody, None]) -> Begun:
+    """Start a command; follow it at /commands/:id or /commands/:id/stream."""
+    command = await call.hub.commands.start(
+        call.caller, call.body.machine_id, call.body.command, _spec(call)
+    )
+    command = await call.hub.commands.wait_started(command, _BEGIN_S)
+    return Begun(command.id, "pending" if command.status == "pending" else "running")
+
+
+@route(
+    "POST",
+    "/commands/batch",
+    scope=Scope.COMMANDS_EXECUTE,
+    body=BatchBody,
+    answer=dict[str, CommandWithOutput | Failure],
+    errors=(ValidationFailed,),
+)
+async def run_command_batch(call: Call[BatchBody, None]) -> dict[str, CommandWithOutput | Failure]:
+    """Run a command on many machines side by side and wait for all."""
+    spec = _spec(call, default_timeout_ms=call.hub.config.commands.sync_timeout_ms)
+    started = await call.hub.commands.start_each(
+        call.caller, dict.fromkeys(call.body.machine_ids), call.body.command, spec
+    )
+    results: dict[str, CommandWithOutput | Failure] = {}
+
+    async def wait(machine_id: str, command: Command) -> None:
+        ended = await call.hub.commands.wait_end(command)
+        results[machine_id] = await _with_output(call.hub, ended)
+
+    async with trio.open_nursery() as nursery:
+        for machine_id, outcome in started.items():
+            if isinstance(outcome, ApplianceError):
+                error = {"code": outcome.code, "message": outcome.message}
+                results[machine_id] = Failure({**error, "details": outcome.details})
+            else:
+                nursery.start_soon(wait, machine_id, outcome)
+    return results
+
+
+@route("GET", "/commands", scope=_READ, query=CommandList, answer=list[CommandView])
+async def list_commands(call: Call[None, CommandList]) -> Listed:
+    """The commands of the workspace, newest first."""
+    page = await call.hub.store.run(
+        rows.page,
+        call.caller.workspace_id,
+        read_paging(call.query, rows.ORDER),
+        machine_id=call.query.machine_id,
+        session_id=call.query.session_id,
+        status=call.query.status,
+        since_ms=since_ms(call.query.since),
+    )
+    return Listed([_view(command) for command in page.items], page)
+
+
+@route(
+    "GET",
+    "/commands/:id",
+    scope=_READ,
+    answer=CommandWithOutput,
+    errors=(CommandNotFound,),
+)
+async def get_command(call: Call[None, None]) -> CommandWithOutput:
+    """One command with its output so far."""
+    return await _with_output(call.hub, await _find(call))
+
+
+@route(
+    "DELETE",
+    "/commands/:id",
+    scope=Scope.COMMANDS_EXECUTE,
+    answer=Cancelled,
+    errors=(CommandNotFound, CommandNotRunning),
+)
+async def cancel_command(call: Call[None, None]) -> Cancelled:
+    """End a command: SIGTERM to its process group, SIGKILL to every descendant after 10 s."""
+    await call.hub.commands.cancel(call.caller, call.path["id"])
+    return Cancelled()
+
+
+@route(
+    "GET",
+    "/commands/:id/output",
+    scope=_READ,
+    query=OutputQuery,
+    answer=bytes,
+    errors=(CommandNotFound, RangeNotSatisfiable),
+)
+async def get_command_output(call: Call[None, OutputQuery]) -> Response:
+    """All bytes of one stream, as far as they are here; `Range` is honoured."""
+    command, stream = await _find(call), call.query.stream
+    total = (await call.hub.outputs.sizes(command.id))[stream]
+    first, last, partial = _range(call, total)
+    headers = {
+        "Content-Type": "application/octet-stream",
+        "Content-Disposition": f'attachment; filename="{command.id}.{stream}"',
+        "Accept-Ranges": "bytes",
+        "Content-Length": str(last - first + 1),
+    }
+    if partial:
+        headers["Content-Range"] = f"bytes {first}-{last}/{total}"
+    body = _bytes(call.hub, command.id, stream, first, last + 1)
+    return Response(206 if partial else 200, headers, body)
+
+
+@route(
+    "GET",
+    "/commands/:id/stream",
+    scope=_READ,
+    answer=bytes,
+    errors=(CommandNotFound, InvalidRequest),
+)
+async def stream_command(call: Call[None, None]) -> Response:
+    """Server-sent events: output as it comes, then `end` with the record.
+
+    Events `stdout` and `stderr` carry `{"data": base64}`; `id` is the two byte offsets after the
+    event, and `Last-Event-ID` goes on from there without gap or repeat.
+    """
+    command = await _find(call)
+    seen = _last_event(call.request.headers.get("last-event-id"))
+    headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
+    headers["X-Accel-Buffering"] = "no"  # nginx would hold events back
+    return Response(200, headers, _events(call.hub, command, seen))
+
+
+def view_of(command: Command) -> dict[str, Any]:
+    """The fields of `CommandView`."""
+    error = None
+    if command.error_code is not None:
+        error = CommandError(command.error_code, command.error_message or "")
+    return {
+        "id": command.id,
+        "machine_id": command.machine_id,
+        "session_id": command.session_id,
+        "command": command.command,
+        "status": command.status,
+        "exit_code": command.exit_code,
+        "signal": command.signal,
+        "error": error,
+        "duration": command.duration_ms,
+        "timeout": command.spec.timeout_ms,
+        "cwd": command.spec.cwd,
+        "user": command.spec.user,
+        "user_email": command.operator,
+        "cancel_requested": command.cancel_requested_ms is not None,
+        "created_at": when(command.created_ms),
+        "started_at": when(command.started_ms),
+        "finished_at": when(command.finished_ms),
+    }
+
+
+def _view(command: Command) -> CommandView:
+    return CommandView(**view_of(command))
+
+
+async def _with_output(hub: Hub, command: Command) -> CommandWithOutput:
+    sizes = await hub.outputs.sizes(command.id)
+    shown: dict[str, Any] = {}
+    for stream in STREAMS:
+        size = sizes[stream]
+        raw = await _excerpt(hub, command.id, stream, size)
+        text = raw.decode("utf-8", "replace")
+        shown[stream] = text
+        shown[f"{stream}_bytes"] = size
+        shown[f"{stream}_truncated"] = size > len(raw)
+        shown[f"{stream}_lossy"] = "\ufffd" in text and raw != text.encode()
+    return CommandWithOutput(**view_of(command), **shown)
+
+
+async def _excerpt(hub: Hub, command_id: str, stream: StreamName, size: int) -> bytes:
+    if not size:
+        return b""
+    if size <= _JSON_BYTES:
+        return await hub.outputs.read(command_id, stream, 0, size)
+    half = _JSON_BYTES // 2
+    head = await hub.outputs.read(command_id, stream, 0, half)
+    return head + await hub.outputs.read(command_id, stream, size - half, half)
+
+
+def _spec(call: "Call[Any, Any]", default_timeout_ms: int | None = None) -> Spec:
+    """The spec of a body.
+
+    Raises:
+        ValidationFailed: a part of it is more than a machine takes.
+    """
+    body: CommandBody = call.body
+    try:
+        shell = shlex.split(body.shell)
+    except ValueError as exc:
+        raise ValidationFailed("Validation failed", shell=str(exc).lower()) from None
+    stdin = None if body.stdin is None else body.stdin.encode()
+    spec = Spec(
+        argv=[*shell, body.command],
+        cwd=body.cwd,
+        env=body.env,
+        user=body.user,
+        stdin=stdin,
+        timeout_ms=body.timeout or default_timeout_ms,
+        operator=call.caller.email,
+    )
+    reasons = {}
+    if len(body.command.encode()) > ARGUMENT_BYTES:
+        reasons["command"] = f"is longer than {ARGUMENT_BYTES} bytes; pass the rest as stdin"
+    if stdin is not None and len(stdin) > STDIN_BYTES:
+        reasons["stdin"] = f"is longer than {STDIN_BYTES} bytes; upload a file instead"
+    if not reasons and len(msgspec.json.encode(spec)) > SPEC_BYTES:
+        reasons["body"] = f"command, env and stdin are more than {SPEC_BYTES} bytes as JSON"
+    if reasons:
+        raise ValidationFailed("Validation failed", **reasons)
+    return spec
+
+
+async def _find(call: "Call[Any, Any]") -> Command:
+    return await call.hub.store.run(rows.get, call.caller.workspace_id, call.path["id"])
+
+
+def _range(call: "Call[None, OutputQuery]", total: int) -> tuple[int, int, bool]:
+    """(first, last, partial): the bytes that `offset` or one `Range` (RFC 9110 §14) asks for."""
+    if not re.fullmatch(r"\d{1,16}", call.query.offset, re.ASCII):
+        raise InvalidRequest("offset must be a whole number of at least 0")
+    first = int(call.query.offset)
+    header = call.request.headers.get("range", "")
+    if asked := re.fullmatch(r"bytes=(\d{0,16})-(\d{0,16})", header, re.ASCII):
+        start, end = asked.groups()
+        if not start and not end:
+            return first, total - 1, False
+        low = int(start) if start else max(0, total - int(end))
+        high = min(int(end), total - 1) if start and end else total - 1
+        if low > high:
+            raise RangeNotSatisfiable(f"the stream has {total} bytes so far", total)
+        return low, high, True
+    if first > total:
+        raise RangeNotSatisfiable(f"the stream has {total} bytes so far", total)
+    return first, total - 1, False
+
+
+async def _bytes(
+    hub: Hub, command_id: str, stream: StreamName, first: int, end: int
+) -> AsyncIterator[bytes]:
+    while first < end:
+        data = await hub.outputs.read(command_id, stream, first, min(_READ_BYTES, end - first))
+        first += len(data)
+        yield data
+
+
+def _last_event(header: str | None) -> dict[StreamName, int]:
+    if not header:
+        return {"stdout": 0, "stderr": 0}
+    offsets = re.fullmatch(r"(\d{1,16})-(\d{1,16})", header, re.ASCII)
+    if offsets is None:
+        raise InvalidRequest("Last-Event-ID must be an id that this stream gave, such as 120-0")
+    return {"stdout": int(offsets[1]), "stderr": int(offsets[2])}
+
+
+async def _events(hub: Hub, command: Command, seen: dict[StreamName, int]) -> AsyncIterator[bytes]:
+    with hub.bus.subscribe(output_subject(command.id)) as news:
+        while True:
+            # The record first: what an ended command wrote is all there when its end is.
+            command = await hub.store.run(rows.get, command.workspace_id, command.id)
+            for stream in STREAMS:
+                while data := await hub.outputs.read(command.id, stream, seen[stream], _READ_BYTES):
+                    seen[stream] += len(data)
+                    payload = msgspec.json.encode({"data": base64.b64encode(data).decode()})
+                    yield _event(stream, seen, payload)
+            if command.finished_ms is not None:
+                ended = await _with_output(hub, command)
+                yield _event("end", seen, msgspec.json.encode(ended))
+                return
+            try:
+                if await news.next() is None:
+                    yield b": keep-alive\n\n"
+            except Unavailable:
+                return  # the hub is stopping; the client comes back with Last-Event-ID
+
+
+def _event(name: str, seen: dict[StreamName, int], data: bytes) -> bytes:
+    head = f"event: {name}\nid: {seen['stdout']}-{seen['stderr']}\ndata: "
+    return head.encode() + data + b"\n\n"

@@ -1,0 +1,43 @@
+"""Rules for fields that several bodies and queries share."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Final
+
+from msgspec import Meta
+
+from cmdop_appliance.clock import rfc3339
+from cmdop_appliance.errors import InvalidRequest
+
+# Text that becomes a name, a path or an argument on some machine: NUL ends it there (execve(2)).
+Text = Annotated[str, Meta(min_length=1, pattern=r"^[^\x00]*\Z")]
+Name = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]*\Z")]
+Tag = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:=/-]{0,62}\Z")]
+Tags = Annotated[list[Tag], Meta(max_length=50)]
+
+# The longest duration taken anywhere: 2^53 ms, what JSON numbers hold exactly (RFC 8259 §6).
+DURATION_MAX_MS: Final = 2**53
+Duration = Annotated[int, Meta(gt=0, le=DURATION_MAX_MS)]
+
+
+def when(ms: int | None) -> str | None:
+    """A time for an answer: RFC 3339 in UTC, or null."""
+    return None if ms is None else rfc3339(ms)
+
+
+def since_ms(text: str | None) -> int | None:
+    """The `since` parameter of a list as ms since 1970 UTC.
+
+    Raises:
+        InvalidRequest: it is not RFC 3339 with an offset.
+    """
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text.replace(" ", "+"))  # a bare + arrives as a space
+        if moment.tzinfo is None:
+            raise ValueError  # noqa: TRY301 - one message for all that is wrong with it
+        return int(moment.astimezone(UTC).timestamp() * 1000)
+    except (ValueError, OverflowError):
+        raise InvalidRequest(
+            "since must be a time such as 2026-02-14T10:30:00Z, with its offset"
+        ) from None

@@ -1,0 +1,238 @@
+"""One request and its answer, apart from any web framework: who asks, what is read, what is said.
+
+Quart and the hot route both come here, so that a rule holds on every way to the same data.
+"""
+
+import logging
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Generic, TypeVar
+from urllib.parse import parse_qsl
+
+import msgspec
+from msgspec import Struct
+
+from cmdop_appliance.api.registry import PREFIXES, Route
+from cmdop_appliance.auth import Caller
+from cmdop_appliance.clock import Clock, rfc3339
+from cmdop_appliance.errors import (
+    ApplianceError,
+    InternalError,
+    InvalidRequest,
+    MethodNotAllowed,
+    RangeNotSatisfiable,
+    Unauthorized,
+    ValidationFailed,
+)
+from cmdop_appliance.hub.hub import Hub
+from cmdop_appliance.ids import new_id
+from cmdop_appliance.store.listing import Page, Paging
+
+B = TypeVar("B")
+Q = TypeVar("Q")
+
+LIMIT_DEFAULT: Final = 20  # contract.md §1
+LIMIT_MAX: Final = 100
+# Beyond any list we hold, and within the store's 64-bit integers.
+_OFFSET_MAX: Final = 2**53
+
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+# Query parameters that carry credentials elsewhere: refused here, so that none lands in a log.
+_CREDENTIALS: Final = frozenset(
+    {"token", "access_token", "api_key", "apikey", "key", "authorization", "password", "secret"}
+)
+_PLACE: Final = re.compile(r" - at `(?:key in )?\$\.?(.*)`$")
+
+_log = logging.getLogger("cmdop.api")
+
+
+@dataclass(slots=True)
+class Request:
+    """What came in. Header names are lower case."""
+
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+    peer: str
+    read_body: Callable[[], Awaitable[bytes]]
+    request_id: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        offered = self.headers.get("x-request-id", "")
+        self.request_id = offered if _REQUEST_ID.fullmatch(offered) else new_id("req")
+
+
+@dataclass(slots=True)
+class Response:
+    """What goes out: bytes, or a stream of them."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes | AsyncIterator[bytes]
+
+
+class Paged(Struct, frozen=True):
+    """The query of every list."""
+
+    limit: str = str(LIMIT_DEFAULT)
+    offset: str = "0"
+    sort: str = "-created_at"
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[B, Q]):
+    """A request whose caller may make it and whose parts were read."""
+
+    hub: Hub
+    caller: Caller
+    path: Mapping[str, str]
+    body: B
+    query: Q
+    request: Request
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A page for the envelope: the views of its records beside its numbers."""
+
+    views: Sequence[Any]
+    page: Page[Any]
+
+
+async def respond(hub: Hub, route: Route, path: Mapping[str, str], request: Request) -> Response:
+    """Carry out one request of the table; every failure becomes an answer of its plane."""
+    try:
+        _refuse_credentials(request.query)
+        caller = await hub.callers.identify(request.headers.get("authorization"))
+        caller.require(*route.scopes)
+        query = _read_query(route.query, request.query)
+        body = await _read_body(route.body, request)
+        result = await route.handler(Call(hub, caller, path, body, query, request))
+    except Exception as exc:  # noqa: BLE001 - the one edge where a bug becomes a 500
+        return error_response(exc, request, hub.clock)
+    if isinstance(result, Response):
+        result.headers.setdefault("X-Request-Id", request.request_id)
+        return result
+    return _envelope(result, route.status, request, hub.clock)
+
+
+def error_response(error: Exception, request: Request, clock: Clock) -> Response:
+    """The answer for a failure, in the shape of the plane that was asked."""
+    if not isinstance(error, ApplianceError):
+        _log.error(
+            "request failed",
+            exc_info=error,
+            extra={"request_id": request.request_id, "path": request.path},
+        )
+        error = InternalError("Internal error", hint="the hub's log has it under this request id")
+    headers = {"X-Request-Id": request.request_id, "Content-Type": "application/json"}
+    if isinstance(error, Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, MethodNotAllowed):
+        headers["Allow"] = ", ".join(error.allowed)
+    if isinstance(error, RangeNotSatisfiable):
+        headers["Content-Range"] = f"bytes */{error.total}"
+    body: dict[str, Any]
+    if is_cmdop_plane(request.path):
+        shown = {"code": error.code, "message": error.message, "details": error.details}
+        if error.hint:
+            shown["hint"] = error.hint
+        body = {"error": shown, "meta": _meta(request, clock)}
+    else:
+        body = {"error": error.message, "code": error.code}
+    return Response(error.status, headers, msgspec.json.encode(body))
+
+
+def is_cmdop_plane(path: str) -> bool:
+    """True: errors on this path have the CMDOP shape; False: the bare HAPI shape."""
+    if path.startswith("/api/") or path == "/api":
+        return path.startswith(f"{PREFIXES[0]}/") or path == PREFIXES[0]
+    return path != "/health"
+
+
+def read_paging(query: Paged, order: Mapping[str, str]) -> Paging:
+    """Limit, offset and sort of a list; a limit that is too large is clamped, and shows.
+
+    Raises:
+        InvalidRequest: not a number, or not a field that this list is sorted by.
+    """
+    limit = _number("limit", query.limit, 1, 2**53)
+    offset = _number("offset", query.offset, 0, _OFFSET_MAX)
+    if query.sort.removeprefix("-") not in order:
+        raise InvalidRequest(f"sort must be one of {', '.join(order)}, with - for descending")
+    return Paging(min(limit, LIMIT_MAX), offset, query.sort)
+
+
+def _number(name: str, text: str, low: int, high: int) -> int:
+    if not re.fullmatch(r"\d{1,16}", text, re.ASCII) or not low <= int(text) <= high:
+        raise InvalidRequest(f"{name} must be a whole number of at least {low}")
+    return int(text)
+
+
+def _refuse_credentials(query: str) -> None:
+    for name, _ in parse_qsl(query, keep_blank_values=True):
+        if name.lower() in _CREDENTIALS:
+            raise InvalidRequest(
+                f"credentials are not accepted in a URL ({name.lower()})",
+                hint="send the key as `Authorization: Bearer cmdop_apikey_…`; replace this one",
+            )
+
+
+def _read_query(kind: type[Struct] | None, query: str) -> Any:
+    if kind is None:
+        return None
+    values = dict(parse_qsl(query, keep_blank_values=True, errors="replace"))
+    try:
+        return msgspec.convert(values, kind, strict=False)
+    except msgspec.ValidationError as exc:
+        name, reason = _blame(exc)
+        raise InvalidRequest(f"query parameter {name}: {reason}", **{name: reason}) from None
+
+
+async def _read_body(kind: type[Struct] | None, request: Request) -> Any:
+    if kind is None:
+        return None
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type != "application/json":
+        raise InvalidRequest(
+            "the body must be JSON", hint="send it with `Content-Type: application/json`"
+        )
+    try:
+        return msgspec.json.decode(await request.read_body(), type=kind)
+    except msgspec.ValidationError as exc:
+        name, reason = _blame(exc)
+        raise ValidationFailed("Validation failed", **{name: reason}) from None
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
+        raise InvalidRequest(f"malformed JSON: {exc}") from None
+
+
+def _blame(error: msgspec.ValidationError) -> tuple[str, str]:
+    """(field, reason) from msgspec's words."""
+    text = str(error)
+    place = _PLACE.search(text)
+    reason = text[: place.start()] if place else text
+    if missing := re.search(r"missing required field `(\w+)`", reason):
+        inside = f"{place[1]}." if place and place[1] else ""
+        return inside + missing[1], "is required"
+    return (place[1] if place and place[1] else "body"), reason[:1].lower() + reason[1:]
+
+
+def _envelope(result: Any, status: int, request: Request, clock: Clock) -> Response:
+    meta = _meta(request, clock)
+    if isinstance(result, Listed):
+        page, paging = result.page, result.page.paging
+        meta |= {
+            "total": page.total,
+            "limit": paging.limit,
+            "offset": paging.offset,
+            "has_more": paging.offset + len(page.items) < page.total,
+        }
+        result = result.views
+    headers = {"X-Request-Id": request.request_id, "Content-Type": "application/json"}
+    return Response(status, headers, msgspec.json.encode({"data": result, "meta": meta}))
+
+
+def _meta(request: Request, clock: Clock) -> dict[str, Any]:
+    return {"request_id": request.request_id, "timestamp": rfc3339(clock.now_ms())}

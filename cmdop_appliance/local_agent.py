@@ -1,0 +1,60 @@
+"""`serve --local-agent`: the hub's own machine, managed by an agent in a process of its own."""
+
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from cmdop_appliance.hub.hub import Hub
+from cmdop_appliance.model import DEFAULT_WORKSPACE
+
+STATE_FOLDER: Final = "local-agent"
+# Exit codes after which another start would end the same way (agent/main.py): it cannot start as
+# it was told to, or its machine was removed.
+_FINAL: Final = (2, 3)
+# An agent that was killed comes back after this.
+_RESTART_S: Final = 1.0
+# An agent that is told to stop has so long; the hub itself must be gone within 5 s (contract §11).
+_STOP_S: Final = 2.0
+_TOKEN_TTL_MS: Final = 60_000
+_SOURCE: Final = (sys.executable, "-m", "cmdop_appliance")
+
+_log = logging.getLogger("cmdop.local_agent")
+
+
+async def run_local_agent(hub: Hub, url: str, data_dir: Path, umask: int) -> None:
+    """Keep an agent running; when cancelled, it has stopped. Its commands run on.
+
+    The agent watches its standard input, a pipe that we hold, so that it ends even if we are
+    killed; it gets its token by environment, which no other user can read.
+    """
+    state_dir = data_dir / STATE_FOLDER
+    program = [sys.executable] if getattr(sys, "frozen", False) else [*_SOURCE]
+    while True:
+        environ = {**os.environ, "CMDOP_SERVER_URL": url, "PYINSTALLER_RESET_ENVIRONMENT": "1"}
+        if not (state_dir / "hub.json").exists():
+            _, environ["CMDOP_JOIN_KEY"] = await hub.enrolments.issue(
+                DEFAULT_WORKSPACE, _TOKEN_TTL_MS, 1, []
+            )
+        process = await trio.lowlevel.open_process(
+            [*program, "agent", "--stop-on-eof", "--state-dir", str(state_dir)],
+            stdin=subprocess.PIPE,
+            env=environ,
+            umask=umask,
+            start_new_session=True,  # Ctrl-C is for the hub, which then ends the agent
+        )
+        try:
+            code = await process.wait()
+        finally:
+            assert process.stdin is not None
+            with trio.CancelScope(shield=True), trio.move_on_after(_STOP_S):
+                await process.stdin.aclose()
+                await process.wait()
+        _log.warning("the local agent ended", extra={"exit_code": code})
+        if code in _FINAL:
+            return
+        await trio.sleep(_RESTART_S)

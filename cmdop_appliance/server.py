@@ -1,0 +1,181 @@
+"""`cmdop serve`: the whole hub in one nursery, opened bottom-up and closed top-down."""
+
+import json
+import os
+import signal
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from cmdop_appliance import __version__
+from cmdop_appliance.api.app import make_app
+from cmdop_appliance.api.guard import HttpServer
+from cmdop_appliance.api.hot import HotRoute
+from cmdop_appliance.auth import Scope, new_key, secret_hash, shown_prefix
+from cmdop_appliance.clock import SystemClock
+from cmdop_appliance.config import Config, load_config
+from cmdop_appliance.errors import Unavailable
+from cmdop_appliance.front import Front, PeekedStream, open_listeners
+from cmdop_appliance.hub.connection import LinkClosed, accept
+from cmdop_appliance.hub.hub import Hub
+from cmdop_appliance.hub.session import serve_agent
+from cmdop_appliance.ids import new_id
+from cmdop_appliance.local_agent import run_local_agent
+from cmdop_appliance.logs import log_to_stderr
+from cmdop_appliance.model import DEFAULT_NAMESPACE, DEFAULT_WORKSPACE, ApiKey
+from cmdop_appliance.protocol.handshake import pin_of
+from cmdop_appliance.store import api_keys, sessions
+from cmdop_appliance.store.directory import claim, write_private
+from cmdop_appliance.store.engine import Store, open_store
+
+READY_FILE: Final = "hub.json"
+ADMIN_KEY_FILE: Final = "admin.key"
+EXIT_DISK_FAILED: Final = 74  # EX_IOERR, sysexits.h
+
+# Sessions whose grace is over are found within this.
+_GRACE_SWEEP_S: Final = 1.0
+# The join line in the banner is good for this long.
+_JOIN_TTL_MS: Final = 3_600_000
+
+
+def run(
+    config_path: Path | None,
+    *,
+    data_dir: Path | None,
+    listen: str | None,
+    local_agent: bool | None,
+) -> int:
+    """Serve until SIGTERM or SIGINT; the exit code.
+
+    Raises:
+        StartupError: a bad configuration, a taken port, a data directory in use.
+    """
+    flags = {
+        "data_dir": None if data_dir is None else str(data_dir),
+        "listen": listen,
+        "local_agent": local_agent,
+    }
+    config = load_config(config_path, flags=flags)
+    log_to_stderr(config.log.level)
+    umask = os.umask(0o077)  # whatever we create is ours alone
+    try:
+        with claim(config.data_dir):
+            return trio.run(_serve, config, umask)
+    finally:
+        os.umask(umask)
+
+
+async def _serve(config: Config, umask: int) -> int:
+    data_dir = config.data_dir
+    listeners = await open_listeners(*config.server.address)
+    async with open_store(data_dir) as store:
+        hub = await Hub.open(config, SystemClock(), store, data_dir)
+        await _first_start(hub, data_dir)
+        url = _url(config, listeners)
+        http = HttpServer(make_app(hub))
+        hot = HotRoute(hub, http)
+        front = Front(serve_agent=partial(_serve_link, hub), serve_http=hot.serve)
+        stop = trio.Event()
+        async with trio.open_nursery() as services:
+            await services.start(_set_on_signal, stop)
+            services.start_soon(_stop_if_broken, store, stop)
+            services.start_soon(_sweep_grace, hub)
+            services.start_soon(hub.outputs.flush_forever)
+            services.start_soon(front.run, listeners)
+            if config.server.local_agent:
+                services.start_soon(run_local_agent, hub, url, data_dir, umask)
+            await _announce(hub, url, data_dir)
+            await stop.wait()
+            (data_dir / READY_FILE).unlink(missing_ok=True)
+            hub.bus.stop()
+            http.stop()
+            hot.stop()
+            with trio.move_on_after(config.server.drain_ms / 1000):
+                await front.drain()
+            services.cancel_scope.cancel()
+        with suppress(Unavailable):
+            await hub.outputs.flush()
+        hub.outputs.close()
+        return EXIT_DISK_FAILED if store.is_broken else 0
+
+
+async def _first_start(hub: Hub, data_dir: Path) -> None:
+    """Put the store in order: links from before are gone; an empty one gets its admin key.
+
+    The key's file comes first: a crash in between leaves a file that the next start replaces.
+    """
+    now_ms = hub.clock.now_ms()
+    grace_until_ms = now_ms + hub.config.sessions.grace_ms
+    await hub.store.run(sessions.recover, now_ms=now_ms, grace_until_ms=grace_until_ms)
+    if await hub.store.run(api_keys.count):
+        return
+    secret = new_key()
+    await trio.to_thread.run_sync(write_private, data_dir / ADMIN_KEY_FILE, f"{secret}\n")
+    key = ApiKey(
+        id=new_id("key"),
+        workspace_id=DEFAULT_WORKSPACE,
+        namespace=DEFAULT_NAMESPACE,
+        name="admin",
+        key_prefix=shown_prefix(secret),
+        scopes=[Scope.ADMIN],
+        created_ms=now_ms,
+        expires_ms=None,
+    )
+    await hub.store.run(api_keys.insert, key, secret_hash(secret))
+
+
+def _url(config: Config, listeners: list[trio.SocketListener]) -> str:
+    """The address as this machine reaches it."""
+    host, _ = config.server.address
+    port = listeners[0].socket.getsockname()[1]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+async def _announce(hub: Hub, url: str, data_dir: Path) -> None:
+    """Tell programs (hub.json) and the person who started us (the banner) that we are ready."""
+    pin = pin_of(hub.identity.public_key)
+    ready = {"url": url, "pid": os.getpid(), "version": __version__, "pin": pin}
+    await trio.to_thread.run_sync(write_private, data_dir / READY_FILE, json.dumps(ready) + "\n")
+    _, token = await hub.enrolments.issue(DEFAULT_WORKSPACE, _JOIN_TTL_MS, 1, [])
+    lines = [
+        f"cmdop {__version__} at {url}",
+        f"  data       {data_dir}",
+        f"  API key    {data_dir / ADMIN_KEY_FILE}",
+        f"  join       cmdop agent --hub {url} --token {token}",
+        "             (one machine, within an hour; more: cmdop machines add)",
+        "  Ctrl-C stops the hub; commands on the machines run on.",
+    ]
+    print("\n".join(lines), flush=True)  # noqa: T201 - the banner is this program's output
+
+
+async def _serve_link(hub: Hub, stream: PeekedStream) -> None:
+    address = str(stream.socket.getpeername()[0])
+    try:
+        async with accept(stream, address) as connection:
+            await serve_agent(hub.sessions, connection)
+    except* LinkClosed:
+        pass
+
+
+async def _sweep_grace(hub: Hub) -> None:
+    while True:
+        await hub.store.run(sessions.end_expired, hub.clock.now_ms())
+        await trio.sleep(_GRACE_SWEEP_S)
+
+
+async def _stop_if_broken(store: Store, stop: trio.Event) -> None:
+    await store.wait_broken()
+    stop.set()
+
+
+async def _set_on_signal(
+    stop: trio.Event, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        task_status.started()
+        async for _ in signals:
+            stop.set()
