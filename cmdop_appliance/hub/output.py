@@ -7,6 +7,7 @@ Whoever reads, live or later, reads by offset through `read`.
 """
 
 import os
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,8 @@ from cmdop_appliance.store.transaction import Tx
 
 # Streams up to this live in the store: two database pages' worth, most commands print less.
 SMALL_BYTES: Final = 8 * 1024
+# Ended commands whose small output is still in memory: 4 MB at the most.
+_ENDED_AT_HAND: Final = 256
 # How long output may stay unsafe (semantics.md: up to the last sync, ≤ 1 s).
 FLUSH_S: Final = 1.0
 
@@ -42,6 +45,11 @@ class LiveStream:
         self.safe = self.size
         if content is None:
             self._open_file()
+
+    @property
+    def is_small(self) -> bool:
+        """True: it never outgrew the memory."""
+        return self._memory is not None
 
     def append(self, offset: int, data: bytes) -> None:
         """Take `data` at `offset`; what is already here is passed over.
@@ -99,6 +107,7 @@ class Outputs:
         self._store = store
         self._folder = folder
         self._live: dict[str, Streams] = {}
+        self._ended: OrderedDict[str, Streams] = OrderedDict()  # small, whole and final
 
     def begin(self, command_id: str) -> None:
         """A new command: both streams empty."""
@@ -111,11 +120,12 @@ class Outputs:
         """The streams of a command that has not ended, as far as they are held."""
         if command_id not in self._live:
             stored = await self._store.run(rows.of_command, command_id)
-            self.begin(command_id)
-            for stream, row in stored.items():
-                self._live[command_id][stream] = LiveStream(
-                    self._path(command_id, stream), content=row.content, size=row.stored_bytes
-                )
+            if command_id not in self._live:  # nobody else was faster
+                self.begin(command_id)
+                for stream, row in stored.items():
+                    self._live[command_id][stream] = LiveStream(
+                        self._path(command_id, stream), content=row.content, size=row.stored_bytes
+                    )
         return self._live[command_id]
 
     def live(self, command_id: str) -> Streams | None:
@@ -124,7 +134,7 @@ class Outputs:
 
     async def read(self, command_id: str, stream: StreamName, offset: int, limit: int) -> bytes:
         """At most `limit` bytes of a stream from `offset`; empty at its present end."""
-        if streams := self._live.get(command_id):
+        if streams := self._at_hand(command_id):
             return streams[stream].read(offset, limit)
         row = (await self._store.run(rows.of_command, command_id)).get(stream)
         if row is None:
@@ -136,7 +146,7 @@ class Outputs:
 
     async def sizes(self, command_id: str) -> dict[StreamName, int]:
         """How many bytes of each stream are held."""
-        if streams := self._live.get(command_id):
+        if streams := self._at_hand(command_id):
             return {name: stream.size for name, stream in streams.items()}
         stored = await self._store.run(rows.of_command, command_id)
         return {name: stored[name].stored_bytes if name in stored else 0 for name in STREAMS}
@@ -149,9 +159,17 @@ class Outputs:
         return unsafe
 
     def end(self, command_id: str) -> None:
-        """The command's output is recorded for good: forget the live streams."""
-        for stream in self._live.pop(command_id, {}).values():
+        """The command's output is recorded for good: it is live no more.
+
+        Small streams stay at hand for a moment, for the caller who waits for this end.
+        """
+        streams = self._live.pop(command_id, {})
+        for stream in streams.values():
             stream.close()
+        if streams and all(stream.is_small for stream in streams.values()):
+            self._ended[command_id] = streams
+            if len(self._ended) > _ENDED_AT_HAND:
+                self._ended.popitem(last=False)
 
     async def flush(self) -> None:
         """Make everything safe that is not yet."""
@@ -174,6 +192,9 @@ class Outputs:
         """Let go of every file, after the last flush."""
         for command_id in list(self._live):
             self.end(command_id)
+
+    def _at_hand(self, command_id: str) -> Streams | None:
+        return self._live.get(command_id) or self._ended.get(command_id)
 
     def _unsafe(self, command_ids: list[str]) -> Iterator["Unsafe"]:
         for command_id in command_ids:

@@ -252,12 +252,12 @@ class AgentSession:
                 self._own.add(command.id)
                 self._sent.add(command.id)
                 await self._resume(command.id)
+                if command.cancel_requested_ms is not None:
+                    await self._say(Cancel(id=command.id))
             elif command.status == "pending":
                 await self._dispatch(command)
             else:
                 await services.commands.lose(command, "start_unknown")
-            if command.cancel_requested_ms is not None:
-                await self._say(Cancel(id=command.id))
         for command_id in before.ended:
             await self._say(Acknowledge(id=command_id))
         if before.unknown:
@@ -391,16 +391,18 @@ class AgentSession:
     async def _sweep(self) -> None:
         """Find what a lost wake-up left behind."""
         for command in await self._services.store.run(command_rows.open_on, self._machine_id):
-            if command.id not in self._sent:
-                await self._dispatch(command)
-            if command.cancel_requested_ms is not None:
+            if command.id in self._sent and command.cancel_requested_ms is not None:
                 await self._say(Cancel(id=command.id))
+            await self._dispatch(command)
 
     async def _dispatch(self, command: Command) -> None:
         if command.id in self._sent:
             return
         self._sent.add(command.id)
         self._own.add(command.id)
+        if command.cancel_requested_ms is not None:
+            await self._say(Cancel(id=command.id))  # so that it never starts
+            return
         in_time = self._services.clock.now_ms() <= (command.start_until_ms or 0)
         await self._say(
             Dispatch(

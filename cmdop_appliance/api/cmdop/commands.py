@@ -434,8 +434,10 @@ def _last_event(header: str | None) -> dict[StreamName, int]:
 async def _events(hub: Hub, command: Command, seen: dict[StreamName, int]) -> AsyncIterator[bytes]:
     with hub.bus.subscribe(output_subject(command.id)) as news:
         while True:
-            # The record first: what an ended command wrote is all there when its end is.
-            command = await hub.store.run(rows.get, command.workspace_id, command.id)
+            # The record first: what an ended command wrote is all there when its end is. While
+            # its output is live it has not ended, and the record need not be asked.
+            if hub.outputs.live(command.id) is None:
+                command = await hub.store.run(rows.get, command.workspace_id, command.id)
             for stream in STREAMS:
                 while data := await hub.outputs.read(command.id, stream, seen[stream], _READ_BYTES):
                     seen[stream] += len(data)
