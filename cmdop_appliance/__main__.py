@@ -1,0 +1,19 @@
+"""Start of the program: `cmdop`, `python -m cmdop_appliance`, and the packed binary."""
+
+import sys
+
+
+def main() -> None:
+    """Run what the arguments say, and exit."""
+    match sys.argv[1:]:
+        case ["keeper", state_dir]:  # it lives for months, so it loads no command line
+            from cmdop_appliance.agent.keeper.main import main as keep
+
+            sys.exit(keep(state_dir))
+    from cmdop_appliance.cli.main import main as run
+
+    sys.exit(run())
+
+
+if __name__ == "__main__":
+    main()

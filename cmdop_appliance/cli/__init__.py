@@ -1,0 +1,1 @@
+"""The command line: everything a person can do, over the public HTTP API."""

@@ -1,0 +1,36 @@
+"""Durations as people write them."""
+
+import re
+from typing import Final
+
+import click
+
+_MS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+_FORM: Final = re.compile(r"(\d{1,9})(ms|s|m|h|d)")
+
+
+def milliseconds(text: str) -> int:
+    """`500ms`, `30s`, `5m`, `2h` or `1d` in milliseconds, greater than 0.
+
+    Raises:
+        ValueError: `text` is none of these.
+    """
+    found = _FORM.fullmatch(text)
+    if found is None or not (amount := int(found[1])):
+        raise ValueError("needs a number and a unit, such as 500ms, 30s, 5m, 2h or 1d")
+    return amount * _MS[found[2]]
+
+
+class Duration(click.ParamType[int]):
+    """An option's value that becomes milliseconds."""
+
+    name = "duration"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        """See `milliseconds`."""
+        try:
+            return milliseconds(str(value))
+        except ValueError as exc:
+            self.fail(f"{value!r} {exc}", param, ctx)

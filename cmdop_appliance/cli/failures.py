@@ -1,0 +1,86 @@
+"""How the command line fails: an exit code, and at most three lines on stderr."""
+
+import os
+import sys
+import tempfile
+import traceback
+from typing import Final
+
+from cmdop_appliance.cli.text import visible
+from cmdop_appliance.sdk import (
+    APIError,
+    CmdopError,
+    Conflict,
+    ConnectionFailed,
+    Forbidden,
+    NotFound,
+    Unauthorized,
+    UnexpectedAnswer,
+)
+
+OTHER: Final = 1
+USAGE: Final = 2
+NOT_FOUND: Final = 3
+NOT_ALLOWED: Final = 4
+UNREACHABLE: Final = 5
+OFFLINE: Final = 6
+CRASHED: Final = 70  # EX_SOFTWARE of sysexits.h
+INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell says it
+BROKEN_PIPE: Final = 141  # 128 + SIGPIPE
+
+
+class Failure(Exception):
+    """A failure the person at the keyboard can do something about."""
+
+    def __init__(
+        self, message: str, *, exit_code: int, did_you_mean: str = "", hint: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.exit_code = exit_code
+        self.did_you_mean = did_you_mean
+        self.hint = hint
+
+
+def as_failure(error: CmdopError) -> Failure:
+    """What the person gets to see of a failed call to the hub."""
+    match error:
+        case Conflict(code="session_not_active"):
+            code, hint = OFFLINE, "cmdop machines ls"
+        case NotFound(code="command_not_found"):
+            code, hint = NOT_FOUND, "cmdop commands ls"
+        case NotFound():
+            code, hint = NOT_FOUND, ""
+        case Unauthorized():
+            code, hint = NOT_ALLOWED, "give the hub's API key with --key or CMDOP_API_KEY"
+        case Forbidden():
+            code, hint = NOT_ALLOWED, "cmdop auth status shows what this key allows"
+        case ConnectionFailed() | UnexpectedAnswer():
+            code, hint = UNREACHABLE, "is `cmdop serve` running, and is the address right?"
+        case APIError(details=details) if details:
+            code, hint = OTHER, "; ".join(f"{name}: {why}" for name, why in details.items())
+        case _:
+            code, hint = OTHER, ""
+    return Failure(str(error), exit_code=code, hint=hint)
+
+
+def report(failure: Failure) -> None:
+    """Say it on stderr."""
+    print(f"error: {visible(failure.message)}", file=sys.stderr)
+    if failure.did_you_mean:
+        print(f"did you mean: {visible(failure.did_you_mean)}?", file=sys.stderr)
+    if failure.hint:
+        print(f"hint: {visible(failure.hint)}", file=sys.stderr)
+
+
+def report_crash(error: BaseException) -> None:
+    """Keep the traceback in a file that only its owner can read, and say where on stderr."""
+    what = f"error: unexpected {type(error).__name__}, which is a fault of cmdop"
+    try:
+        handle, path = tempfile.mkstemp(prefix="cmdop-crash-", suffix=".txt")  # mode 0600
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            traceback.print_exception(error, file=file)
+    except OSError:
+        print(what, file=sys.stderr)
+    else:
+        print(f"{what}; the details are in {path}", file=sys.stderr)

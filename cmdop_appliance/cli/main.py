@@ -1,0 +1,161 @@
+"""The entry of the command line: finds the command, and turns every end into an exit code."""
+
+import errno
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import click
+
+from cmdop_appliance import __version__
+from cmdop_appliance.cli import failures
+from cmdop_appliance.cli.connection import Chosen
+from cmdop_appliance.cli.failures import Failure, as_failure, report, report_crash
+from cmdop_appliance.errors import ApplianceError, StartupError
+from cmdop_appliance.sdk import CmdopError
+
+_COMMANDS: Final = {  # name: where it is; imported when it is used, so that `version` stays quick
+    "agent": "cmdop_appliance.cli.agent:agent",
+    "auth": "cmdop_appliance.cli.auth:auth",
+    "commands": "cmdop_appliance.cli.commands:commands",
+    "exec": "cmdop_appliance.cli.exec:exec_command",
+    "machines": "cmdop_appliance.cli.machines:machines",
+    "serve": "cmdop_appliance.cli.serve:serve",
+    "version": "cmdop_appliance.cli.main:version",
+}
+_NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_ALIASES: Final = {"server": "serve"}
+
+
+class LazyGroup(click.Group):
+    """Knows its commands by name and imports the one that is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, for --help."""
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name or alias; None when there is none."""
+        where = _COMMANDS.get(_ALIASES.get(cmd_name, cmd_name))
+        if where is None:
+            return None
+        module, _, attribute = where.partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Like click's, but an unknown name is answered with the nearest known one."""
+        name = args[0]
+        if name in _COMMANDS or name in _ALIASES:
+            return super().resolve_command(ctx, args)
+        from difflib import get_close_matches  # 5 ms, which only a typing error costs
+
+        close = get_close_matches(name, _COMMANDS)
+        raise Failure(
+            f'no command "{name}"',
+            exit_code=failures.USAGE,
+            did_you_mean=close[0] if close else "",
+            hint="cmdop --help",
+        )
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--hub", metavar="URL", help="The hub's address.")
+@click.option("--key", metavar="KEY", help="An API key (better: CMDOP_API_KEY).")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="A hub's data directory here.")
+@click.version_option(__version__, message="cmdop %(version)s")
+@click.pass_context
+def cli(ctx: click.Context, hub: str | None, key: str | None, data_dir: Path | None) -> None:
+    """One file that turns a box into the control plane of all your machines."""
+    ctx.obj = Chosen(hub, key, data_dir)
+
+
+@click.command()
+def version() -> None:
+    """Print the version."""
+    print(f"cmdop {__version__}")
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code. Nothing is raised, and no traceback is ever printed."""
+    _prepare_streams()
+    try:
+        code = _run(list(sys.argv[1:] if args is None else args))
+    except Failure as failure:
+        report(failure)
+        code = failure.exit_code
+    except CmdopError as exc:
+        shown = as_failure(exc)
+        report(shown)
+        code = shown.exit_code
+    except ApplianceError as exc:
+        code = failures.USAGE if isinstance(exc, StartupError) else failures.OTHER
+        report(Failure(exc.message, exit_code=code, hint=exc.hint))
+    except (KeyboardInterrupt, click.Abort):
+        code = failures.INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has seen enough
+        code = failures.BROKEN_PIPE
+    except Exception as exc:  # noqa: BLE001 - the edge of the program
+        if isinstance(exc, OSError) and exc.errno in _NO_ROOM:
+            code = _cannot_write(exc)
+        else:
+            report_crash(exc)
+            code = failures.CRASHED
+    return _finish(code)
+
+
+def _run(args: list[str]) -> int:
+    try:
+        with cli.make_context("cmdop", args) as ctx:
+            code = cli.invoke(ctx)
+    except click.exceptions.Exit as exc:
+        return exc.exit_code
+    except click.exceptions.NoArgsIsHelpError as exc:
+        exc.show()
+        return failures.USAGE
+    except click.UsageError as exc:
+        raise Failure(
+            _lowered(exc.format_message()),
+            exit_code=failures.USAGE,
+            hint=f"{exc.ctx.command_path} --help" if exc.ctx else "cmdop --help",
+        ) from exc
+    except click.ClickException as exc:
+        raise Failure(_lowered(exc.format_message()), exit_code=failures.OTHER) from exc
+    return code if isinstance(code, int) else 0
+
+
+def _lowered(message: str) -> str:
+    return message[:1].lower() + message[1:].removesuffix(".")
+
+
+def _prepare_streams() -> None:
+    """Characters the terminal has no code for are escaped, and closed descriptors are ignored."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115 - as long as we live
+        else:
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _finish(code: int) -> int:
+    """`code`, after a last flush that cannot fail when Python itself does it at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError as exc:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if code == 0:
+            return failures.BROKEN_PIPE if exc.errno == errno.EPIPE else _cannot_write(exc)
+    return code
+
+
+def _cannot_write(error: OSError) -> int:
+    where = error.filename or "the output"
+    report(Failure(f"cannot write {where}: {error.strerror}", exit_code=failures.OTHER))
+    return failures.OTHER

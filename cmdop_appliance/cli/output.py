@@ -1,0 +1,117 @@
+"""Tables for people, tab-separated lines for pipes, JSON for programs."""
+
+import shutil
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import click
+
+from cmdop_appliance.cli.text import visible, visible_json
+
+FORMATS: Final = ("table", "json", "jsonl", "name")
+_GAP: Final = "  "
+_LEAST_WIDTH: Final = 4  # of a column that gives way to the others
+Row = Mapping[str, Any]
+
+output_option = click.option(
+    "-o",
+    "--output",
+    "form",
+    type=click.Choice(FORMATS),
+    help="Default: a table on a terminal, tab-separated lines in a pipe.",
+)
+
+
+def show(rows: Iterable[Row], columns: Sequence[str], form: str | None) -> None:
+    """Print a list. json and jsonl: the hub's own records; name: the first column only."""
+    match form:
+        case "json":
+            print(visible_json(list(rows), indent=2))
+        case "jsonl":
+            for row in rows:
+                print(visible_json(row))
+        case "name":
+            for row in rows:
+                print(_cell(row.get(columns[0])))
+        case _:
+            if form == "table" or sys.stdout.isatty():
+                _print_table(columns, list(rows))
+            else:
+                for row in rows:
+                    print("\t".join(_cell(row.get(column)) for column in columns))
+
+
+def show_one(record: Row, form: str | None) -> None:
+    """Print one record, a field per line. json and jsonl: the hub's own; name: its id."""
+    match form:
+        case "json":
+            print(visible_json(record, indent=2))
+        case "jsonl":
+            print(visible_json(record))
+        case "name":
+            print(_cell(record.get("id")))
+        case _:
+            width = max((len(name) for name in record), default=0)
+            aligned = form == "table" or sys.stdout.isatty()
+            for name, value in record.items():
+                label = f"{visible(name):{width}}  " if aligned else f"{visible(name)}\t"
+                print(f"{label}{_cell(value)}")
+
+
+def _cell(value: object) -> str:
+    match value:
+        case None:
+            return "-"
+        case str():
+            return visible(value)
+        case list() if all(isinstance(item, str) for item in value):
+            return visible(",".join(value)) or "-"
+        case _:
+            return visible_json(value)
+
+
+def _print_table(columns: Sequence[str], rows: Sequence[Row]) -> None:
+    now = datetime.now(UTC)
+    header = [column.upper().removesuffix("_AT").replace("_", " ") for column in columns]
+    lines = [[_short(column, row.get(column), now) for column in columns] for row in rows]
+    table = [header, *lines]
+    room = shutil.get_terminal_size().columns - len(_GAP) * (len(columns) - 1)
+    widths = [max(map(len, cells)) for cells in zip(*table, strict=True)]
+    # An id that is cut short is of no use; of the other columns the widest give way first.
+    elastic = [number for number, column in enumerate(columns) if column != "id"]
+    for number in elastic:
+        widths[number] = min(widths[number], max(room, _LEAST_WIDTH))
+    while sum(widths) > room:
+        widest = max(elastic, key=widths.__getitem__)
+        if widths[widest] <= _LEAST_WIDTH:
+            break
+        widths[widest] -= 1
+    for line in table:
+        cells = [_fit(cell, width) for cell, width in zip(line, widths, strict=True)]
+        print(_GAP.join(cells).rstrip())
+
+
+def _fit(cell: str, width: int) -> str:
+    return f"{cell:{width}}" if len(cell) <= width else cell[: width - 1] + "…"
+
+
+def _short(column: str, value: object, now: datetime) -> str:
+    """The cell for a person: a time as its distance from now."""
+    if isinstance(value, str) and column.endswith(("_at", "_seen")):
+        try:
+            return _distance((datetime.fromisoformat(value) - now).total_seconds())
+        except (ValueError, TypeError):  # not a time, or one without a zone
+            pass
+    return _cell(value)
+
+
+def _distance(seconds: float) -> str:
+    """How far in the future, or in the past."""
+    amount, unit = abs(seconds), "s"
+    for unit_s, name in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if amount >= unit_s:
+            amount, unit = amount / unit_s, name
+            break
+    return f"in {amount:.0f} {unit}" if seconds > 0 else f"{amount:.0f} {unit} ago"

@@ -1,0 +1,34 @@
+"""The Python SDK: everything a program can do with a hub, over its public HTTP API."""
+
+from cmdop_appliance.sdk.client import Client
+from cmdop_appliance.sdk.errors import (
+    APIError,
+    CmdopError,
+    Conflict,
+    ConnectionFailed,
+    Forbidden,
+    InvalidRequest,
+    NotFound,
+    RateLimited,
+    ServerError,
+    Unauthorized,
+    UnexpectedAnswer,
+)
+from cmdop_appliance.sdk.types import Ended, Output
+
+__all__ = [
+    "APIError",
+    "Client",
+    "CmdopError",
+    "Conflict",
+    "ConnectionFailed",
+    "Ended",
+    "Forbidden",
+    "InvalidRequest",
+    "NotFound",
+    "Output",
+    "RateLimited",
+    "ServerError",
+    "Unauthorized",
+    "UnexpectedAnswer",
+]

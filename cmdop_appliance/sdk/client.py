@@ -1,0 +1,283 @@
+"""The synchronous client: the public HTTP API as Python calls."""
+
+import json
+import time
+from base64 import b64decode
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from typing import Any, Final, Literal, Self, cast
+from urllib.parse import quote
+
+from cmdop_appliance.sdk.errors import ConnectionFailed, ServerError, UnexpectedAnswer
+from cmdop_appliance.sdk.sse import Event, EventParser
+from cmdop_appliance.sdk.transport import Transport
+from cmdop_appliance.sdk.types import (
+    APIKey,
+    Caller,
+    Command,
+    Ended,
+    EnrollmentToken,
+    Machine,
+    Output,
+    Session,
+    StartedCommand,
+)
+
+PAGE_ITEMS: Final = 100  # the most the hub gives at once (contract, Lists)
+# The hub sends a comment every 15 s; three missed mean that the connection is dead.
+STREAM_IDLE_S: Final = 45.0
+# A hub stops within 5 s and serves again within 2 s; this waits half a minute for it in all.
+STREAM_RETRY_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 3.0, 5.0, 5.0, 5.0, 5.0, 5.0)
+_AWAY: Final = frozenset({502, 503, 504})  # what a stopping hub, or a proxy before it, answers
+
+
+class Client:
+    """One hub, as one API key sees it. Use it in a `with` block, or call `close()`."""
+
+    def __init__(self, base_url: str, api_key: str, *, timeout_s: float = 60.0) -> None:
+        """`timeout_s`: how long to wait for the hub to send anything.
+
+        Raises:
+            CmdopError: the URL or the key cannot be one.
+        """
+        self._transport = Transport(base_url, api_key, timeout_s=timeout_s)
+        self.machines = Machines(self._transport)
+        self.sessions = Sessions(self._transport)
+        self.commands = Commands(self._transport)
+        self.keys = Keys(self._transport)
+        self.enrollment_tokens = EnrollmentTokens(self._transport)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection to the hub."""
+        self._transport.close()
+
+    def me(self) -> Caller:
+        """Who the hub takes the key for, and what it allows."""
+        return cast("Caller", _data(self._transport.request("GET", "/auth/me")))
+
+
+class _Resource:
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def _pages(
+        self, path: str, query: Mapping[str, object], page_items: int = PAGE_ITEMS
+    ) -> Iterator[Any]:
+        offset = 0
+        while True:
+            page = {**query, "limit": page_items, "offset": offset}
+            answer = self._transport.request("GET", path, query=page)
+            items = answer.get("data")
+            if not isinstance(items, list):
+                raise UnexpectedAnswer(f"the hub answered {path} without a list")
+            yield from items
+            offset += len(items)
+            if not items or not answer.get("meta", {}).get("has_more"):
+                return
+
+
+class Machines(_Resource):
+    """The managed computers."""
+
+    def list(
+        self,
+        *,
+        status: Literal["online", "offline"] | None = None,
+        tags: Sequence[str] = (),
+        search: str | None = None,
+    ) -> Iterator[Machine]:
+        """All machines, newest first, page by page. `tags`: those that have every one of them."""
+        query = {"status": status, "tags": ",".join(tags) or None, "search": search}
+        return self._pages("/machines", query)
+
+    def get(self, machine_id: str) -> Machine:
+        """One machine with all the facts it reported."""
+        return cast("Machine", _data(self._transport.request("GET", _path("machines", machine_id))))
+
+    def delete(self, machine_id: str) -> None:
+        """Forget the machine: its credential is revoked and its connection cut."""
+        self._transport.request("DELETE", _path("machines", machine_id))
+
+
+class Sessions(_Resource):
+    """The connections of the machines."""
+
+    def list(
+        self, *, status: str | None = None, machine_id: str | None = None
+    ) -> Iterator[Session]:
+        """All sessions, newest first, page by page."""
+        return self._pages("/sessions", {"status": status, "machine_id": machine_id})
+
+    def get(self, session_id: str) -> Session:
+        """One session with its attached clients."""
+        return cast("Session", _data(self._transport.request("GET", _path("sessions", session_id))))
+
+
+class Commands(_Resource):
+    """Executions on machines."""
+
+    def start(
+        self,
+        machine_id: str,
+        command: str,
+        *,
+        timeout_ms: int | None = None,
+        cwd: str | None = None,
+        env: Mapping[str, str] | None = None,
+        user: str | None = None,
+        stdin: str | None = None,
+    ) -> StartedCommand:
+        """Start shell text on a machine and return at once; it is recorded when this returns.
+
+        Raises:
+            NotFound: no such machine.
+            Conflict: the machine is offline.
+        """
+        body = {
+            "machine_id": machine_id,
+            "command": command,
+            "timeout": timeout_ms,
+            "cwd": cwd,
+            "env": env,
+            "user": user,
+            "stdin": stdin,
+        }
+        answer = self._transport.request("POST", "/commands/async", body=body)
+        return cast("StartedCommand", _data(answer))
+
+    def get(self, command_id: str) -> Command:
+        """One command with at most 1 MiB of each output."""
+        return cast("Command", _data(self._transport.request("GET", _path("commands", command_id))))
+
+    def list(
+        self,
+        *,
+        machine_id: str | None = None,
+        status: str | None = None,
+        page_items: int = PAGE_ITEMS,
+    ) -> Iterator[Command]:
+        """All commands, newest first, page by page."""
+        query = {"machine_id": machine_id, "status": status}
+        return self._pages("/commands", query, page_items)
+
+    def cancel(self, command_id: str) -> None:
+        """Record that the command shall end: SIGTERM to all of it, SIGKILL 10 s later.
+
+        Raises:
+            Conflict: it has ended already.
+        """
+        self._transport.request("DELETE", _path("commands", command_id))
+
+    def stream(self, command_id: str) -> Iterator[Output | Ended]:
+        """Every byte of the command's output from its first, then `Ended`.
+
+        A broken connection is made again and goes on at the same byte, so a restart of the hub is
+        not noticed. The command itself runs on, whatever happens here.
+
+        Raises:
+            ConnectionFailed: the hub stayed away for half a minute.
+        """
+        position, failures = "", 0
+        while True:
+            try:
+                with closing(self._events(command_id, position)) as events:
+                    for event in events:
+                        failures, position = 0, event.id or position
+                        match event.name:
+                            case "stdout":
+                                yield Output("stdout", _output_bytes(event))
+                            case "stderr":
+                                yield Output("stderr", _output_bytes(event))
+                            case "end":
+                                yield Ended(cast("Command", _json_object(event)))
+                                return
+                broken = "the hub broke off the output"
+            except ConnectionFailed as exc:
+                broken = str(exc)
+            except ServerError as exc:
+                if exc.status not in _AWAY:
+                    raise
+                broken = str(exc)
+            if failures == len(STREAM_RETRY_S):
+                raise ConnectionFailed(f"{broken}; gave up after {failures} attempts")
+            time.sleep(STREAM_RETRY_S[failures])
+            failures += 1
+
+    def _events(self, command_id: str, position: str) -> Generator[Event]:
+        headers = {"Accept": "text/event-stream"}
+        if position:
+            headers["Last-Event-ID"] = position
+        path = _path("commands", command_id) + "/stream"
+        parser = EventParser()
+        with self._transport.stream(path, idle_timeout_s=STREAM_IDLE_S, headers=headers) as pieces:
+            for piece in pieces:
+                yield from parser.feed(piece)
+
+
+class Keys(_Resource):
+    """API keys."""
+
+    def create(
+        self, name: str, scopes: Sequence[str], *, expires_in_days: int | None = None
+    ) -> APIKey:
+        """A new key; its secret is in `key`, here and never again."""
+        body = {"name": name, "scopes": [*scopes], "expires_in_days": expires_in_days}
+        return cast("APIKey", _data(self._transport.request("POST", "/api-keys", body=body)))
+
+    def list(self) -> Iterator[APIKey]:
+        """All keys, without their secrets."""
+        return self._pages("/api-keys", {})
+
+    def revoke(self, key_id: str) -> None:
+        """The key is worth nothing from now on."""
+        self._transport.request("DELETE", _path("api-keys", key_id))
+
+
+class EnrollmentTokens(_Resource):
+    """Tokens that let machines join."""
+
+    def create(
+        self,
+        *,
+        ttl_ms: int | None = None,
+        max_uses: int | None = None,
+        tags: Sequence[str] = (),
+    ) -> EnrollmentToken:
+        """A new token; its secret is in `token`, here and never again."""
+        body = {"ttl": ttl_ms, "max_uses": max_uses, "tags": [*tags] or None}
+        answer = self._transport.request("POST", "/enrollment-tokens", body=body)
+        return cast("EnrollmentToken", _data(answer))
+
+
+def _path(collection: str, item: str) -> str:
+    return f"/{collection}/{quote(item, safe='')}"
+
+
+def _data(answer: Mapping[str, Any]) -> dict[str, Any]:
+    data = answer.get("data")
+    if not isinstance(data, dict):
+        raise UnexpectedAnswer("the hub answered without data")
+    return data
+
+
+def _json_object(event: Event) -> dict[str, Any]:
+    try:
+        value = json.loads(event.data)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise UnexpectedAnswer(f"the hub sent an event {event.name} that is not a JSON object")
+    return value
+
+
+def _output_bytes(event: Event) -> bytes:
+    try:
+        return b64decode(_json_object(event)["data"], validate=True)
+    except (KeyError, TypeError, ValueError) as exc:
+        raise UnexpectedAnswer(f"the hub sent an event {event.name} without base64 data") from exc

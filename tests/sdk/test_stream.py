@@ -1,0 +1,125 @@
+"""Following a command: every byte once, whatever happens to the connection."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cmdop_appliance.sdk import Client, ConnectionFailed, NotFound, Output, UnexpectedAnswer, sse
+from cmdop_appliance.sdk import client as client_module
+from cmdop_appliance.sdk.sse import Event, EventParser
+from tests.sdk.scripted_hub import Answer, answer, end, http, output, scripted_hub, stream
+
+KEY = "cmdop_apikey_0123456789"
+UNAVAILABLE = answer({"code": "unavailable", "message": "stopping"}, status=503)
+
+
+@pytest.fixture(autouse=True)
+def _no_wait_between_attempts(monkeypatch):
+    monkeypatch.setattr(client_module, "STREAM_RETRY_S", (0.0, 0.0, 0.0))
+
+
+def _follow(*answers: Answer):
+    """All items of a stream whose n-th request gets the n-th answer, and the requests."""
+    waiting = iter(answers)
+    with scripted_hub(lambda _: next(waiting)) as hub, Client(hub.url, KEY) as client:
+        items = list(client.commands.stream("cmd_1"))
+    return items, hub.asked
+
+
+def test_output_comes_as_the_exact_bytes_and_ends_with_the_record():
+    items, asked = _follow(
+        stream(output("stdout", b"\xff\x00\n", "3-0"), output("stderr", b"e", "3-1"), end())
+    )
+    assert items[:2] == [Output("stdout", b"\xff\x00\n"), Output("stderr", b"e")]
+    assert items[2].command["exit_code"] == 0
+    assert asked[0].path == "/api/v1/commands/cmd_1/stream"
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_broken_stream_goes_on_at_the_same_byte(whole):
+    items, asked = _follow(
+        stream(output("stdout", b"abc", "3-0"), b": keep-alive\n\n", whole=whole),
+        UNAVAILABLE,
+        Answer(b"", close=True),
+        stream(output("stdout", b"def", "6-0"), end()),
+    )
+    assert b"".join(item.data for item in items[:-1]) == b"abcdef"
+    assert "last-event-id" not in asked[0].headers
+    assert [request.headers["last-event-id"] for request in asked[1:]] == ["3-0"] * 3
+
+
+def test_an_event_cut_in_the_middle_is_not_delivered_twice():
+    whole = output("stdout", b"def", "6-0")
+    items, asked = _follow(
+        stream(output("stdout", b"abc", "3-0"), whole[:-1], whole=False),
+        stream(whole, end()),
+    )
+    assert b"".join(item.data for item in items[:-1]) == b"abcdef"
+    assert asked[1].headers["last-event-id"] == "3-0"
+
+
+def test_attempts_count_from_the_last_sign_of_life():
+    restart = stream(b": keep-alive\n\n", whole=False)
+    items, _ = _follow(*[restart] * 10, stream(end()))
+    assert items[0].command["status"] == "completed"
+
+
+def test_a_hub_that_stays_away_is_given_up_and_the_attempts_are_named():
+    with pytest.raises(ConnectionFailed, match="stopping; gave up after 3 attempts"):
+        _follow(*[UNAVAILABLE] * 4)
+
+
+def test_a_refusal_is_not_tried_again():
+    gone = answer({"code": "command_not_found", "message": "no such command"}, status=404)
+    with pytest.raises(NotFound):
+        _follow(gone)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        b"event: end\ndata: nothing\n\n",
+        b"event: end\ndata: []\n\n",
+        b"event: stdout\ndata: {}\n\n",
+        b'event: stdout\ndata: {"data": 1}\n\n',
+        b'event: stdout\ndata: {"data": "***"}\n\n',
+    ],
+)
+def test_an_event_that_no_hub_sends_is_an_error(event):
+    with pytest.raises(UnexpectedAnswer):
+        _follow(stream(event))
+
+
+def test_a_stream_that_is_html_is_given_up():
+    with pytest.raises(ConnectionFailed):
+        _follow(*[http(200, b"<html>", close=True)] * 4)
+
+
+LINE = st.text(st.characters(exclude_characters="\r\n\0", exclude_categories=["Cs"]), max_size=8)
+
+
+@given(
+    st.lists(st.tuples(LINE.filter(bool), LINE, LINE), max_size=5),
+    st.integers(1, 20),
+    st.sampled_from(["\n", "\r\n"]),
+)
+def test_events_are_the_same_however_the_bytes_are_cut(events, size, newline):
+    raw = "".join(
+        f"event: {name}\nid: {ident}\ndata: {data}\n\n" for name, data, ident in events
+    ).replace("\n", newline)
+    parser, body = EventParser(), raw.encode()
+    pieces = [body[start : start + size] for start in range(0, len(body), size)]
+    found = [event for piece in pieces for event in parser.feed(piece)]
+    assert found == [Event(*event) for event in events]
+
+
+def test_lines_of_one_event_are_joined():
+    assert list(EventParser().feed(b"data: a\ndata: b\n\n")) == [Event("message", "a\nb")]
+
+
+def test_an_endless_event_is_refused(monkeypatch):
+    monkeypatch.setattr(sse, "MAX_EVENT_BYTES", 100)
+    parser = EventParser()
+    assert not list(parser.feed(b"data: " + b"x" * 90))
+    with pytest.raises(UnexpectedAnswer):
+        list(parser.feed(b"x" * 10))
