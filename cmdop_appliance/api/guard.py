@@ -63,6 +63,9 @@ LINGER_S: Final = 2.0
 
 _READ_BYTES: Final = 64 * 1024  # one recv(2)
 
+# Headers of a websocket handshake that upstream decodes, and raises if it cannot.
+_DECODED_AS_ASCII: Final = {b"connection", b"sec-websocket-protocol"}
+
 _log = logging.getLogger("cmdop.http")
 
 
@@ -259,27 +262,18 @@ class _Tasks(TaskGroup):
                 farewell.update(event)
                 events.close()
             else:
-                # Broken: the application has ended. Closed: the peer has, while we waited.
-                with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                with suppress(trio.ClosedResourceError):  # it has ended while we waited for room
                     await events.send(event)
 
-        self.spawn(self._run, app, scope, receive, send, inbox)
+        self.spawn(self._run, app, scope, receive, send)
         return put
 
-    async def _run(
-        self,
-        app: ASGIFramework,
-        scope: Scope,
-        receive: Any,
-        send: Any,
-        inbox: trio.MemoryReceiveChannel[ASGIReceiveEvent],
-    ) -> None:
+    async def _run(self, app: ASGIFramework, scope: Scope, receive: Any, send: Any) -> None:
         try:
-            with inbox:
-                await app(scope, receive, send)
+            await app(scope, receive, send)
         except* Exception:  # noqa: BLE001 - the one owner of a request
             _log.exception("application failed", extra={"peer": self._peer})
-        # It may have swallowed the end of its connection, whose protocol is not to be used again.
+        # Its exception may have replaced the Cancelled of a connection that is over.
         await trio.lowlevel.checkpoint_if_cancelled()
         await send(None)
 
@@ -303,8 +297,8 @@ class _Http1(H11Protocol):
         headers = list(request.headers)
         kind: type[HTTPStream | WSStream] = HTTPStream
         if _asks_for_websocket(request):
-            if not all(value.isascii() for _, value in headers):
-                await self._refuse(400)  # upstream decodes some of them as ASCII, and raises
+            if not all(value.isascii() for name, value in headers if name in _DECODED_AS_ASCII):
+                await self._refuse(400)
                 return
             kind = _Websocket
             headers = [(n, v) for n, v in headers if n != b"sec-websocket-extensions"]
