@@ -1,0 +1,292 @@
+"""Measure POST /commands beside posix_spawn and warm OpenSSH, in one run on one machine.
+
+Absolute figures of a shared machine mean little; every line carries its ratio to what was
+measured in the same run. Prints a table, asserts nothing.
+"""
+
+import argparse
+import json
+import os
+import selectors
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+ROOT = Path(__file__).resolve().parent.parent
+CMDOP = [sys.executable, "-m", "cmdop_appliance"]
+START_S = 20.0  # hub and agent are up long before this, or never
+
+
+def percentile(samples: list[float], share: float) -> float:
+    """The sample below which `share` of them lie, in ms."""
+    ordered = sorted(samples)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))] * 1000
+
+
+def spawn_samples(count: int) -> list[float]:
+    """Seconds per `sh -c true` by posix_spawn and waitpid: the floor of any remote execution."""
+    samples = []
+    for _ in range(count):
+        begun = time.perf_counter()
+        pid = os.posix_spawn("/bin/sh", ["sh", "-c", "true"], os.environ)
+        os.waitpid(pid, 0)
+        samples.append(time.perf_counter() - begun)
+    return samples
+
+
+def wait_for(condition: Callable[[], object], what: str) -> None:
+    """Poll until `condition` holds."""
+    deadline = time.monotonic() + START_S
+    while not condition():
+        if time.monotonic() > deadline:
+            raise SystemExit(f"bench: {what} did not come up within {START_S:.0f} s")
+        time.sleep(0.02)
+
+
+@contextmanager
+def appliance(folder: Path) -> Iterator["Hub"]:
+    """A hub with one agent, started and stopped as a user would."""
+    data_dir = folder / "data"
+    log = (folder / "hub.log").open("wb")
+    argv = [*CMDOP, "serve", "--data-dir", str(data_dir), "--listen", "127.0.0.1:0"]
+    process = subprocess.Popen([*argv, "--local-agent"], stdout=log, stderr=log, cwd=folder)
+    try:
+        wait_for((data_dir / "hub.json").exists, "the hub")
+        hub = Hub(process.pid, data_dir)
+        wait_for(hub.machine, "the agent")
+        yield hub
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(10)
+        for pid in processes_naming(f"keeper {data_dir}"):
+            os.kill(pid, signal.SIGKILL)
+
+
+class Hub:
+    """What the bench needs to know of a running hub."""
+
+    def __init__(self, pid: int, data_dir: Path) -> None:
+        ready = json.loads((data_dir / "hub.json").read_text())
+        self.pid = pid
+        self.data_dir = data_dir
+        self.address = (urlsplit(ready["url"]).hostname, urlsplit(ready["url"]).port)
+        self.key = (data_dir / "admin.key").read_text().strip()
+
+    def request(self, method: str, path: str, body: dict[str, object] | None = None) -> bytes:
+        """The bytes of a request."""
+        payload = b"" if body is None else json.dumps(body).encode()
+        head = (
+            f"{method} /api/v1{path} HTTP/1.1\r\nHost: hub\r\nAuthorization: Bearer {self.key}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(payload)}\r\n\r\n"
+        )
+        return head.encode() + payload
+
+    def machine(self) -> str | None:
+        """The id of the one machine, once it is online."""
+        with socket.create_connection(self.address) as connection:
+            connection.sendall(self.request("GET", "/machines?status=online"))
+            answer = read_answer(connection)
+        machines = json.loads(answer)["data"]
+        return machines[0]["id"] if machines else None
+
+
+def read_answer(connection: socket.socket) -> bytes:
+    """The body of one answer with a Content-Length."""
+    data = b""
+    while True:
+        chunk = connection.recv(65536)
+        if not chunk:
+            raise SystemExit("bench: the hub closed a connection")
+        data += chunk
+        head, blank, body = data.partition(b"\r\n\r\n")
+        if blank and len(body) >= content_length(head):
+            return body
+
+
+def content_length(head: bytes) -> int:
+    """The Content-Length in a response head."""
+    for line in head.lower().split(b"\r\n"):
+        if line.startswith(b"content-length:"):
+            return int(line.split(b":")[1])
+    raise SystemExit(f"bench: an answer without a length: {head!r}")
+
+
+def load(hub: Hub, callers: int, count: int) -> tuple[list[float], float]:
+    """(seconds of each command, commands per second): `callers` keep-alive connections."""
+    request = hub.request("POST", "/commands", {"machine_id": hub.machine(), "command": "true"})
+    selector = selectors.DefaultSelector()
+    samples: list[float] = []
+    sent_at: dict[int, float] = {}
+    buffers: dict[int, bytes] = {}
+    left = count
+
+    def send(connection: socket.socket) -> None:
+        nonlocal left
+        left -= 1
+        buffers[connection.fileno()] = b""
+        sent_at[connection.fileno()] = time.perf_counter()
+        connection.sendall(request)
+
+    with ExitStack() as stack:
+        begun = time.perf_counter()
+        for _ in range(callers):
+            connection = stack.enter_context(socket.create_connection(hub.address))
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            selector.register(connection, selectors.EVENT_READ)
+            send(connection)
+        while len(samples) < count:
+            for key, _ in selector.select():
+                connection = key.fileobj
+                assert isinstance(connection, socket.socket)
+                number = key.fd
+                buffers[number] += connection.recv(65536)
+                head, blank, body = buffers[number].partition(b"\r\n\r\n")
+                if not blank or len(body) < content_length(head):
+                    continue
+                samples.append(time.perf_counter() - sent_at[number])
+                if b'"status":"completed"' not in body:
+                    raise SystemExit(f"bench: not completed: {body[:300]!r}")
+                if left > 0:
+                    send(connection)
+        return samples, count / (time.perf_counter() - begun)
+
+
+@contextmanager
+def warm_ssh(folder: Path) -> Iterator[list[str] | None]:
+    """The argv prefix of `ssh` over a running ControlMaster to an sshd of our own; None: no sshd."""
+    sshd = shutil.which("sshd") or "/usr/sbin/sshd"
+    if not Path(sshd).exists() or shutil.which("ssh") is None:
+        yield None
+        return
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    for name in ("host", "user"):
+        key = str(folder / name)
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
+    (folder / "authorized").write_bytes((folder / "user.pub").read_bytes())
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    Path("/run/sshd").mkdir(exist_ok=True)
+    options = {
+        "ListenAddress": "127.0.0.1", "Port": port, "HostKey": folder / "host", "PidFile": "none",
+        "AuthorizedKeysFile": folder / "authorized", "StrictModes": "no", "UsePAM": "no",
+        "MaxSessions": 100,
+    }  # fmt: skip
+    flags = [part for name, value in options.items() for part in ("-o", f"{name}={value}")]
+    server = subprocess.Popen([sshd, "-D", "-f", "/dev/null", *flags], **quiet)
+    ssh = [
+        "ssh", "-q", "-p", str(port), "-i", str(folder / "user"), "-o", "StrictHostKeyChecking=no",
+        "-o", "UserKnownHostsFile=/dev/null", "-o", f"ControlPath={folder}/mux", "127.0.0.1",
+    ]  # fmt: skip
+    try:
+        wait_for(
+            lambda: not subprocess.run([*ssh, "true"], check=False, **quiet).returncode, "sshd"
+        )
+        subprocess.run([*ssh[:1], "-f", "-N", "-M", *ssh[1:]], check=True, **quiet)
+        yield ssh
+    finally:
+        subprocess.run([*ssh[:1], "-O", "exit", *ssh[1:]], check=False, **quiet)
+        server.terminate()
+        server.wait(10)
+
+
+def ssh_samples(ssh: list[str], count: int) -> list[float]:
+    """Seconds per `ssh host true` over the warm connection."""
+    samples = []
+    for _ in range(count):
+        begun = time.perf_counter()
+        subprocess.run([*ssh, "true"], check=True, stdin=subprocess.DEVNULL)
+        samples.append(time.perf_counter() - begun)
+    return samples
+
+
+def processes_naming(text: str) -> list[int]:
+    """Pids whose command line contains `text`."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                line = (
+                    (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                )
+            except OSError:
+                continue
+            if text in line:
+                found.append(int(entry.name))
+    return found
+
+
+def memory_mb(pids: list[int]) -> float:
+    """Proportional set size of processes together, MB."""
+    total = 0
+    for pid in pids:
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        total += next(int(ln.split()[1]) for ln in rollup.splitlines() if ln.startswith("Pss:"))
+    return total / 1024
+
+
+def report(label: str, figure: str, ratio: str = "", target: str = "") -> None:
+    """One row."""
+    print(f"{label:<42} {figure:>22} {ratio:>24}  {target}", flush=True)
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=400, help="commands with one caller")
+    count = parser.parse_args().count
+    report("what", "figure", "beside", "target")
+    with tempfile.TemporaryDirectory(prefix="cmdop-bench-") as name:
+        folder = Path(name)
+        with appliance(folder) as hub, warm_ssh(folder) as ssh:
+            agents = processes_naming(f"--state-dir {hub.data_dir}/local-agent")
+            keepers = processes_naming(f"keeper {hub.data_dir}/local-agent")
+            idle = memory_mb([hub.pid]), memory_mb(agents + keepers)
+            load(hub, 1, 50)  # warm up
+            # Floors are taken on both sides of what they are held against: the machine drifts.
+            floor = spawn_samples(count // 2)
+            one, _ = load(hub, 1, count)
+            floor = percentile(floor + spawn_samples(count // 2), 0.5)
+            p50 = percentile(one, 0.5)
+            report("posix_spawn sh -c true, p50", f"{floor:.2f} ms")
+            ratio = f"{p50 / floor:.1f} × posix_spawn"
+            report("POST /commands true, 1 caller, p50", f"{p50:.2f} ms", ratio, "≤ 6 ×")
+            report("POST /commands true, 1 caller, p99", f"{percentile(one, 0.99):.2f} ms")
+            if ssh is None:
+                report("ssh, ControlMaster", "no sshd here")
+            else:
+                warm = percentile(ssh_samples(ssh, count // 4), 0.5)
+                report("ssh host true, ControlMaster, p50", f"{warm:.2f} ms")
+                report("POST /commands beside warm ssh", "", f"{p50 / warm:.2f} ×", "≤ 0.6 ×")
+            for callers in (16, 64):
+                samples, rate = load(hub, callers, count * 5)
+                label = f"POST /commands true, {callers} callers"
+                target = "≥ 600/s" if callers == 64 else ""
+                side = f"{rate * floor / 1000:.2f} × 1/posix_spawn"
+                report(label, f"{rate:.0f}/s", side, target)
+                report(
+                    "  p50 / p99",
+                    f"{percentile(samples, 0.5):.0f} / {percentile(samples, 0.99):.0f} ms",
+                )
+            busy = memory_mb([hub.pid]), memory_mb(agents + keepers)
+            report(
+                "hub, idle / after load (PSS)", f"{idle[0]:.0f} / {busy[0]:.0f} MB", "", "≤ 80 MB"
+            )
+            report(
+                "agent + keeper, idle / after (PSS)",
+                f"{idle[1]:.0f} / {busy[1]:.0f} MB",
+                "",
+                "≤ 50 MB",
+            )
+
+
+if __name__ == "__main__":
+    main()
