@@ -24,4 +24,5 @@ class SystemClock:
 def rfc3339(ms: int) -> str:
     """`ms` as UTC text with millisecond precision: 2026-02-14T10:30:00.000Z."""
     seconds, rest = divmod(ms, 1000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:03d}Z"
+    # Not strftime: it takes as long as the rest of a small answer.
+    return f"{datetime.fromtimestamp(seconds, UTC).isoformat()[:19]}.{rest:03d}Z"

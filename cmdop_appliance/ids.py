@@ -1,7 +1,9 @@
 """Identifiers: a prefix that names the kind, then a ULID (time-ordered, Crockford base 32)."""
 
+import base64
+import random
 import re
-import secrets
+import threading
 import time
 from typing import Final, Literal
 
@@ -9,23 +11,24 @@ Kind = Literal[
     "mach", "sess", "cli", "cmd", "sched", "run", "hook", "evt", "dlv", "key", "ws", "req", "enr"
 ]
 
-_ALPHABET: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_FROM_BASE32: Final = bytes.maketrans(
+    b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", b"0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+)
 _ULID: Final = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
 _RANDOM_BITS: Final = 80  # ULID specification: 48 bits of ms time, 80 bits of randomness
 
+_lock: Final = threading.Lock()  # the store's writer makes ids, too
 _last = 0
 
 
 def new_ulid() -> str:
     """26 characters, greater than every one made before by this process, even within one ms."""
     global _last
-    fresh = (time.time_ns() // 1_000_000) << _RANDOM_BITS | secrets.randbits(_RANDOM_BITS)
-    _last = fresh if fresh > _last else _last + 1
-    value, digits = _last, []
-    for _ in range(26):
-        digits.append(_ALPHABET[value & 31])
-        value >>= 5
-    return "".join(reversed(digits))
+    fresh = (time.time_ns() // 1_000_000) << _RANDOM_BITS | random.getrandbits(_RANDOM_BITS)
+    with _lock:
+        value = _last = max(fresh, _last + 1)
+    # 20 bytes are 32 digits, of which a ULID has the last 26.
+    return base64.b32encode(value.to_bytes(20)).translate(_FROM_BASE32)[-26:].decode()
 
 
 def new_id(kind: Kind) -> str:

@@ -9,6 +9,7 @@ from typing import Final
 
 import trio
 
+from cmdop_appliance.agent.keeper.environment import original_environment
 from cmdop_appliance.hub.hub import Hub
 from cmdop_appliance.model import DEFAULT_WORKSPACE
 
@@ -21,7 +22,8 @@ _RESTART_S: Final = 1.0
 # An agent that is told to stop has so long; the hub itself must be gone within 5 s (contract §11).
 _STOP_S: Final = 2.0
 _TOKEN_TTL_MS: Final = 60_000
-_SOURCE: Final = (sys.executable, "-m", "cmdop_appliance")
+# -I: neither our working directory nor PYTHONPATH says what is imported.
+_SOURCE: Final = (sys.executable, "-I", "-m", "cmdop_appliance")
 
 _log = logging.getLogger("cmdop.local_agent")
 
@@ -35,7 +37,8 @@ async def run_local_agent(hub: Hub, url: str, data_dir: Path, umask: int) -> Non
     state_dir = data_dir / STATE_FOLDER
     program = [sys.executable] if getattr(sys, "frozen", False) else [*_SOURCE]
     while True:
-        environ = {**os.environ, "CMDOP_SERVER_URL": url, "PYINSTALLER_RESET_ENVIRONMENT": "1"}
+        environ = original_environment(os.environ, getattr(sys, "_MEIPASS", None))
+        environ |= {"CMDOP_SERVER_URL": url, "PYINSTALLER_RESET_ENVIRONMENT": "1"}
         if not (state_dir / "hub.json").exists():
             _, environ["CMDOP_JOIN_KEY"] = await hub.enrolments.issue(
                 DEFAULT_WORKSPACE, _TOKEN_TTL_MS, 1, []

@@ -172,7 +172,7 @@ def _number(name: str, text: str, low: int, high: int) -> int:
 
 
 def _refuse_credentials(query: str) -> None:
-    for name, _ in parse_qsl(query, keep_blank_values=True):
+    for name, _ in parse_qsl(query, keep_blank_values=True) if query else ():
         if name.lower() in _CREDENTIALS:
             raise InvalidRequest(
                 f"credentials are not accepted in a URL ({name.lower()})",

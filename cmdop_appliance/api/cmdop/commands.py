@@ -1,6 +1,7 @@
 """/commands: run, follow, cancel."""
 
 import base64
+import functools
 import re
 import shlex
 from collections.abc import AsyncIterator
@@ -356,6 +357,9 @@ async def _excerpt(hub: Hub, command_id: str, stream: StreamName, size: int) -> 
     return head + await hub.outputs.read(command_id, stream, size - half, half)
 
 
+_split: Final = functools.lru_cache(maxsize=64)(shlex.split)  # nearly always the default
+
+
 def _spec(call: "Call[Any, Any]", default_timeout_ms: int | None = None) -> Spec:
     """The spec of a body.
 
@@ -364,7 +368,7 @@ def _spec(call: "Call[Any, Any]", default_timeout_ms: int | None = None) -> Spec
     """
     body: CommandBody = call.body
     try:
-        shell = shlex.split(body.shell)
+        shell = _split(body.shell)
     except ValueError as exc:
         raise ValidationFailed("Validation failed", shell=str(exc).lower()) from None
     stdin = None if body.stdin is None else body.stdin.encode()
