@@ -11,6 +11,7 @@
       ── heartbeat started output finished rejected ──────────────►
       bye        ────────────────────────►     a graceful stop skips the grace period
 
-Text frames carry JSON messages, binary frames carry output bytes. What a peer sends is understood
-or blamed on it with `RemoteProtocolError`; nothing else is ever raised for bytes received.
+Text frames carry JSON messages, one or more, a line each; binary frames carry output bytes. What
+a peer sends is understood or blamed on it with `RemoteProtocolError`; nothing else is ever raised
+for bytes received.
 """

@@ -1,11 +1,14 @@
 """One agent connection as a state machine: who may say what, when. Used by both ends."""
 
+from collections import deque
+from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Final, Literal
 
 from cmdop_appliance.errors import LocalProtocolError, ProtocolError, RemoteProtocolError
 from cmdop_appliance.protocol import messages
 from cmdop_appliance.protocol.frames import Output, decode_output, encode_output
+from cmdop_appliance.protocol.limits import MESSAGE_BYTES
 from cmdop_appliance.protocol.messages import FromAgent, FromHub, Message
 
 Side = Literal["agent", "hub"]
@@ -44,6 +47,21 @@ TRANSITIONS: Final[dict[tuple[State, Side, str], State]] = {
 }
 
 
+def join(waiting: deque[str]) -> str:
+    """One text frame with as many of the waiting messages as fit, a line each, taken from it."""
+    lines = [waiting.popleft()]
+    room = MESSAGE_BYTES - len(lines[0])  # peers count characters, as we do
+    while waiting and len(waiting[0]) < room:
+        room -= 1 + len(waiting[0])
+        lines.append(waiting.popleft())
+    return "\n".join(lines)
+
+
+def split(frame: str | bytes) -> Sequence[str | bytes]:
+    """The messages in a frame; a binary frame is one."""
+    return frame.split("\n") if isinstance(frame, str) else [frame]
+
+
 class Conversation:
     """Turns frames into messages and back, and holds both sides to the table.
 
@@ -56,7 +74,7 @@ class Conversation:
         self._we_are = we_are
 
     def send(self, item: Message | Output) -> str | bytes:
-        """The frame for `item`, which the table must allow us to say now."""
+        """`item` as it travels; the table must allow us to say it now."""
         self._step(self._we_are, item, LocalProtocolError)
         return encode_output(item) if isinstance(item, Output) else messages.encode(item)
 

@@ -63,12 +63,14 @@ class Telemetry(Struct, frozen=True, kw_only=True):
 class Spec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What to run. The agent adds nothing to it and takes nothing away."""
 
-    argv: list[str]  # argv[0] is looked up on the machine's PATH; the shell stands here if wanted
+    argv: Annotated[
+        list[str], Meta(min_length=1)
+    ]  # argv[0] is looked up on the machine's PATH; the shell stands here if wanted
     cwd: str | None = None  # default: the user's home
     env: dict[str, str] = {}
     user: str | None = None  # default: whoever the agent runs as
     stdin: bytes | None = None  # default: empty
-    timeout_ms: Annotated[int, Meta(gt=0, le=2**53)] | None = None  # from the start; default: none
+    timeout_ms: Annotated[int, Meta(gt=0, lt=2**53)] | None = None  # from the start; default: none
     operator: str | None = None  # who asked, shown to the command as CMDOP_OPERATOR
 
 

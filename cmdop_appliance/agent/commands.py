@@ -1,0 +1,344 @@
+"""Every command of this machine: started at most once, its true end told until acknowledged.
+
+    dispatch → queue → journal: STARTING, synced → keeper → started … exited → acknowledged
+                 └ cancelled, expired: never starts      (commands that start together share a sync)
+
+What was under way when the agent or the keeper died is settled by journal × keeper records:
+
+    keeper's record    the command
+    running            runs
+    exited, refused    ended as the record says
+    orphaned           lost: rebooted, when it is of another boot, else lost: keeper_killed
+    none               lost: start_unknown
+"""
+
+import logging
+import math
+from collections import deque
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from cmdop_appliance.agent.command import Command, Ending, Phase, forgotten
+from cmdop_appliance.agent.groups import first_error
+from cmdop_appliance.agent.journal import Entry, Journal
+from cmdop_appliance.agent.keeper_client import (
+    Exited,
+    Keeper,
+    KeeperLost,
+    Record,
+    Refused,
+    Started,
+    open_keeper,
+    output_path,
+)
+from cmdop_appliance.agent.outbox import Outbox
+from cmdop_appliance.agent.recovery import ending_of, exit_of, refusal
+from cmdop_appliance.errors import LocalProtocolError, StartupError
+from cmdop_appliance.protocol.messages import (
+    Acknowledge,
+    Cancel,
+    Dispatch,
+    Known,
+    Rejected,
+    Resume,
+    Stored,
+)
+
+log = logging.getLogger("cmdop.agent.commands")
+
+# Commands that run at a time (semantics.md, Commands 10).
+MAX_PARALLEL: Final = 16
+# Specs waiting for their turn; a hub that sends more is told so, command by command.
+QUEUE_BYTES: Final = 32 * 1024 * 1024
+# Between two tries to reach the keeper, which each start one where none runs.
+KEEPER_RETRY_S: Final = 1.0
+
+
+class Commands:
+    """The commands of one state directory; lives as long as the agent."""
+
+    def __init__(self, state_dir: Path, journal: Journal, outbox: Outbox) -> None:
+        self.keeper_id = self.boot_id = ""  # as of the last keeper
+        self._state_dir = state_dir
+        self._journal = journal
+        self._outbox = outbox
+        self._known: dict[str, Command] = {}
+        self._queue: deque[Command] = deque()
+        self._queued_bytes = 0
+        self._next_expiry = math.inf  # of a command in the queue, or earlier
+        self._busy: set[Command] = set()  # start, or run
+        self._wake = trio.Event()  # the queue may move
+        self._settled = trio.Event()
+        self._keeper: Keeper | None = None
+        for entry in journal.entries.values():
+            self._known[entry.id] = _under_way(entry.id, entry.spec_hash)
+
+    async def run(self) -> None:
+        """Start, watch and end commands until cancelled; a keeper that is gone is replaced."""
+        while True:
+            try:
+                async with open_keeper(self._state_dir) as self._keeper:
+                    await self._settle(self._keeper)
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(self._start_queued, self._keeper)
+                        nursery.start_soon(self._hear, self._keeper)
+            except* (KeeperLost, StartupError, OSError) as group:
+                log.warning("no keeper", extra={"error": first_error(group)})
+            finally:
+                self._keeper = None
+            await trio.sleep(KEEPER_RETRY_S)
+
+    async def wait_settled(self) -> None:
+        """Wait until it is known what became of the commands of an earlier agent."""
+        await self._settled.wait()
+
+    def inventory(self) -> list[Known]:
+        """Every command that the hub has not acknowledged."""
+        return [command.known() for command in self._known.values()]
+
+    def hold(self) -> None:
+        """The connection has ended: no command says anything until the hub resumes it."""
+        for command in self._known.values():
+            command.outflow.hold()
+
+    # ── what the hub says ────────────────────────────────────────────────────────────────────
+
+    async def dispatch(self, message: Dispatch) -> None:
+        """Queue a command, unless its id was ever seen: then its state is told once more."""
+        if message.id in self._journal.tombstones:
+            await self._outbox.say(forgotten(message.id))
+        elif (command := self._known.get(message.id)) is None:
+            await self._queue_up(message)
+        elif command.spec_hash is not None and command.spec_hash != message.spec_hash:
+            log.warning("spec mismatch", extra={"command_id": message.id})
+            await self._outbox.say(Rejected(id=message.id, reason="spec_mismatch"))
+        else:
+            command.repeat()
+            self._outbox.look_at(command)
+
+    async def cancel(self, message: Cancel) -> None:
+        """End a command. What has not started never will, not even if it is dispatched later."""
+        if message.id in self._journal.tombstones:
+            await self._outbox.say(forgotten(message.id))
+            return
+        command = self._known.get(message.id)
+        if command is None:
+            command = self._known[message.id] = Command(message.id, None)
+            command.outflow.resume(0, 0)
+            self._decide(command, Ending(end="cancelled"))
+        elif command.phase is Phase.ENDED:
+            command.repeat()
+            self._outbox.look_at(command)
+        elif command.phase is Phase.QUEUED and command not in self._busy:
+            self._leave_queue(command)
+            self._decide(command, Ending(end="cancelled"))
+        else:
+            command.cancelled = True
+            if command.phase is not Phase.QUEUED and self._keeper is not None:
+                with suppress(KeeperLost):  # the next keeper is asked again
+                    await self._keeper.cancel(command.id)
+
+    def resume(self, message: Resume) -> None:
+        """Tell of this command from these offsets on."""
+        if (command := self._known.get(message.id)) is not None:
+            command.outflow.resume(message.stdout, message.stderr)
+            command.repeat()
+            self._outbox.look_at(command)
+
+    def stored(self, message: Stored) -> None:
+        """The hub holds this much of the output: there is room for more."""
+        if (command := self._known.get(message.id)) is not None:
+            command.outflow.stored(message.stdout, message.stderr)
+            self._outbox.look_at(command)
+
+    async def acknowledge(self, message: Acknowledge) -> None:
+        """The hub holds the end of this command: let go of it."""
+        command = self._known.get(message.id)
+        if command is None or command.phase is not Phase.ENDED:
+            return
+        del self._known[command.id]
+        self._journal.forget(command.id)
+        if self._keeper is not None:
+            with suppress(KeeperLost):  # the next keeper is told when it is met
+                await self._keeper.forget([command.id])
+
+    # ── from the queue to the keeper ─────────────────────────────────────────────────────────
+
+    async def _queue_up(self, message: Dispatch) -> None:
+        expires = (
+            math.inf if message.ttl_ms is None else trio.current_time() + message.ttl_ms / 1000
+        )
+        command = Command(message.id, message.spec_hash, spec=message.spec, expires=expires)
+        if self._queued_bytes + command.weight_bytes > QUEUE_BYTES:
+            await self._outbox.say(Rejected(id=command.id, reason="queue_full"))
+            return
+        command.outflow.resume(0, 0)
+        self._known[command.id] = command
+        self._queue.append(command)
+        self._queued_bytes += command.weight_bytes
+        self._next_expiry = min(self._next_expiry, expires)
+        self._wake.set()
+
+    def _leave_queue(self, command: Command) -> None:
+        self._queue.remove(command)
+        self._queued_bytes -= command.weight_bytes
+
+    async def _start_queued(self, keeper: Keeper) -> None:
+        while True:
+            self._wake = trio.Event()
+            self._expire_queued()
+            batch: list[Command] = []
+            while self._queue and len(self._busy) < MAX_PARALLEL:
+                command = self._queue.popleft()
+                self._queued_bytes -= command.weight_bytes
+                self._busy.add(command)
+                batch.append(command)
+            if batch:
+                await self._start(keeper, batch)
+            else:
+                with trio.move_on_at(self._next_expiry):
+                    await self._wake.wait()
+
+    def _expire_queued(self) -> None:
+        now = trio.current_time()
+        if now < self._next_expiry:
+            return
+        for command in [each for each in self._queue if each.expires <= now]:
+            self._leave_queue(command)
+            self._decide(command, Ending(end="expired"))
+        self._next_expiry = min((each.expires for each in self._queue), default=math.inf)
+
+    async def _start(self, keeper: Keeper, batch: list[Command]) -> None:
+        try:
+            self._journal.starting(Entry(each.id, each.spec_hash, self.boot_id) for each in batch)
+            await trio.to_thread.run_sync(self._journal.sync)
+        except OSError as exc:
+            message = f"the agent cannot record the start: {exc.strerror}"
+            for command in batch:
+                self._decide(command, Ending(end="failed", reason="journal", message=message))
+            return
+        try:
+            for command in batch:
+                assert command.spec is not None
+                if command.cancelled:
+                    self._decide(command, Ending(end="cancelled"))
+                else:
+                    await self._hand_over(keeper, command)
+        finally:
+            for command in reversed(batch):  # the keeper is gone and has not seen these
+                if command.phase is Phase.QUEUED:
+                    self._busy.discard(command)
+                    self._queue.appendleft(command)
+                    self._queued_bytes += command.weight_bytes
+
+    async def _hand_over(self, keeper: Keeper, command: Command) -> None:
+        spec = command.spec
+        assert spec is not None
+        command.phase, command.spec = Phase.STARTING, None
+        env = spec.env if spec.operator is None else {**spec.env, "CMDOP_OPERATOR": spec.operator}
+        try:
+            await keeper.start(
+                id=command.id,
+                argv=spec.argv,
+                env=env,
+                cwd=spec.cwd,
+                user=spec.user,
+                stdin=spec.stdin,
+                timeout_ms=spec.timeout_ms,
+            )
+        except LocalProtocolError as exc:
+            self._decide(command, Ending(end="failed", reason="too_large", message=exc.message))
+
+    # ── what the keeper says ─────────────────────────────────────────────────────────────────
+
+    async def _hear(self, keeper: Keeper) -> None:
+        while True:
+            event = await keeper.next_event()
+            if isinstance(event, Record):  # answers only a second start of an id: there is none
+                continue
+            command = self._known.get(event.id)
+            if command is None:  # a machine that was removed has let go of it while it ran
+                if not isinstance(event, Started):
+                    await keeper.forget([event.id])
+                continue
+            match event:
+                case Started():
+                    command.start(event.started_ms)
+                    self._open_output(command, event.slot)
+                    self._outbox.look_later(command)
+                case Refused():
+                    self._finish(command, refusal(event))
+                case Exited():
+                    self._finish(command, exit_of(event, command.started_ms))
+
+    async def _settle(self, keeper: Keeper) -> None:
+        self.keeper_id, self.boot_id = keeper.keeper_id, keeper.boot_id
+        done = []
+        for command_id, record in keeper.records.items():
+            if command_id in self._journal.tombstones:
+                if record.state != "running":
+                    done.append(command_id)
+            elif command_id not in self._known:  # the journal was damaged; what runs is true
+                self._known[command_id] = _under_way(command_id, None)
+        if done:
+            await keeper.forget(done)
+        for command in list(self._known.values()):  # more may be dispatched meanwhile
+            if command.phase in (Phase.STARTING, Phase.RUNNING):
+                self._settle_one(command, keeper.records.get(command.id))
+            if command.is_running and command.cancelled:
+                await keeper.cancel(command.id)
+        self._settled.set()
+
+    def _settle_one(self, command: Command, record: Record | None) -> None:
+        if record is not None and record.slot is not None:
+            self._open_output(command, record.slot)
+        entry = self._journal.entries.get(command.id)
+        ending = ending_of(entry, record, self.boot_id, command.outflow.bytes_written())
+        if ending is None:
+            assert record is not None
+            self._busy.add(command)
+            command.start(record.started_ms)
+            self._outbox.look_later(command)
+        elif ending.end == "lost":
+            self._decide(command, ending)
+        else:
+            self._finish(command, ending)
+
+    # ── ends ─────────────────────────────────────────────────────────────────────────────────
+
+    def _decide(self, command: Command, ending: Ending) -> None:
+        """The agent itself ends a command: only its journal knows."""
+        self._journal.ended(
+            Entry(
+                command.id,
+                command.spec_hash,
+                self.boot_id,
+                end=ending.end,
+                reason=ending.reason,
+                message=ending.message,
+            )
+        )
+        self._finish(command, ending)
+
+    def _finish(self, command: Command, ending: Ending) -> None:
+        command.finish(ending)
+        self._busy.discard(command)
+        if self._queue:
+            self._wake.set()
+        self._outbox.look_at(command)
+        log.info("command ended", extra={"command_id": command.id, "end": ending.end})
+
+    def _open_output(self, command: Command, slot: int) -> None:
+        command.outflow.open(
+            output_path(self._state_dir, slot, "stdout"),
+            output_path(self._state_dir, slot, "stderr"),
+        )
+
+
+def _under_way(command_id: str, spec_hash: bytes | None) -> Command:
+    command = Command(command_id, spec_hash)
+    command.phase = Phase.STARTING
+    return command

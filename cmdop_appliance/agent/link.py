@@ -1,0 +1,120 @@
+"""A websocket to the hub: frames in and out, and one error for all the ways in which it ends."""
+
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+from urllib.parse import urlsplit
+
+import trio
+from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
+
+from cmdop_appliance.agent.enrolment import link_url
+from cmdop_appliance.agent.groups import first_error
+from cmdop_appliance.agent.pace import Pace
+from cmdop_appliance.protocol.closing import REASON_BYTES
+from cmdop_appliance.protocol.limits import MESSAGE_BYTES
+
+# Reads of 4 KiB, the library's default, cost three times as much on large frames (stack.md §2).
+_RECEIVE_BYTES: Final = 64 * 1024
+
+
+class LinkLost(Exception):
+    """The connection could not be made, or has ended; `code` is the hub's close code, or None."""
+
+    def __init__(self, message: str, code: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Link:
+    """One open connection. All but `close` raise `LinkLost` when it ends."""
+
+    def __init__(self, ws: WebSocketConnection, pace: Pace) -> None:
+        self._ws = ws
+        self._pace = pace
+
+    async def send(self, frame: str | bytes) -> None:
+        """Send one frame; a hub that does not take it in time is gone."""
+        try:
+            with trio.fail_after(self._pace.send_s):
+                await self._ws.send_message(frame)
+        except ConnectionClosed as exc:
+            raise _lost(exc) from None
+        except trio.TooSlowError:
+            raise LinkLost(f"the hub took nothing for {self._pace.send_s:.0f} s") from None
+
+    async def receive(self) -> str | bytes:
+        """The next frame."""
+        try:
+            return await self._ws.get_message()
+        except ConnectionClosed as exc:
+            raise _lost(exc) from None
+
+    async def close(self, code: int, reason: str) -> None:
+        """Tell the hub why this is the end; waits a while for its answer."""
+        text = reason.encode()[:REASON_BYTES].decode("utf-8", "ignore")
+        with trio.move_on_after(self._pace.close_s), suppress(ConnectionClosed):
+            await self._ws.aclose(code, text)
+
+
+@asynccontextmanager
+async def open_link(hub_url: str, pace: Pace) -> AsyncIterator[Link]:
+    """A connection to the hub at `hub_url`, closed on exit.
+
+    Raises:
+        LinkLost: there is no hub, or what is there speaks no websocket.
+    """
+    url = urlsplit(link_url(hub_url))
+    tls = ssl.create_default_context() if url.scheme == "wss" else None
+    port = url.port or (443 if tls else 80)
+    assert url.hostname is not None
+    try:
+        with trio.fail_after(pace.handshake_s):
+            stream = await _dial(url.hostname, port, tls)
+    except trio.TooSlowError:
+        raise LinkLost(f"no answer within {pace.handshake_s:.0f} s") from None
+    except OSError as exc:
+        raise LinkLost(str(exc)) from exc
+    failure: Exception | None = None
+    try:
+        # The library's own client leaves the socket open when the hub closes first, so it is ours.
+        async with trio.open_nursery() as nursery:
+            with trio.fail_after(pace.handshake_s):
+                ws = await wrap_client_stream(
+                    nursery,
+                    stream,
+                    url.netloc.rpartition("@")[2],
+                    url.path,
+                    max_message_size=MESSAGE_BYTES,
+                    receive_buffer_size=_RECEIVE_BYTES,
+                )
+            link = Link(ws, pace)
+            try:
+                yield link
+            except Exception as exc:  # noqa: BLE001 - it is raised below
+                failure = exc
+            await link.close(1000, "")
+            nursery.cancel_scope.cancel()
+    except* Exception as group:  # noqa: BLE001
+        # The library's task raises whatever its parsers do about bytes that a hub never sends.
+        failure = failure or LinkLost(f"what answers is no hub: {first_error(group)}")
+    finally:
+        await trio.aclose_forcefully(stream)
+    if failure is not None:
+        raise failure
+
+
+async def _dial(
+    host: str, port: int, tls: ssl.SSLContext | None
+) -> trio.SocketStream | trio.SSLStream[trio.SocketStream]:
+    if tls is None:
+        return await trio.open_tcp_stream(host, port)
+    return await trio.open_ssl_over_tcp_stream(host, port, ssl_context=tls, https_compatible=True)
+
+
+def _lost(closed: ConnectionClosed) -> LinkLost:
+    if closed.reason is None:
+        return LinkLost("the connection was cut")
+    said = closed.reason.reason or closed.reason.name
+    return LinkLost(f"the hub closed it: {closed.reason.code} {said}", closed.reason.code)

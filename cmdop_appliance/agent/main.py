@@ -1,0 +1,139 @@
+"""`cmdop agent`: this machine's side of the hub, for as long as it is wanted."""
+
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from cmdop_appliance.agent.commands import Commands
+from cmdop_appliance.agent.enrolment import Enrolment, enrolment_of
+from cmdop_appliance.agent.journal import Journal
+from cmdop_appliance.agent.outbox import Outbox
+from cmdop_appliance.agent.pace import Pace
+from cmdop_appliance.agent.session import HubSession, Verdict
+from cmdop_appliance.agent.state import State, locked_state
+from cmdop_appliance.errors import StartupError
+from cmdop_appliance.identity import Identity
+
+log = logging.getLogger("cmdop.agent")
+
+EXIT_STOPPED: Final = 0
+EXIT_REMOVED: Final = 3  # a service manager is not to start it again
+
+
+def run(
+    state_dir: Path,
+    *,
+    hub_url: str | None,
+    token: str | None,
+    name: str | None,
+    stop_on_eof: bool,
+) -> int:
+    """Be this machine's agent until SIGTERM or SIGINT, with `stop_on_eof` also the end of stdin.
+
+    The first time it joins the hub at `hub_url` with `token`; from then on `state_dir` is enough,
+    and `hub_url` tells where the same hub is now. Returns the exit code: 0 when it was stopped,
+    3 when the hub removed this machine. Commands run on in either case.
+
+    Raises:
+        StartupError: it cannot start as told, or the token is refused.
+    """
+    _log_to_stderr()
+    with locked_state(state_dir) as state:
+        enrolment = enrolment_of(state, hub_url, token, name)
+        try:
+            identity = state.make_identity()
+            journal = Journal(state_dir / "journal.log")
+        except OSError as exc:
+            message = f"cannot write to the state directory {state_dir}: {exc.strerror}"
+            raise StartupError(message) from exc
+        try:
+            verdict = trio.run(serve, state, identity, enrolment, journal, stop_on_eof)
+            return _conclude(verdict, state, journal)
+        finally:
+            journal.close()
+
+
+async def serve(
+    state: State,
+    identity: Identity,
+    enrolment: Enrolment,
+    journal: Journal,
+    stop_on_eof: bool,
+    pace: Pace = Pace(),  # noqa: B008 - it is frozen
+) -> Verdict:
+    """Run commands and keep the link, until told to stop or the hub's word is final."""
+    stop = trio.Event()
+    outbox = Outbox()
+    commands = Commands(state.path, journal, outbox)
+    session = HubSession(state, identity, enrolment, commands, outbox, pace)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(_stop_on_signal, stop)
+        if stop_on_eof:
+            nursery.start_soon(_stop_on_eof, stop)
+        nursery.start_soon(commands.run)
+        verdict = await session.run(stop)
+        nursery.cancel_scope.cancel()
+    return verdict
+
+
+def _conclude(verdict: Verdict, state: State, journal: Journal) -> int:
+    match verdict:
+        case Verdict.STOPPED:
+            return EXIT_STOPPED
+        case Verdict.REMOVED:
+            journal.forget_all()  # another hub has no business with the commands of this one
+            state.leave()
+            log.error("this machine was removed from its hub; a new token lets it join again")
+            return EXIT_REMOVED
+        case Verdict.REFUSED:
+            raise StartupError(
+                "the hub refused the token: it is unknown, used up or expired",
+                hint="make a new one on the hub: cmdop machines add",
+            )
+
+
+async def _stop_on_signal(
+    stop: trio.Event, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
+        async for _ in signals:
+            stop.set()
+
+
+async def _stop_on_eof(stop: trio.Event) -> None:
+    stdin = sys.stdin.fileno()
+    # A thread, because stdin may be a file or /dev/null, which cannot be waited for.
+    while await trio.to_thread.run_sync(os.read, stdin, 4096, abandon_on_cancel=True):
+        pass
+    stop.set()
+
+
+class _Line(logging.Formatter):
+    """One line per record: time, level, message, then the extra fields as JSON, nothing hostile."""
+
+    _ORDINARY = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+    def format(self, record: logging.LogRecord) -> str:
+        extra = {key: value for key, value in vars(record).items() if key not in self._ORDINARY}
+        at = time.strftime("%FT%TZ", time.gmtime(record.created))
+        fields = "".join(f" {key}={json.dumps(value, default=str)}" for key, value in extra.items())
+        line = f"{at} {record.levelname.lower()} {record.getMessage()}{fields}"
+        if record.exc_info:
+            line += "\n" + self.formatException(record.exc_info)
+        return line
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Line())
+    logger = logging.getLogger("cmdop")
+    logger.handlers[:] = [handler]
+    logger.setLevel(logging.INFO)

@@ -1,0 +1,100 @@
+"""What the agent has to say to the hub, in the order in which its one writer says it.
+
+Answers wait in a short queue. Commands are only noted here as having something to say: their
+output is read at the moment it can be sent, so that a slow link costs no memory.
+"""
+
+import math
+from collections import deque
+from typing import Final
+
+import trio
+
+from cmdop_appliance.agent.command import Command
+from cmdop_appliance.protocol.frames import Output
+from cmdop_appliance.protocol.messages import Message
+
+# Answers waiting; each is below 1 KiB. When full the reader waits, and so does the hub.
+QUEUE_MESSAGES: Final = 256
+
+
+class Outbox:
+    """Lives as long as the agent; while it is shut, whatever is said is dropped."""
+
+    def __init__(self) -> None:
+        self.is_open = False
+        self._answers: deque[Message] = deque()
+        self._commands: dict[Command, None] = {}  # have something to say; in turn
+        self._polls: dict[Command, float] = {}  # run silently; when to look again, Trio's clock
+        self._wake = trio.Event()
+        self._room = trio.Event()
+        self._sleep = trio.CancelScope()  # the writer's
+
+    def open(self) -> None:
+        """A connection is ready."""
+        self.is_open = True
+
+    def shut(self) -> None:
+        """The connection has ended: forget what was not said, the inventory says it anew."""
+        self.is_open = False
+        self._answers.clear()
+        self._commands.clear()
+        self._polls.clear()
+        self._room.set()
+
+    async def say(self, message: Message) -> None:
+        """Queue an answer; waits while the queue is full."""
+        while self.is_open and len(self._answers) >= QUEUE_MESSAGES:
+            if self._room.is_set():
+                self._room = trio.Event()
+            await self._room.wait()
+        if self.is_open:
+            self._answers.append(message)
+            self._wake.set()
+
+    def look_at(self, command: Command) -> None:
+        """This command may have something to say now."""
+        if self.is_open and command.outflow.active:
+            self._polls.pop(command, None)
+            self._commands[command] = None
+            self._wake.set()
+
+    def look_later(self, command: Command) -> None:
+        """This command may have something to say soon, when its poll interval has passed."""
+        if self.is_open and command.outflow.active:
+            at = self._polls[command] = trio.current_time() + command.poll_s
+            # The writer need not wake for this: it only must not sleep longer.
+            self._sleep.deadline = min(self._sleep.deadline, at)
+
+    async def next(self) -> Message | Output:
+        """The next thing to say, as soon as there is one: answers first, then commands in turn."""
+        while (item := self.next_nowait()) is None:
+            if self._commands:
+                await trio.lowlevel.checkpoint()  # hashing a large output is long work
+                continue
+            self._wake = trio.Event()
+            self._sleep = trio.CancelScope(deadline=min(self._polls.values(), default=math.inf))
+            with self._sleep:
+                await self._wake.wait()
+        return item
+
+    def next_nowait(self) -> Message | Output | None:
+        """The next thing to say; None: there is none, or it has to be prepared first."""
+        if self._answers:
+            self._room.set()
+            return self._answers.popleft()
+        now = trio.current_time()
+        for command in [key for key, at in self._polls.items() if at <= now]:
+            self.look_at(command)
+        while self._commands:
+            command = next(iter(self._commands))
+            del self._commands[command]
+            if command.outflow.catch_up():
+                self._commands[command] = None
+                return None
+            if (item := command.next()) is not None:
+                self._commands[command] = None
+                return item
+            if command.is_running:
+                self.look_later(command)
+        return None

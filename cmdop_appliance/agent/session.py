@@ -1,0 +1,287 @@
+"""Serving one hub: connect, prove both sides, talk, and connect again for ever.
+
+One task reads, one writes, one sends heartbeats; they share a nursery and end together. Nothing
+that happens here ends a command, and of all that a hub may do only a signed `revoked` ends us.
+"""
+
+import logging
+import random
+import secrets
+from collections import deque
+from enum import Enum, auto
+from typing import Final
+
+import trio
+
+from cmdop_appliance.agent.commands import Commands
+from cmdop_appliance.agent.enrolment import Enrolment
+from cmdop_appliance.agent.facts import facts
+from cmdop_appliance.agent.groups import first_error
+from cmdop_appliance.agent.link import Link, LinkLost, open_link
+from cmdop_appliance.agent.outbox import Outbox
+from cmdop_appliance.agent.pace import Pace, retry_delay
+from cmdop_appliance.agent.state import Membership, State
+from cmdop_appliance.agent.telemetry import sample
+from cmdop_appliance.errors import RemoteProtocolError
+from cmdop_appliance.identity import Identity, is_signed_by
+from cmdop_appliance.protocol.closing import Close
+from cmdop_appliance.protocol.conversation import Conversation, join, split
+from cmdop_appliance.protocol.conversation import State as Progress
+from cmdop_appliance.protocol.frames import Output
+from cmdop_appliance.protocol.handshake import (
+    NONCE_BYTES,
+    hub_transcript,
+    machine_transcript,
+    revocation_transcript,
+)
+from cmdop_appliance.protocol.limits import (
+    INVENTORY_ITEMS,
+    VERSION,
+)
+from cmdop_appliance.protocol.messages import (
+    Acknowledge,
+    Bye,
+    Cancel,
+    Challenge,
+    Dispatch,
+    Heartbeat,
+    Hello,
+    Inventory,
+    Message,
+    Prove,
+    Ready,
+    Resume,
+    Revoked,
+    Stored,
+    Welcome,
+)
+
+log = logging.getLogger("cmdop.agent.session")
+
+# Time for `bye` and the close frame; with it the agent stops within the 5 s of contract.md §11.
+_GOODBYE_S: Final = 2.0
+# Heartbeats of many agents must not fall together.
+_JITTER: Final = 0.2
+
+
+class Verdict(Enum):
+    """Why the link came to an end for good."""
+
+    STOPPED = auto()
+    REMOVED = auto()  # the hub has signed that this machine is no longer one of its
+    REFUSED = auto()  # the token to join with is not, or no longer, good
+
+
+class HubSession:
+    """This machine's side of its session; one connection at a time."""
+
+    def __init__(
+        self,
+        state: State,
+        identity: Identity,
+        enrolment: Enrolment,
+        commands: Commands,
+        outbox: Outbox,
+        pace: Pace,
+    ) -> None:
+        self._state = state
+        self._identity = identity
+        self._enrolment = enrolment
+        self._commands = commands
+        self._outbox = outbox
+        self._pace = pace
+        self._nonce = b""  # of this connection
+        self._ready_at: float | None = None  # when this connection became ready, Trio's clock
+        self._verdict = Verdict.STOPPED
+
+    async def run(self, stop: trio.Event) -> Verdict:
+        """Stay connected until `stop`, or until the hub gives a verdict that is final."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._leave, stop, nursery.cancel_scope)
+            await self._stay_connected()
+            nursery.cancel_scope.cancel()
+        return self._verdict
+
+    async def _leave(self, stop: trio.Event, scope: trio.CancelScope) -> None:
+        await stop.wait()
+        if self._outbox.is_open:
+            with trio.move_on_after(_GOODBYE_S):
+                await self._outbox.say(Bye())
+                await trio.sleep_forever()
+        scope.cancel()
+
+    async def _stay_connected(self) -> None:
+        """Returns when there is a verdict, or `bye` was said."""
+        await self._commands.wait_settled()
+        attempt = 0
+        while not await self._attempt():
+            # A hub that takes us in and drops us at once is not to be hammered.
+            now, ready_at = trio.current_time(), self._ready_at
+            steady = ready_at is not None and now - ready_at >= self._pace.heartbeat_s
+            attempt = 0 if steady else attempt + 1
+            await trio.sleep(retry_delay(attempt, self._pace, random.random()))  # noqa: S311
+
+    async def _attempt(self) -> bool:
+        """One connection, from dialling to its end. True: there shall be no other."""
+        self._ready_at = None
+        try:
+            return await self._connection()
+        except* RemoteProtocolError as group:
+            log.warning("hub broke the protocol", extra={"error": first_error(group)})
+        except* (LinkLost, OSError) as group:
+            log.info("connection lost", extra={"error": first_error(group)})
+        except* trio.TooSlowError:
+            log.info("connection lost", extra={"error": "the hub was silent for too long"})
+        except* Exception:
+            # A bug of ours; it must not cost the machine its hub for good.
+            log.exception("connection failed")
+        return False
+
+    async def _connection(self) -> bool:
+        async with open_link(self._enrolment.url, self._pace) as link:
+            conversation = Conversation("agent")
+            try:
+                with trio.fail_after(self._pace.handshake_s):
+                    final = await self._shake_hands(link, conversation)
+                return final or await self._converse(link, conversation)
+            except* RemoteProtocolError as group:
+                await link.close(Close.PROTOCOL, first_error(group))
+                raise
+        return False
+
+    # ── the handshake ────────────────────────────────────────────────────────────────────────
+
+    async def _shake_hands(self, link: Link, conversation: Conversation) -> bool:
+        """Prove both sides and name all we know. True: there is a verdict instead."""
+        self._nonce = secrets.token_bytes(NONCE_BYTES)
+        hello = Hello(version=VERSION, nonce=self._nonce)
+        await link.send(conversation.send(hello))
+        challenge = conversation.receive_from_hub(await link.receive())
+        assert isinstance(challenge, Challenge)
+        self._check(challenge)
+        await link.send(conversation.send(await self._proof(challenge)))
+        try:
+            answer = conversation.receive_from_hub(await link.receive())
+        except LinkLost as lost:
+            return self._is_refused(lost)
+        if isinstance(answer, Revoked):
+            return self._is_removed(answer)
+        assert isinstance(answer, Welcome)
+        known = self._commands.inventory()
+        for start in range(0, len(known), INVENTORY_ITEMS):
+            part = Inventory(commands=known[start : start + INVENTORY_ITEMS])
+            await link.send(conversation.send(part))
+        await link.send(conversation.send(Ready()))
+        self._remember(answer.machine_id)
+        log.info("connected", extra={"session_id": answer.session_id, "commands": len(known)})
+        return False
+
+    def _check(self, challenge: Challenge) -> None:
+        """Nothing of ours, least of all the token, is for a hub that is not the one we know."""
+        if challenge.version != VERSION:
+            raise RemoteProtocolError(f"it speaks version {challenge.version}, we {VERSION}")
+        transcript = hub_transcript(self._nonce, challenge.nonce, challenge.hub_key)
+        if challenge.hub_key != self._enrolment.hub_key:
+            raise RemoteProtocolError("it is another hub: its key is not the one we joined with")
+        if not is_signed_by(challenge.hub_key, challenge.signature, transcript):
+            raise RemoteProtocolError("it does not hold the key that it shows")
+
+    async def _proof(self, challenge: Challenge) -> Prove:
+        key = self._identity.public_key
+        transcript = machine_transcript(self._nonce, challenge.nonce, challenge.hub_key, key)
+        return Prove(
+            public_key=key,
+            signature=self._identity.sign(transcript),
+            boot_id=self._commands.boot_id,
+            keeper_id=self._commands.keeper_id,
+            # In a thread, for user names may be looked up over the network.
+            facts=await trio.to_thread.run_sync(facts, abandon_on_cancel=True),
+            token=self._token,
+            name=self._enrolment.name,
+        )
+
+    @property
+    def _token(self) -> str | None:
+        return self._enrolment.token if self._state.membership is None else None
+
+    def _remember(self, machine_id: str) -> None:
+        membership = Membership(self._enrolment.url, self._enrolment.hub_key, machine_id)
+        if membership != self._state.membership:
+            self._state.join(membership)
+
+    def _is_refused(self, lost: LinkLost) -> bool:
+        if self._token is None or lost.code != Close.REFUSED:
+            raise lost
+        self._verdict = Verdict.REFUSED
+        return True
+
+    def _is_removed(self, message: Revoked) -> bool:
+        """True, or an error when somebody else than our hub says so, or means another machine."""
+        joined = self._state.membership
+        transcript = revocation_transcript(self._nonce, message.machine_id)
+        if not is_signed_by(self._enrolment.hub_key, message.signature, transcript) or (
+            joined is not None and joined.machine_id != message.machine_id
+        ):
+            raise RemoteProtocolError("a revocation that our hub did not sign for this machine")
+        self._verdict = Verdict.REMOVED
+        return True
+
+    # ── the conversation ─────────────────────────────────────────────────────────────────────
+
+    async def _converse(self, link: Link, conversation: Conversation) -> bool:
+        """Talk until the connection ends, which raises. True: it ended for good."""
+        self._ready_at = trio.current_time()
+        self._outbox.open()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._beat)
+                nursery.start_soon(self._read, link, conversation, nursery.cancel_scope)
+                await self._write(link, conversation)
+                nursery.cancel_scope.cancel()
+        finally:
+            self._outbox.shut()
+            self._commands.hold()
+        return True
+
+    async def _read(self, link: Link, conversation: Conversation, scope: trio.CancelScope) -> None:
+        """Handle what the hub says; ends the connection when this machine was removed."""
+        commands = self._commands
+        while True:
+            with trio.fail_after(self._pace.silent_s):
+                frame = await link.receive()
+            for part in split(frame):
+                match conversation.receive_from_hub(part):
+                    case Dispatch() as message:
+                        await commands.dispatch(message)
+                    case Stored() as message:
+                        commands.stored(message)
+                    case Acknowledge() as message:
+                        await commands.acknowledge(message)
+                    case Cancel() as message:
+                        await commands.cancel(message)
+                    case Resume() as message:
+                        commands.resume(message)
+                    case Revoked() as message if self._is_removed(message):
+                        scope.cancel()
+                        return
+
+    async def _write(self, link: Link, conversation: Conversation) -> None:
+        """Send what the outbox has, messages that wait in one frame; returns after `bye`."""
+        lines: deque[str] = deque()
+        while conversation.state is Progress.READY:
+            item: Message | Output | None = await self._outbox.next()
+            while isinstance(item, Message) and conversation.state is Progress.READY:
+                lines.append(str(conversation.send(item)))
+                item = self._outbox.next_nowait()
+            while lines:
+                await link.send(join(lines))
+            if isinstance(item, Output) and conversation.state is Progress.READY:
+                await link.send(conversation.send(item))
+
+    async def _beat(self) -> None:
+        while True:
+            # In a thread: reading the machine's files takes a while, and a disk may hang.
+            telemetry = await trio.to_thread.run_sync(sample, abandon_on_cancel=True)
+            await self._outbox.say(Heartbeat(telemetry=telemetry))
+            jitter = random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
+            await trio.sleep(self._pace.heartbeat_s * jitter)

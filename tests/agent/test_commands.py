@@ -1,0 +1,493 @@
+"""Commands through a real agent, its real keeper, and a hub that a test speaks for."""
+
+import errno
+import hashlib
+import json
+import os
+import signal
+import threading
+import zlib
+from contextlib import suppress
+
+import pytest
+import trio
+
+from cmdop_appliance.agent.commands import MAX_PARALLEL
+from cmdop_appliance.agent.journal import Entry, Journal
+from cmdop_appliance.ids import new_id
+from cmdop_appliance.protocol.frames import Output
+from cmdop_appliance.protocol.limits import WINDOW_BYTES
+from cmdop_appliance.protocol.messages import (
+    Acknowledge,
+    Cancel,
+    Finished,
+    Heartbeat,
+    Rejected,
+    Started,
+)
+from tests.support.agents import (
+    clean_state_dir,
+    commands_of,
+    eventually,
+    keepers_of,
+    running_agent,
+)
+from tests.support.hub_peer import running_hub
+
+
+@pytest.fixture
+def state_dir(tmp_path):
+    with clean_state_dir(tmp_path / "agent") as path:
+        yield path
+
+
+@pytest.fixture
+async def hub():
+    async with running_hub() as hub:
+        yield hub
+
+
+@pytest.fixture
+async def peer(state_dir, hub):
+    async with running_agent(state_dir, hub):
+        yield await hub.accept()
+
+
+def sh(script: str) -> tuple[str, ...]:
+    return ("sh", "-c", script)
+
+
+# ── one command ──────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_command_ends_with_its_exit_code_and_both_streams(peer):
+    command = await peer.dispatch(*sh("echo out; echo err >&2; exit 7"))
+    finished = await peer.finish(command)
+    assert (finished.end, finished.exit_code, finished.signal) == ("exited", 7, None)
+    assert peer.stdout(command) == b"out\n"
+    assert bytes(peer.output[command, "stderr"]) == b"err\n"
+    assert finished.stdout.bytes == 4
+    assert finished.stdout.sha256 == hashlib.sha256(b"out\n").digest()
+    assert finished.stderr.sha256 == hashlib.sha256(b"err\n").digest()
+    assert finished.started_ms > 0
+    assert finished.duration_ms >= 0
+
+
+async def test_a_signal_is_named_and_gives_128_and_its_number(peer):
+    finished = await peer.finish(await peer.dispatch(*sh("kill -TERM $$")))
+    assert (finished.end, finished.exit_code, finished.signal) == ("exited", 143, "SIGTERM")
+
+
+async def test_a_command_that_cannot_start_has_failed_with_a_reason(peer):
+    finished = await peer.finish(await peer.dispatch("/no/such/program"))
+    assert (finished.end, finished.exit_code) == ("failed", None)
+    assert finished.reason
+    assert finished.message
+
+
+async def test_the_deadline_ends_a_command(peer):
+    finished = await peer.finish(await peer.dispatch("sleep", "60", timeout_ms=100))
+    assert (finished.end, finished.exit_code) == ("timeout", None)
+
+
+async def test_the_operator_is_in_the_environment(peer):
+    command = await peer.dispatch(
+        *sh("echo $CMDOP_OPERATOR $CMDOP_COMMAND_ID $MORE"), operator="ann", env={"MORE": "x"}
+    )
+    await peer.finish(command)
+    assert peer.stdout(command) == f"ann {command} x\n".encode()
+
+
+async def test_a_long_command_is_announced_before_its_output(peer):
+    command = await peer.dispatch(*sh("sleep 0.2; echo late"))
+    started = await peer.expect(Started, command)
+    assert started.started_ms > 0
+    assert peer.stdout(command) == b""
+    await peer.finish(command)
+    assert peer.stdout(command) == b"late\n"
+
+
+# ── at most once ─────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_command_dispatched_again_at_any_time_starts_once(peer, tmp_path):
+    marker = tmp_path / "marker"
+    argv = sh(f"echo x >> {marker}; sleep 0.2")
+    command = await peer.dispatch(*argv)
+    await peer.dispatch(*argv, again=command)
+    await peer.expect(Started, command)
+    await peer.dispatch(*argv, again=command)
+    await peer.expect(Started, command)
+    first = await peer.expect(Finished, command)
+    await peer.dispatch(*argv, again=command)
+    assert await peer.expect(Finished, command) == first
+    await peer.send(Acknowledge(id=command))
+    await peer.dispatch(*argv, again=command)
+    forgotten = await peer.expect(Finished, command)
+    assert (forgotten.end, forgotten.reason) == ("lost", "forgotten")
+    await peer.finish(await peer.dispatch("true"))
+    assert marker.read_text() == "x\n"
+
+
+async def test_the_start_is_in_the_journal_before_the_command_runs(peer, state_dir):
+    command = await peer.dispatch(*sh(f"grep -c $CMDOP_COMMAND_ID {state_dir}/journal.log"))
+    await peer.finish(command)
+    assert peer.stdout(command) == b"1\n"
+
+
+async def test_commands_that_start_together_share_a_sync_that_precedes_them_all(
+    peer, state_dir, monkeypatch
+):
+    syncs, go, sync = [], threading.Event(), os.fdatasync
+
+    def wait_and_sync(fd):
+        syncs.append(len(commands_of(state_dir)))
+        go.wait(20)
+        sync(fd)
+
+    monkeypatch.setattr(os, "fdatasync", wait_and_sync)
+    first = await peer.dispatch("sleep", "60")
+    await eventually(lambda: syncs, "the first sync")
+    others = [await peer.dispatch("sleep", "60") for _ in range(9)]
+    await peer.send(Cancel(id=(probe := new_id("cmd"))))
+    await peer.finish(probe)  # so all nine were read
+    assert syncs == [0]
+    assert commands_of(state_dir) == []
+    go.set()
+    for _ in (first, *others):
+        await peer.expect(Started)
+    assert len(syncs) == 2
+    for command in (first, *others):
+        await peer.send(Cancel(id=command))
+    for _ in (first, *others):
+        await peer.expect(Finished)
+
+
+async def test_a_command_whose_start_cannot_be_recorded_does_not_start(peer, monkeypatch, tmp_path):
+    def fail(fd):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fdatasync", fail)
+        finished = await peer.finish(await peer.dispatch(*sh(f"touch {tmp_path}/marker")))
+    assert (finished.end, finished.reason, finished.exit_code) == ("failed", "journal", None)
+    assert not (tmp_path / "marker").exists()
+    assert (await peer.finish(await peer.dispatch("true"))).exit_code == 0
+
+
+async def test_a_command_too_large_for_the_keeper_fails_and_costs_no_other(peer):
+    huge = "\0" * 150_000  # six bytes each as JSON
+    finished = await peer.finish(await peer.dispatch("echo", huge))
+    assert (finished.end, finished.exit_code) == ("failed", None)
+    assert (await peer.finish(await peer.dispatch("true"))).exit_code == 0
+
+
+async def test_a_hub_that_dispatches_more_than_fits_is_told_so(peer, monkeypatch):
+    monkeypatch.setattr("cmdop_appliance.agent.commands.QUEUE_BYTES", 100_000)
+    rejected = await peer.dispatch("echo", "x" * 100_000)
+    assert (await peer.expect(Rejected, rejected)).reason == "queue_full"
+    assert (await peer.finish(await peer.dispatch("true"))).exit_code == 0
+    later = await peer.dispatch("true", again=rejected)  # it was never seen
+    assert (await peer.finish(later)).exit_code == 0
+
+
+async def test_another_spec_for_a_known_id_is_rejected(peer, tmp_path):
+    command = await peer.dispatch("sleep", "0.2")
+    await peer.dispatch(*sh(f"touch {tmp_path}/marker"), again=command, spec_hash=b"x" * 32)
+    assert (await peer.expect(Rejected)).reason == "spec_mismatch"
+    assert (await peer.finish(command)).exit_code == 0
+    assert not (tmp_path / "marker").exists()
+
+
+async def test_what_is_cancelled_before_its_dispatch_never_starts(peer, tmp_path):
+    command = new_id("cmd")
+    await peer.send(Cancel(id=command))
+    assert (await peer.expect(Finished, command)).end == "cancelled"
+    await peer.dispatch(*sh(f"touch {tmp_path}/marker"), again=command)
+    assert (await peer.finish(command)).end == "cancelled"
+    await peer.dispatch(*sh(f"touch {tmp_path}/marker"), again=command)
+    await peer.finish(await peer.dispatch("true"))
+    assert not (tmp_path / "marker").exists()
+
+
+async def test_a_cancelled_command_leaves_no_process(peer, state_dir):
+    command = await peer.dispatch("sleep", "60")
+    await peer.expect(Started, command)
+    await peer.send(Cancel(id=command))
+    finished = await peer.finish(command)
+    assert (finished.end, finished.exit_code) == ("cancelled", None)
+    assert commands_of(state_dir) == []
+
+
+async def test_no_more_run_than_max_parallel_and_the_next_waits_its_turn(peer, state_dir):
+    running = [await peer.dispatch("sleep", "60") for _ in range(MAX_PARALLEL)]
+    waiting = await peer.dispatch(*sh("echo turn"))
+    for _ in running:
+        await peer.expect(Started)
+    assert len(commands_of(state_dir)) == MAX_PARALLEL
+    await peer.dispatch(*sh("echo turn"), again=waiting)  # a queued command has nothing to say
+    await peer.send(Cancel(id=running[0]))
+    await peer.finish(running[0])
+    assert (await peer.finish(waiting)).exit_code == 0
+    for command in running[1:]:
+        await peer.send(Cancel(id=command))
+    for _ in running[1:]:
+        await peer.expect(Finished)
+
+
+async def test_a_command_that_waited_too_long_expires_in_the_queue(peer, tmp_path):
+    running = [await peer.dispatch("sleep", "60") for _ in range(MAX_PARALLEL)]
+    waiting = await peer.dispatch(*sh(f"touch {tmp_path}/marker"), ttl_ms=50)
+    assert (await peer.expect(Finished, waiting)).end == "expired"
+    for command in running:
+        await peer.send(Cancel(id=command))
+    for _ in running:
+        await peer.expect(Finished)
+    assert not (tmp_path / "marker").exists()
+
+
+async def test_a_queued_command_that_is_cancelled_never_starts(peer, tmp_path):
+    running = [await peer.dispatch("sleep", "60") for _ in range(MAX_PARALLEL)]
+    waiting = await peer.dispatch(*sh(f"touch {tmp_path}/marker"))
+    await peer.send(Cancel(id=waiting))
+    assert (await peer.expect(Finished, waiting)).end == "cancelled"
+    for command in running:
+        await peer.send(Cancel(id=command))
+    for _ in running:
+        await peer.expect(Finished)
+    assert not (tmp_path / "marker").exists()
+
+
+# ── output ───────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_megabytes_of_binary_output_arrive_byte_by_byte_within_the_window(peer, tmp_path):
+    data = os.urandom(5_000_000)
+    (tmp_path / "data").write_bytes(data)
+    peer.stores = False
+    command = await peer.dispatch("cat", str(tmp_path / "data"))
+    while peer.unstored < WINDOW_BYTES:
+        item = await peer.receive()
+        if isinstance(item, Output):
+            await peer._keep(item)
+    with trio.move_on_after(0.3):  # that nothing comes can only be seen by waiting
+        while isinstance(item := await peer.receive(), Heartbeat):
+            pass
+        pytest.fail(f"{item!r} beyond the window")
+    peer.stores = True
+    await peer.store(command)
+    finished = await peer.finish(command)
+    assert peer.stdout(command) == data
+    assert finished.stdout.bytes == len(data)
+    assert finished.stdout.sha256 == hashlib.sha256(data).digest()
+
+
+async def test_output_appears_while_the_command_runs(peer, tmp_path):
+    command = await peer.dispatch(
+        *sh(f"echo early; until [ -e {tmp_path}/go ]; do sleep 0.01; done")
+    )
+    while peer.stdout(command) != b"early\n":
+        item = await peer.receive()
+        if isinstance(item, Output):
+            await peer._keep(item)
+    (tmp_path / "go").touch()
+    await peer.finish(command)
+
+
+async def test_a_cut_connection_goes_on_at_the_byte_the_hub_names(state_dir, hub, tmp_path):
+    data = os.urandom(2_000_000)
+    (tmp_path / "data").write_bytes(data)
+    async with running_agent(state_dir, hub):
+        peer = await hub.accept()
+        peer.stores = False
+        command = await peer.dispatch("cat", str(tmp_path / "data"))
+        while peer.unstored < 100_000:
+            item = await peer.receive()
+            if isinstance(item, Output):
+                await peer._keep(item)
+        held = peer.stdout(command)[:70_001]
+        await peer.cut()
+
+        peer = await hub.accept()
+        assert command in peer.inventory
+        peer.output[command, "stdout"] = bytearray(held)
+        await peer.resume(command, len(held))
+        item = await peer.receive()
+        while not isinstance(item, Output):
+            item = await peer.receive()
+        assert item.offset == len(held)
+        await peer._keep(item)
+        finished = await peer.finish(command)
+    assert peer.stdout(command) == data
+    assert finished.stdout.sha256 == hashlib.sha256(data).digest()
+
+
+async def test_a_hub_may_ask_for_output_again_at_any_time(peer):
+    command = await peer.dispatch(*sh("printf 0123456789"))
+    first = await peer.expect(Finished, command)
+    await peer.resume(command, 4)
+    item = await peer.receive()
+    while not isinstance(item, Output):
+        item = await peer.receive()
+    assert (item.offset, item.data) == (4, b"456789")
+    assert await peer.finish(command) == first
+
+
+async def test_nothing_of_an_old_command_is_said_before_the_hub_resumes_it(
+    state_dir, hub, tmp_path
+):
+    async with running_agent(state_dir, hub):
+        peer = await hub.accept()
+        ended = await peer.dispatch(*sh("echo out"))
+        await peer.expect(Finished, ended)
+        runs = await peer.dispatch(
+            *sh(f"until [ -e {tmp_path}/go ]; do sleep 0.01; done; echo out")
+        )
+        await peer.expect(Started, runs)
+        await peer.cut()
+        peer = await hub.accept()
+        assert peer.inventory == {ended: "ended", runs: "running"}
+        (tmp_path / "go").touch()
+        await eventually(lambda: not commands_of(state_dir), "its end")
+        for _ in range(3):  # by then the agent knows of the end, too
+            await peer.finish(await peer.dispatch("true"))
+        assert peer.heard_of(ended) + peer.heard_of(runs) == []
+        for command in (ended, runs):
+            await peer.resume(command)
+            assert (await peer.finish(command)).exit_code == 0
+            assert peer.stdout(command) == b"out\n"
+
+
+# ── the agent or the keeper dies ─────────────────────────────────────────────────────────────
+
+
+async def test_a_command_outlives_its_agent_and_ends_with_its_true_exit_code(
+    state_dir, hub, tmp_path
+):
+    script = f"echo before; until [ -e {tmp_path}/go ]; do sleep 0.01; done; echo after; exit 9"
+    async with running_agent(state_dir, hub):
+        peer = await hub.accept()
+        command = await peer.dispatch(*sh(script))
+        await peer.expect(Started, command)
+    (tmp_path / "go").touch()
+    async with running_agent(state_dir, hub, join=False):
+        peer = await hub.accept()
+        assert peer.inventory[command] in ("running", "ended")
+        await peer.resume(command, 3)
+        peer.output[command, "stdout"] = bytearray(b"bef")
+        finished = await peer.finish(command)
+    assert (finished.end, finished.exit_code) == ("exited", 9)
+    assert peer.stdout(command) == b"before\nafter\n"
+    assert finished.stdout.sha256 == hashlib.sha256(b"before\nafter\n").digest()
+
+
+async def test_an_acknowledged_command_is_in_no_inventory_and_leaves_no_output_file(state_dir, hub):
+    async with running_agent(state_dir, hub):
+        peer = await hub.accept()
+        command = await peer.dispatch(*sh("seq 10000"))
+        await peer.finish(command)
+        await peer.dispatch("true", again=command)
+        assert (await peer.expect(Finished, command)).reason == "forgotten"
+        await eventually(lambda: _written(state_dir) == b"", "its files removed")
+    async with running_agent(state_dir, hub):
+        peer = await hub.accept()
+        assert peer.inventory == {}
+
+
+async def test_what_the_keeper_missed_of_an_acknowledgement_it_is_told_later(state_dir, hub):
+    async with running_agent(state_dir, hub):
+        peer = await hub.accept()
+        command = await peer.dispatch(*sh("echo out"))
+        await peer.expect(Finished, command)
+    journal = Journal(state_dir / "journal.log")
+    journal.forget(command)
+    journal.close()
+    async with running_agent(state_dir, hub):
+        assert (await hub.accept()).inventory == {}
+        await eventually(lambda: _written(state_dir) == b"", "its files removed")
+
+
+async def test_a_start_that_the_keeper_never_saw_is_lost_and_never_run(state_dir, hub):
+    command = new_id("cmd")
+    state_dir.mkdir(parents=True)
+    journal = Journal(state_dir / "journal.log")
+    journal.starting([Entry(command, b"h" * 32, "some boot")])
+    journal.close()
+    for _ in range(2):  # and it stays so
+        async with running_agent(state_dir, hub):
+            peer = await hub.accept()
+            assert peer.inventory == {command: "ended"}
+            await peer.resume(command)
+            finished = await peer.expect(Finished, command)
+            assert (finished.end, finished.reason) == ("lost", "start_unknown")
+            assert finished.exit_code is None
+
+
+async def test_a_command_of_an_earlier_boot_is_lost_rebooted_with_its_output(state_dir, hub):
+    async with running_agent(state_dir, hub):
+        peer = await hub.accept()
+        command = await peer.dispatch(*sh("echo out; sleep 60"))
+        await peer.expect(Started, command)
+        await eventually(lambda: _written(state_dir) == b"out\n", "output in its file")
+    _kill_all(state_dir)
+    await eventually(lambda: not keepers_of(state_dir), "keeper gone")
+    _pretend_reboot(state_dir)
+    for _ in range(2):
+        async with running_agent(state_dir, hub):
+            peer = await hub.accept()
+            await peer.resume(command)
+            finished = await peer.expect(Finished, command)
+            assert (finished.end, finished.reason) == ("lost", "rebooted")
+            assert finished.exit_code is None
+            assert peer.stdout(command) == b"out\n"
+            assert finished.stdout.bytes == 4
+
+
+async def test_a_killed_keeper_loses_its_commands_and_says_which_process_lives(state_dir, hub):
+    async with running_agent(state_dir, hub):
+        peer = await hub.accept()
+        command = await peer.dispatch("sleep", "60")
+        await peer.expect(Started, command)
+        (pid,) = commands_of(state_dir)
+        (keeper,) = keepers_of(state_dir)
+        os.kill(keeper, signal.SIGKILL)
+        finished = await peer.expect(Finished, command)
+        assert (finished.end, finished.reason) == ("lost", "keeper_killed")
+        assert finished.exit_code is None
+        assert str(pid) in finished.message
+        again = await peer.dispatch("true")  # a new keeper runs
+        assert (await peer.finish(again)).exit_code == 0
+    _kill_all(state_dir)
+    await eventually(lambda: not keepers_of(state_dir), "keeper gone")
+    _pretend_reboot(state_dir)
+    async with running_agent(state_dir, hub):  # what was lost stays lost in the same way
+        peer = await hub.accept()
+        await peer.resume(command)
+        assert (await peer.expect(Finished, command)).reason == "keeper_killed"
+
+
+def _written(state_dir):
+    """All that is kept of any stdout."""
+    kept = b""
+    for path in (state_dir / "keeper" / "output").glob("*.out"):
+        with suppress(FileNotFoundError):  # forgotten just now
+            kept += path.read_bytes()
+    return kept
+
+
+def _kill_all(state_dir):
+    for pid in keepers_of(state_dir) + commands_of(state_dir):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _pretend_reboot(state_dir):
+    """The keeper's log as it would be found after a reboot: every line names another boot."""
+    log = state_dir / "keeper" / "keeper.log"
+    lines = []
+    for line in filter(None, log.read_bytes().splitlines()):
+        fields = json.loads(line.partition(b" ")[2])
+        if "boot_id" in fields:
+            fields["boot_id"] = "another-boot"
+        body = json.dumps(fields, separators=(",", ":")).encode()
+        lines.append(b"%08x %s\n" % (zlib.crc32(body), body))
+    log.write_bytes(b"".join(lines))

@@ -1,0 +1,129 @@
+"""The state table: what it allows both sides do, and what it does not both sides refuse."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cmdop_appliance.errors import LocalProtocolError, RemoteProtocolError
+from cmdop_appliance.ids import new_id
+from cmdop_appliance.protocol import messages
+from cmdop_appliance.protocol.conversation import TRANSITIONS, Conversation, State
+from cmdop_appliance.protocol.frames import Output, encode_output
+from cmdop_appliance.protocol.messages import (
+    Acknowledge,
+    Bye,
+    Cancel,
+    Challenge,
+    Dispatch,
+    Facts,
+    Finished,
+    Heartbeat,
+    Heartbeatack,
+    Hello,
+    Inventory,
+    Prove,
+    Ready,
+    Rejected,
+    Resume,
+    Revoked,
+    Spec,
+    Started,
+    Stored,
+    Stream,
+    Welcome,
+)
+
+ID, KEY, SIGNATURE = new_id("cmd"), b"k" * 32, b"s" * 64
+NOTHING = Stream(0, KEY)
+FACTS = Facts(
+    **dict.fromkeys(("hostname", "os", "arch", "kernel", "user", "home", "agent_version"), "x"),
+    platform="linux",
+    cpu_cores=1,
+    memory_bytes=1,
+)
+SAID = {
+    "agent": {
+        "hello": Hello(version=1, nonce=KEY),
+        "prove": Prove(
+            public_key=KEY, signature=SIGNATURE, boot_id="b", keeper_id="k", facts=FACTS
+        ),
+        "inventory": Inventory(commands=[]),
+        "ready": Ready(),
+        "heartbeat": Heartbeat(),
+        "started": Started(id=ID, started_ms=1),
+        "output": Output(ID, "stdout", 0, b"x"),
+        "finished": Finished(id=ID, end="exited", stdout=NOTHING, stderr=NOTHING, exit_code=0),
+        "rejected": Rejected(id=ID, reason="spec_mismatch"),
+        "bye": Bye(),
+    },
+    "hub": {
+        "challenge": Challenge(version=1, hub_key=KEY, nonce=KEY, signature=SIGNATURE),
+        "welcome": Welcome(machine_id="m", session_id="s", epoch=1),
+        "revoked": Revoked(machine_id="m", signature=SIGNATURE),
+        "dispatch": Dispatch(id=ID, spec_hash=KEY, ttl_ms=None, spec=Spec(argv=["true"])),
+        "cancel": Cancel(id=ID),
+        "resume": Resume(id=ID, stdout=0, stderr=0),
+        "stored": Stored(id=ID, stdout=0, stderr=0),
+        "acknowledge": Acknowledge(id=ID),
+        "heartbeat_ack": Heartbeatack(),
+    },
+}
+CASES = [(state, side, kind) for state in State for side in SAID for kind in SAID[side]]
+
+
+def in_state(we_are, state):
+    conversation = Conversation(we_are)
+    conversation.state = state
+    return conversation
+
+
+def frame_of(item):
+    return encode_output(item) if isinstance(item, Output) else messages.encode(item)
+
+
+def receive(conversation, side, frame):
+    if side == "agent":
+        return conversation.receive_from_agent(frame)
+    return conversation.receive_from_hub(frame)
+
+
+def test_every_transition_is_between_words_that_exist():
+    assert {(side, kind) for _, side, kind in TRANSITIONS} == {
+        (side, kind) for side in SAID for kind in SAID[side]
+    }
+
+
+@pytest.mark.parametrize(("state", "side", "kind"), CASES)
+def test_the_table_binds_both_sides(state, side, kind):
+    other = "hub" if side == "agent" else "agent"
+    item = SAID[side][kind]
+    sender, receiver = in_state(side, state), in_state(other, state)
+    following = TRANSITIONS.get((state, side, kind))
+    if following is None:
+        with pytest.raises(LocalProtocolError):
+            sender.send(item)
+        with pytest.raises(RemoteProtocolError):
+            receive(receiver, side, frame_of(item))
+        following = state  # and nothing has changed
+    else:
+        assert receive(receiver, side, sender.send(item)) == item
+    assert sender.state is receiver.state is following
+
+
+@pytest.mark.parametrize("state", State)
+def test_a_hub_that_sends_binary_frames_is_blamed(state):
+    with pytest.raises(RemoteProtocolError):
+        in_state("agent", state).receive_from_hub(b"x")
+
+
+@given(st.sampled_from(State), st.text() | st.binary())
+def test_any_frame_in_any_state_is_understood_or_blamed_on_the_peer(state, frame):
+    for side, other in (("agent", "hub"), ("hub", "agent")):
+        conversation = in_state(other, state)
+        with pytest.raises(RemoteProtocolError):
+            receive(conversation, side, frame)
+        assert conversation.state is state
+
+
+def test_nothing_follows_the_end():
+    assert not [key for key in TRANSITIONS if key[0] is State.OVER]

@@ -1,0 +1,71 @@
+"""Binary frames: output arrives as it was sent, or the damage is noticed."""
+
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cmdop_appliance.errors import LocalProtocolError, RemoteProtocolError
+from cmdop_appliance.ids import new_id
+from cmdop_appliance.protocol.frames import STREAMS, Output, decode_output, encode_output
+from cmdop_appliance.protocol.limits import CHUNK_BYTES
+
+OUTPUTS = st.builds(
+    Output,
+    st.from_regex(r"cmd_[0-7][0-9A-HJKMNP-TV-Z]{25}", fullmatch=True),
+    st.sampled_from(STREAMS),
+    st.integers(0, 2**62),
+    st.binary(min_size=1, max_size=200),
+)
+
+
+@given(OUTPUTS)
+def test_output_survives_the_wire(output):
+    assert decode_output(encode_output(output)) == output
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_understood_or_blamed_on_the_peer(frame):
+    with suppress(RemoteProtocolError):
+        decode_output(frame)
+
+
+@given(OUTPUTS, st.data())
+def test_a_payload_damaged_anywhere_is_refused(output, data):
+    frame = bytearray(encode_output(output))
+    at = data.draw(st.integers(len(frame) - len(output.data) - 4, len(frame) - 1))
+    frame[at] ^= data.draw(st.integers(1, 255))
+    with pytest.raises(RemoteProtocolError, match="damaged"):
+        decode_output(bytes(frame))
+
+
+@given(OUTPUTS, st.data())
+def test_a_frame_cut_short_is_refused(output, data):
+    frame = encode_output(output)
+    with pytest.raises(RemoteProtocolError):
+        decode_output(frame[: data.draw(st.integers(0, len(frame) - 1))])
+
+
+@given(OUTPUTS, st.integers(0, 31), st.integers(1, 255))
+def test_a_damaged_kind_stream_or_id_is_refused_or_names_another_stream(output, at, flip):
+    frame = bytearray(encode_output(output))
+    frame[at] ^= flip
+    with suppress(RemoteProtocolError):
+        received = decode_output(bytes(frame))
+        assert (received.id, received.stream) != (output.id, output.stream)
+
+
+def test_a_frame_holds_one_byte_to_one_chunk():
+    full = Output(new_id("cmd"), "stdout", 0, b"x" * CHUNK_BYTES)
+    assert decode_output(encode_output(full)) == full
+    for data in (b"", b"x" * (CHUNK_BYTES + 1)):
+        with pytest.raises(LocalProtocolError):
+            encode_output(Output(full.id, "stdout", 0, data))
+    with pytest.raises(RemoteProtocolError):
+        decode_output(encode_output(full) + b"x")
+
+
+def test_an_offset_beyond_what_the_store_counts_is_refused():
+    with pytest.raises(RemoteProtocolError, match="offset"):
+        decode_output(encode_output(Output(new_id("cmd"), "stdout", 2**63 - 1, b"x")))

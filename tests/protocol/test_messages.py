@@ -1,0 +1,239 @@
+"""Messages: what is sent is received, and what a peer sends is understood or blamed on it."""
+
+import json
+from contextlib import suppress
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cmdop_appliance.errors import LocalProtocolError, RemoteProtocolError
+from cmdop_appliance.ids import new_id
+from cmdop_appliance.protocol import messages
+from cmdop_appliance.protocol.limits import INVENTORY_ITEMS, LABEL_CHARS, MESSAGE_BYTES
+from cmdop_appliance.protocol.messages import (
+    Acknowledge,
+    Bye,
+    Cancel,
+    Challenge,
+    Dispatch,
+    Facts,
+    Finished,
+    Heartbeat,
+    Heartbeatack,
+    Hello,
+    Inventory,
+    Known,
+    Message,
+    Prove,
+    Ready,
+    Rejected,
+    Resume,
+    Revoked,
+    Spec,
+    Started,
+    Stored,
+    Stream,
+    Telemetry,
+    Welcome,
+)
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+IDS = st.from_regex(r"cmd_[0-7][0-9A-HJKMNP-TV-Z]{25}", fullmatch=True)
+COUNTS = st.integers(0, 2**63 - 1)
+PERCENTS = st.floats(0, 100)
+BYTES32 = st.binary(min_size=32, max_size=32)
+SIGNATURES = st.binary(min_size=64, max_size=64)
+VERSIONS = st.integers(1, 65535)
+STREAMS = st.builds(Stream, COUNTS, BYTES32)
+FACTS = st.builds(
+    Facts,
+    **dict.fromkeys(("hostname", "os", "arch", "kernel", "user", "home", "agent_version"), TEXT),
+    platform=st.sampled_from(["linux", "darwin", "win32"]),
+    cpu_cores=COUNTS,
+    memory_bytes=COUNTS,
+)
+TELEMETRY = st.builds(
+    Telemetry,
+    **{
+        name: PERCENTS if name.endswith("percent") else COUNTS
+        for name in Telemetry.__struct_fields__
+    },
+)
+SPECS = st.builds(
+    Spec,
+    argv=st.lists(TEXT, min_size=1, max_size=5),
+    cwd=st.none() | TEXT,
+    env=st.dictionaries(TEXT, TEXT, max_size=3),
+    user=st.none() | TEXT,
+    stdin=st.none() | st.binary(max_size=50),
+    timeout_ms=st.none() | st.integers(1, 2**53 - 1),
+    operator=st.none() | TEXT,
+)
+FROM_AGENT = {
+    Hello: st.builds(Hello, version=VERSIONS, nonce=BYTES32),
+    Prove: st.builds(
+        Prove,
+        public_key=BYTES32,
+        signature=SIGNATURES,
+        boot_id=TEXT,
+        keeper_id=TEXT,
+        facts=FACTS,
+        token=st.none() | TEXT,
+        name=st.none() | TEXT.filter(bool),
+    ),
+    Inventory: st.builds(
+        Inventory,
+        commands=st.lists(
+            st.builds(Known, id=IDS, phase=st.sampled_from(["queued", "running", "ended"])),
+            max_size=5,
+        ),
+    ),
+    Ready: st.just(Ready()),
+    Heartbeat: st.builds(Heartbeat, telemetry=st.none() | TELEMETRY),
+    Started: st.builds(Started, id=IDS, started_ms=COUNTS),
+    Finished: st.builds(
+        Finished,
+        id=IDS,
+        end=st.sampled_from(["exited", "timeout", "cancelled", "failed", "lost", "expired"]),
+        stdout=STREAMS,
+        stderr=STREAMS,
+        exit_code=st.none() | st.integers(0, 255),
+        signal=st.none() | TEXT,
+        reason=st.none() | TEXT,
+        message=st.none() | TEXT,
+        started_ms=st.none() | COUNTS,
+        duration_ms=st.none() | COUNTS,
+    ),
+    Rejected: st.builds(Rejected, id=IDS, reason=TEXT),
+    Bye: st.just(Bye()),
+}
+FROM_HUB = {
+    Challenge: st.builds(
+        Challenge, version=VERSIONS, hub_key=BYTES32, nonce=BYTES32, signature=SIGNATURES
+    ),
+    Welcome: st.builds(Welcome, machine_id=TEXT, session_id=TEXT, epoch=COUNTS),
+    Revoked: st.builds(Revoked, machine_id=TEXT, signature=SIGNATURES),
+    Dispatch: st.builds(Dispatch, id=IDS, spec_hash=BYTES32, ttl_ms=st.none() | COUNTS, spec=SPECS),
+    Cancel: st.builds(Cancel, id=IDS),
+    Resume: st.builds(Resume, id=IDS, stdout=COUNTS, stderr=COUNTS),
+    Stored: st.builds(Stored, id=IDS, stdout=COUNTS, stderr=COUNTS),
+    Acknowledge: st.builds(Acknowledge, id=IDS),
+    Heartbeatack: st.just(Heartbeatack()),
+}
+KINDS = {kind.__struct_config__.tag: kind for kind in (*FROM_AGENT, *FROM_HUB)}
+DECODERS = (messages.decode_from_agent, messages.decode_from_hub)
+
+# Text as no sane peer sends it: lone surrogates, NUL, anything that JSON can escape.
+EVIL_TEXT = st.text(max_size=20) | st.sampled_from(["\ud800", "\0", "x" * (LABEL_CHARS + 1), "="])
+EVIL = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats()
+    | EVIL_TEXT
+    | st.sampled_from(["cmd_01JZZZZZZZZZZZZZZZZZZZZZZZ", "cmd_01JZZZZZZZZZZZZZZZZZZZZZZZ\n"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(EVIL_TEXT, inner, max_size=3),
+    max_leaves=10,
+)
+
+
+@st.composite
+def shaped(draw):
+    """The right type and field names, some of them missing, with evil values."""
+    tag = draw(st.sampled_from(sorted(KINDS)))
+    names = draw(st.sets(st.sampled_from(["id", *KINDS[tag].__struct_fields__])))
+    return {"type": tag, **{name: draw(EVIL) for name in sorted(names)}}
+
+
+def test_every_message_is_covered_here():
+    assert set(FROM_AGENT) == set(messages.FromAgent.__args__)
+    assert set(FROM_HUB) == set(messages.FromHub.__args__)
+    assert set(FROM_AGENT) | set(FROM_HUB) == set(Message.__subclasses__())
+
+
+@given(st.one_of(*FROM_AGENT.values()))
+def test_what_an_agent_sends_the_hub_receives(message):
+    assert messages.decode_from_agent(messages.encode(message)) == message
+
+
+@given(st.one_of(*FROM_HUB.values()))
+def test_what_the_hub_sends_an_agent_receives(message):
+    assert messages.decode_from_hub(messages.encode(message)) == message
+
+
+@given(st.one_of(*FROM_AGENT.values()))
+def test_the_hub_takes_no_message_of_an_agent_for_one_of_a_hub(message):
+    with pytest.raises(RemoteProtocolError):
+        messages.decode_from_hub(messages.encode(message))
+
+
+@given(st.one_of(*FROM_HUB.values()))
+def test_no_hub_message_is_taken_for_one_of_an_agent(message):
+    with pytest.raises(RemoteProtocolError):
+        messages.decode_from_agent(messages.encode(message))
+
+
+@pytest.mark.parametrize("decode", DECODERS)
+@given(frame=st.text() | EVIL.map(json.dumps))
+def test_any_text_is_understood_or_blamed_on_the_peer(decode, frame):
+    with suppress(RemoteProtocolError):
+        decode(frame)
+
+
+@pytest.mark.parametrize("decode", DECODERS)
+@given(value=shaped())
+def test_any_message_with_evil_values_is_understood_or_blamed_on_the_peer(decode, value):
+    for frame in (json.dumps(value), json.dumps(value, ensure_ascii=False)):
+        with suppress(RemoteProtocolError):
+            decode(frame)
+
+
+@pytest.mark.parametrize("decode", DECODERS)
+@pytest.mark.parametrize("frame", ["[" * 100_000, '{"a":' * 100_000, "1" * 100_000, "\ud800", ""])
+def test_depth_and_length_are_blamed_on_the_peer(decode, frame):
+    with pytest.raises(RemoteProtocolError):
+        decode(frame)
+
+
+@given(st.one_of(*FROM_AGENT.values()), EVIL_TEXT, EVIL)
+def test_an_unknown_field_is_ignored(message, name, value):
+    fields = msgspec.json.decode(messages.encode(message))
+    frame = json.dumps({f"x_{name}": value, **fields})
+    # JSON knows no NaN, and a lone surrogate is no text: those spoil the whole frame.
+    with suppress(RemoteProtocolError):
+        assert messages.decode_from_agent(frame) == message
+
+
+@pytest.mark.parametrize(
+    ("message", "field", "value"),
+    [
+        (Cancel(id="cmd_01JZZZZZZZZZZZZZZZZZZZZZZZ"), "id", "cmd_01JZZZZZZZZZZZZZZZZZZZZZZZ\n"),
+        (Cancel(id="cmd_01JZZZZZZZZZZZZZZZZZZZZZZZ"), "id", "run_01JZZZZZZZZZZZZZZZZZZZZZZZ"),
+        (Hello(version=1, nonce=b"n" * 32), "nonce", "bm4="),
+        (Hello(version=1, nonce=b"n" * 32), "version", 0),
+        (Rejected(id="cmd_01JZZZZZZZZZZZZZZZZZZZZZZZ", reason="r"), "reason", "r" * 4097),
+        (Started(id="cmd_01JZZZZZZZZZZZZZZZZZZZZZZZ", started_ms=1), "started_ms", 2**63),
+        (Started(id="cmd_01JZZZZZZZZZZZZZZZZZZZZZZZ", started_ms=1), "started_ms", -1),
+        (Started(id="cmd_01JZZZZZZZZZZZZZZZZZZZZZZZ", started_ms=1), "started_ms", True),
+    ],
+)
+def test_a_value_outside_its_limits_is_blamed_on_the_peer(message, field, value):
+    decode = messages.decode_from_hub if type(message) in FROM_HUB else messages.decode_from_agent
+    fields = msgspec.json.decode(messages.encode(message))
+    assert decode(json.dumps(fields)) == message
+    with pytest.raises(RemoteProtocolError):
+        decode(json.dumps({**fields, field: value}))
+
+
+def test_we_send_nothing_that_is_larger_than_a_message_may_be():
+    spec = Spec(argv=["x" * MESSAGE_BYTES])
+    command = Dispatch(id=new_id("cmd"), spec_hash=b"h" * 32, ttl_ms=None, spec=spec)
+    with pytest.raises(LocalProtocolError):
+        messages.encode(command)
+
+
+def test_a_full_inventory_fits_into_one_message():
+    known = [Known(id=new_id("cmd"), phase="running") for _ in range(INVENTORY_ITEMS)]
+    assert messages.decode_from_agent(messages.encode(Inventory(commands=known)))
