@@ -234,7 +234,7 @@ async def open_keeper(state_dir: Path) -> AsyncIterator[Keeper]:
 
 def output_path(state_dir: Path, slot: int, stream: Literal["stdout", "stderr"]) -> Path:
     """The file that a command's output goes to, as it comes."""
-    return _folder(state_dir) / "output" / f"{slot}.{stream.removeprefix('std')}"
+    return _folder(state_dir) / f"output/{slot}.{stream[3:]}"
 
 
 def _folder(state_dir: Path) -> Path:

@@ -249,6 +249,7 @@ class HubSession:
         while True:
             with trio.fail_after(self._pace.silent_s):
                 frame = await link.receive()
+            ended: list[str] = []
             for part in split(frame):
                 match conversation.receive_from_hub(part):
                     case Dispatch() as message:
@@ -256,7 +257,7 @@ class HubSession:
                     case Stored() as message:
                         commands.stored(message)
                     case Acknowledge() as message:
-                        await commands.acknowledge(message)
+                        ended.append(message.id)
                     case Cancel() as message:
                         await commands.cancel(message)
                     case Resume() as message:
@@ -264,6 +265,8 @@ class HubSession:
                     case Revoked() as message if self._is_removed(message):
                         scope.cancel()
                         return
+            if ended:
+                await commands.acknowledge(ended)
 
     async def _write(self, link: Link, conversation: Conversation) -> None:
         """Send what the outbox has, messages that wait in one frame; returns after `bye`."""
