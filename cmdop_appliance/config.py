@@ -9,7 +9,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 from msgspec import Meta, Struct
@@ -17,6 +17,7 @@ from msgspec import Meta, Struct
 from cmdop_appliance.errors import StartupError
 
 DEFAULT_FILE = Path("cmdop.toml")
+_PORT = "([0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 
 
 class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -25,7 +26,7 @@ class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     listen: Annotated[
         str,
         Meta(
-            pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^\s\[\]:/]+):[0-9]{1,5}$",
+            pattern=rf"^(\[[0-9A-Fa-f:.]+\]|[^\s\[\]:/]+):{_PORT}\Z",
             description="HOST:PORT, such as 127.0.0.1:3006 or [::1]:0",
         ),
     ] = "127.0.0.1:3006"
@@ -124,7 +125,10 @@ def _read(path: Path) -> tuple[str, dict[str, Any]]:
         return text, tomllib.loads(text)
     except OSError as exc:
         raise StartupError(f"cannot read {path}: {exc.strerror}") from exc
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+    except UnicodeDecodeError as exc:
+        line = exc.object.count(b"\n", 0, exc.start) + 1
+        raise StartupError(f"{path}:{line}: not UTF-8 text") from exc
+    except tomllib.TOMLDecodeError as exc:
         raise StartupError(f"{path}: {exc}", hint="see config.example.toml") from exc
 
 
@@ -143,6 +147,9 @@ def _from_environ(environ: Mapping[str, str]) -> list[tuple[str, str, str, objec
                 try:
                     value = msgspec.convert(environ[name], field.type, strict=False)
                 except msgspec.ValidationError as exc:
+                    if allowed := _allowed(table.name, field.name):
+                        hint = f"allowed: {allowed}"
+                        raise StartupError(f"{name}: not a valid value", hint=hint) from None
                     raise StartupError(f"{name}: {_reason(str(exc))}") from None
                 found.append((table.name, field.name, name, value))
     return found
@@ -169,9 +176,11 @@ def _explain(error: str, text: str, path: Path, sources: Mapping[str, str]) -> S
 
 
 def _allowed(table: str, key: str) -> str:
-    """The description of a field's values, where its pattern alone would be a riddle."""
+    """What a field may hold, where msgspec's own words would not say it."""
     struct = next((f.type for f in msgspec.structs.fields(Config) if f.name == table), Config)
     kind = next((f.type for f in msgspec.structs.fields(struct) if f.name == key), None)
+    if get_origin(kind) is Literal:
+        return ", ".join(get_args(kind))
     return next((m.description or "" for m in get_args(kind) if isinstance(m, Meta)), "")
 
 

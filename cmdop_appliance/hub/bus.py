@@ -30,6 +30,11 @@ class Subscription(Protocol):
         """
         ...
 
+    @property
+    def waiting(self) -> int:
+        """How many messages are here already."""
+        ...
+
 
 class Bus(Protocol):
     """Publish, subscribe, and ask."""
@@ -127,6 +132,10 @@ class _LocalSubscription:
 
     def stop(self) -> None:
         self._send.close()
+
+    @property
+    def waiting(self) -> int:
+        return self._receive.statistics().current_buffer_used
 
     async def next(self) -> Any:
         if self._dropped:

@@ -24,7 +24,7 @@ from cmdop_appliance.ids import new_id
 from cmdop_appliance.model import Command, CommandStatus
 from cmdop_appliance.protocol.messages import Finished, Rejected, Spec, Started
 from cmdop_appliance.store import commands as rows
-from cmdop_appliance.store import sessions
+from cmdop_appliance.store import machines, sessions
 from cmdop_appliance.store.engine import Store
 from cmdop_appliance.store.transaction import Tx, reads
 
@@ -58,6 +58,11 @@ class CancelRequested:
     """Bus: a command of a machine is to end."""
 
     command_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """Bus: the machine was taken out; its agent is to end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +154,20 @@ class Commands:
         )
         self._bus.publish(machine_subject(command.machine_id), CancelRequested(command_id))
 
+    async def remove_machine(self, caller: Caller, machine_id: str) -> None:
+        """Take a machine out: its connection is cut, its open commands are lost.
+
+        Raises:
+            MachineNotFound: the caller's workspace has no such machine.
+        """
+        lost = await self._store.run(
+            _remove_machine, caller.workspace_id, machine_id, self._clock.now_ms()
+        )
+        self._bus.publish(machine_subject(machine_id), Removed())
+        for command in lost:
+            await self._store.run(save_all, await self._outputs.sync(command.id))
+            self._tell_end(command)
+
     # ── for agents' connections ──────────────────────────────────────────────────────────────
 
     async def started(self, machine_id: str, message: Started) -> None:
@@ -233,8 +252,7 @@ class Commands:
             stdout_bytes=sizes["stdout"],
             stderr_bytes=sizes["stderr"],
         )
-        await self._store.run(_end_and_save, ended, unsafe)
-        self._tell_end(ended)
+        self._tell_end(await self._store.run(_end_and_save, ended, unsafe))
 
     def _tell_end(self, ended: Command) -> None:
         self._bus.publish(command_subject(ended.id), Changed(ended))
@@ -277,6 +295,12 @@ def _insert_each(tx: Tx, new: list[Command]) -> dict[str, Command | ApplianceErr
     return outcomes
 
 
+def _remove_machine(tx: Tx, workspace_id: str, machine_id: str, now_ms: int) -> list[Command]:
+    before = rows.open_on(tx, machine_id)
+    machines.remove(tx, workspace_id, machine_id, now_ms)
+    return [rows.get(tx, workspace_id, command.id) for command in before]
+
+
 def _started(tx: Tx, machine_id: str, message: Started, *, now_ms: int) -> Command | None:
     command = _own(tx, machine_id, message.id)
     started_ms = _between(command.created_ms, message.started_ms, now_ms)
@@ -313,13 +337,15 @@ def _finished(
         stdout_sha256=message.stdout.sha256,
         stderr_sha256=message.stderr.sha256,
     )
-    _end_and_save(tx, ended, unsafe)
+    return _end_and_save(tx, ended, unsafe)
+
+
+def _end_and_save(tx: Tx, ended: Command, unsafe: list[Unsafe]) -> Command:
+    """The record as it then stands: an end that was there before is the one that counts."""
+    if not rows.finish(tx, ended):
+        return rows.get(tx, ended.workspace_id, ended.id)
+    save_all(tx, unsafe)
     return ended
-
-
-def _end_and_save(tx: Tx, ended: Command, unsafe: list[Unsafe]) -> None:
-    if rows.finish(tx, ended):
-        save_all(tx, unsafe)
 
 
 def _own(tx: Tx, machine_id: str, command_id: str) -> Command:

@@ -83,22 +83,30 @@ async def accept(stream: trio.abc.Stream, address: str) -> AsyncIterator[Connect
     Raises:
         LinkClosed: it did not become a websocket.
     """
-    async with trio.open_nursery() as nursery:
-        try:
+    try:
+        async with trio.open_nursery() as nursery:
             try:
-                with trio.fail_after(HANDSHAKE_S):
-                    request = await wrap_server_stream(
-                        nursery,
-                        stream,
-                        max_message_size=MESSAGE_BYTES,
-                        receive_buffer_size=_RECEIVE_BYTES,
-                    )
-                    websocket = await request.accept()
-            except (trio.TooSlowError, ConnectionClosed) as exc:
-                raise LinkClosed from exc
-            connection = Connection(websocket, address)
-            yield connection
-            await connection.close(Close.STOPPING, "")
-        finally:
-            nursery.cancel_scope.cancel()
-            await trio.aclose_forcefully(stream)
+                connection = Connection(await _upgrade(stream, nursery), address)
+                yield connection
+                await connection.close(Close.STOPPING, "")
+            finally:
+                # In this order: within a cancelled nursery the close would replace what was raised.
+                await trio.aclose_forcefully(stream)
+                nursery.cancel_scope.cancel()
+    except* (ConnectionClosed, wsproto.utilities.LocalProtocolError) as group:
+        # The library's reader lets them out when a peer goes, or pings, while we close or refuse.
+        raise LinkClosed from group
+
+
+async def _upgrade(stream: trio.abc.Stream, nursery: trio.Nursery) -> WebSocketConnection:
+    try:
+        with trio.fail_after(HANDSHAKE_S):
+            request = await wrap_server_stream(
+                nursery,
+                stream,
+                max_message_size=MESSAGE_BYTES,
+                receive_buffer_size=_RECEIVE_BYTES,
+            )
+            return await request.accept()
+    except trio.TooSlowError as exc:
+        raise LinkClosed from exc

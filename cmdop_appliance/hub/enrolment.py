@@ -79,7 +79,6 @@ class Enrolments:
             await connection.send(conversation.send(self.revoked(hello.nonce, removed)))
             raise Refused(Close.REMOVED, "this machine was removed")
         machine = await self._store.run(machines.by_key, prove.public_key)
-        # The same key and token again, after an answer that was lost, is the same join.
         machine = machine or await self._join(prove, connection.address)
         return Proof(machine, prove, hello.nonce)
 
@@ -123,6 +122,9 @@ class Enrolments:
 
 
 def _join(tx: Tx, prove: Prove, token_hash: str, *, address: str, now_ms: int) -> Machine | None:
+    # The same key again, after an answer that was lost or beside it, is the same join.
+    if joined := machines.by_key(tx, prove.public_key):
+        return joined
     enrolment = enrolments.use(tx, token_hash, now_ms)
     if enrolment is None:
         return None

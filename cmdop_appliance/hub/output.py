@@ -6,6 +6,8 @@ second and before an end is recorded; after a crash the agent sends again from t
 Whoever reads, live or later, reads by offset through `read`.
 """
 
+import errno
+import logging
 import os
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -15,7 +17,7 @@ from typing import Final
 
 import trio
 
-from cmdop_appliance.errors import RemoteProtocolError
+from cmdop_appliance.errors import RemoteProtocolError, StorageFull, Unavailable
 from cmdop_appliance.protocol.frames import STREAMS, StreamName
 from cmdop_appliance.store import output as rows
 from cmdop_appliance.store.engine import Store
@@ -27,6 +29,8 @@ SMALL_BYTES: Final = 8 * 1024
 _ENDED_AT_HAND: Final = 256
 # How long output may stay unsafe (semantics.md: up to the last sync, ≤ 1 s).
 FLUSH_S: Final = 1.0
+
+_log = logging.getLogger("cmdop.hub.output")
 
 
 class OutputGap(RemoteProtocolError):
@@ -56,6 +60,7 @@ class LiveStream:
 
         Raises:
             OutputGap: `offset` lies beyond the end.
+            StorageFull: nothing was taken.
         """
         if offset > self.size:
             raise OutputGap(f"output at {offset}, held up to {self.size}")
@@ -63,7 +68,7 @@ class LiveStream:
         if self._memory is not None and self.size + len(fresh) <= SMALL_BYTES:
             self._memory += fresh
         elif fresh:
-            os.pwrite(self._open_file(), fresh, self.size)
+            _write(self._open_file(), fresh, self.size)
         self.size += len(fresh)
 
     def read(self, offset: int, limit: int) -> bytes:
@@ -88,12 +93,16 @@ class LiveStream:
         if self._file is None:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-            self._file = os.open(self._path, flags, 0o600)
-            # Beyond the safe bytes may lie what a power cut tore: the agent sends it again.
-            os.ftruncate(self._file, self.safe if self._memory is None else 0)
-            if self._memory:
-                os.pwrite(self._file, self._memory, 0)
-            self._memory = None
+            file = os.open(self._path, flags, 0o600)
+            try:
+                # Beyond the safe bytes may lie what a power cut tore: the agent sends it again.
+                os.ftruncate(file, self.safe if self._memory is None else 0)
+                if self._memory:
+                    _write(file, self._memory, 0)
+            except BaseException:
+                os.close(file)
+                raise
+            self._file, self._memory = file, None
         return self._file
 
 
@@ -154,8 +163,7 @@ class Outputs:
     async def sync(self, command_id: str) -> list["Unsafe"]:
         """Make a command's files safe; what its last transaction has to save (`save_all`)."""
         unsafe = list(self._unsafe([command_id]))
-        if any(item.file is not None for item in unsafe):
-            await trio.to_thread.run_sync(_sync_files, unsafe)
+        await _sync_files(unsafe)
         return unsafe
 
     def end(self, command_id: str) -> None:
@@ -176,7 +184,7 @@ class Outputs:
         unsafe = list(self._unsafe(list(self._live)))
         if not unsafe:
             return
-        await trio.to_thread.run_sync(_sync_files, unsafe)
+        await _sync_files(unsafe)
         await self._store.run(save_all, unsafe)
         for item in unsafe:
             if streams := self._live.get(item.command_id):
@@ -186,7 +194,10 @@ class Outputs:
         """The service that keeps what may be lost by a power cut under `FLUSH_S`."""
         while True:
             await trio.sleep(FLUSH_S)
-            await self.flush()
+            try:
+                await self.flush()
+            except (StorageFull, Unavailable) as exc:  # the next round tries again, or none comes
+                _log.warning("output is not safe yet", extra={"why": exc.message})
 
     def close(self) -> None:
         """Let go of every file, after the last flush."""
@@ -224,13 +235,41 @@ def save_all(tx: Tx, streams: list[Unsafe]) -> None:
         rows.save(tx, item.command_id, item.stream, item.size, item.content)
 
 
-def _sync_files(streams: list[Unsafe]) -> None:
-    for item in streams:
-        if item.file is not None:
-            try:
-                os.fdatasync(item.file)
-            finally:
-                os.close(item.file)
+async def _sync_files(streams: list[Unsafe]) -> None:
+    files = [item.file for item in streams if item.file is not None]
+    if not files:
+        return
+    with trio.CancelScope(shield=True):  # else nobody would close them
+        await trio.to_thread.run_sync(_sync_and_close, files)
+
+
+def _sync_and_close(files: list[int]) -> None:
+    try:
+        for file in files:
+            os.fdatasync(file)
+    except OSError as exc:
+        raise _storage_full(exc) from exc
+    finally:
+        for file in files:
+            os.close(file)
+
+
+def _write(file: int, data: bytes | bytearray, offset: int) -> None:
+    """All of `data`: on a disk that is nearly full, one call may write a part of it."""
+    left = memoryview(data)
+    try:
+        while left:
+            written = os.pwrite(file, left, offset)
+            left, offset = left[written:], offset + written
+    except OSError as exc:
+        raise _storage_full(exc) from exc
+
+
+def _storage_full(exc: OSError) -> Exception:
+    """What to raise for `exc`: a full disk is expected, anything else is not."""
+    if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StorageFull("the hub's disk is full", hint="free some space on the hub")
+    return exc
 
 
 def _pread(path: Path, size: int, offset: int) -> bytes:

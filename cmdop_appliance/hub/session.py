@@ -6,19 +6,29 @@ epoch, and the bus tells it to go.
 """
 
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final, NoReturn, TypeVar
 
 import trio
 
 from cmdop_appliance.clock import Clock
-from cmdop_appliance.errors import ApplianceError, CommandNotFound, ProtocolError, Unavailable
+from cmdop_appliance.errors import (
+    ApplianceError,
+    CommandNotFound,
+    ProtocolError,
+    RemoteProtocolError,
+    StorageFull,
+    Unavailable,
+)
 from cmdop_appliance.hub.bus import Bus, Request, Subscription
 from cmdop_appliance.hub.commands import (
     CancelRequested,
     Commands,
     Dispatched,
+    Removed,
     machine_subject,
     output_subject,
 )
@@ -27,7 +37,7 @@ from cmdop_appliance.hub.enrolment import Enrolments, Proof, Refused
 from cmdop_appliance.hub.output import OutputGap, Outputs
 from cmdop_appliance.model import Command
 from cmdop_appliance.protocol.closing import Close
-from cmdop_appliance.protocol.conversation import Conversation, State
+from cmdop_appliance.protocol.conversation import Conversation, State, join, split
 from cmdop_appliance.protocol.frames import Output
 from cmdop_appliance.protocol.limits import HANDSHAKE_S, WINDOW_BYTES
 from cmdop_appliance.protocol.messages import (
@@ -59,6 +69,13 @@ _PROBE_S: Final = 5.0
 _STORED_EVERY: Final = WINDOW_BYTES // 4
 # Starts and ends of one machine that are being recorded at a time; the reader waits beyond.
 _RECORDING: Final = 64
+# Commands that an agent may name in its inventory: some 10 MB of ids, one second of look-ups.
+_INVENTORY: Final = 100_000
+
+# Messages that wait while one is being sent; who has more to say waits for the line.
+_UNSENT: Final = 256
+# How long what nobody waits for may wait for company.
+_RIDE_S: Final = 0.02
 
 M = TypeVar("M", bound=Message)
 
@@ -77,11 +94,6 @@ class Replaced:
     """Bus: a newer connection of this machine has taken over."""
 
     epoch: int
-
-
-@dataclass(frozen=True, slots=True)
-class Removed:
-    """Bus: the machine was taken out; its agent is to end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +126,8 @@ async def serve_agent(services: SessionServices, connection: Connection) -> None
         await connection.close(exc.close, exc.message)
     except ProtocolError as exc:
         await _blame(connection, exc)
+    except (Unavailable, StorageFull) as exc:
+        await connection.close(Close.STOPPING, exc.message)
     else:
         await session.run()
 
@@ -169,6 +183,9 @@ class AgentSession:
         self._own: set[str] = set()  # open commands, known to be this machine's
         self._unreported: dict[str, int] = {}  # bytes stored since the last `stored`
         self._recording = trio.Semaphore(_RECORDING)
+        self._unsent: deque[str] = deque()
+        self._line = trio.Lock()
+        self._riders = trio.Event()  # something unsent waits for company
         self._said_bye = False
 
     async def run(self) -> None:
@@ -177,10 +194,12 @@ class AgentSession:
             with self._services.bus.subscribe(machine_subject(self._machine_id)) as wakes:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._hear_bus, wakes, nursery)
+                    nursery.start_soon(self._send_riders)
                     await self._hear_agent(nursery)
                     nursery.cancel_scope.cancel()
         finally:
-            with trio.CancelScope(shield=True):
+            # What cannot be recorded is put right by the next connection, or the next hub start.
+            with trio.CancelScope(shield=True), suppress(Unavailable, StorageFull):
                 await self._record_end()
 
     async def _record_end(self) -> None:
@@ -204,7 +223,8 @@ class AgentSession:
             while not self._said_bye:
                 with trio.fail_after(self._services.silent_ms / 1000):
                     frame = await self._connection.receive()
-                await self._handle(self._conversation.receive_from_agent(frame), nursery)
+                for part in split(frame):
+                    await self._handle(self._conversation.receive_from_agent(part), nursery)
             await self._connection.close(Close.STOPPING, "goodbye")
         except LinkClosed:
             pass
@@ -212,6 +232,8 @@ class AgentSession:
             await self._connection.close(Close.SILENT, "nothing was heard for too long")
         except (ProtocolError, CommandNotFound) as exc:
             await _blame(self._connection, exc)
+        except (Unavailable, StorageFull) as exc:
+            await self._connection.close(Close.STOPPING, exc.message)
 
     async def _handle(self, message: FromAgent | Output, nursery: trio.Nursery) -> None:
         match message:
@@ -223,16 +245,20 @@ class AgentSession:
                 await self._record(nursery, self._services.commands.started, message)
             case Heartbeat():
                 now_ms = self._services.clock.now_ms()
-                await self._services.store.run(
+                if not await self._services.store.run(
                     sessions.heartbeat, self._session_id, self._epoch, message.telemetry, now_ms
-                )
+                ):
+                    await self._leave()
                 await self._say(Heartbeatack())
             case Inventory():
                 self._inventory.update(known.id for known in message.commands)
+                if len(self._inventory) > _INVENTORY:
+                    raise RemoteProtocolError(f"an inventory of more than {_INVENTORY} commands")
             case Ready():
                 await self._begin()
             case Rejected():
                 await self._services.commands.rejected(self._machine_id, message)
+                self._own.discard(message.id)
             case Bye():
                 self._said_bye = True
 
@@ -247,6 +273,8 @@ class AgentSession:
             self._inventory,
             now_ms=services.clock.now_ms(),
         )
+        if before is None:
+            await self._leave()
         for command in before.open:
             if command.id in self._inventory:
                 self._own.add(command.id)
@@ -255,7 +283,8 @@ class AgentSession:
                 if command.cancel_requested_ms is not None:
                     await self._say(Cancel(id=command.id))
             elif command.status == "pending":
-                await self._dispatch(command)
+                self._dispatch(command)
+                await self._send_unsent()
             else:
                 await services.commands.lose(command, "start_unknown")
         for command_id in before.ended:
@@ -266,6 +295,11 @@ class AgentSession:
                 extra={"machine_id": self._machine_id, "count": before.unknown},
             )
         _log.info("machine connected", extra={"machine_id": self._machine_id})
+
+    async def _leave(self) -> NoReturn:
+        """Our session is over, or has a newer connection; an agent that is alive comes back."""
+        await self._connection.close(Close.REPLACED, "the session of this connection is over")
+        raise LinkClosed
 
     async def _take_output(self, output: Output) -> None:
         if not await self._is_open(output.id):
@@ -301,7 +335,7 @@ class AgentSession:
         self._own.discard(message.id)
         self._sent.discard(message.id)
         self._unreported.pop(message.id, None)
-        await self._say(Acknowledge(id=message.id))
+        self._say_later(Acknowledge(id=message.id))
 
     async def _is_open(self, command_id: str) -> bool:
         """True: this machine's, and not ended. An ended one is acknowledged once more.
@@ -329,12 +363,15 @@ class AgentSession:
         message: M,
     ) -> None:
         """Record beside the reader, so that the ends of many commands share one commit."""
-        await self._recording.acquire()
+        try:
+            self._recording.acquire_nowait()  # without a pass through the scheduler
+        except trio.WouldBlock:
+            await self._recording.acquire()
 
         async def task() -> None:
             try:
                 await record(self._machine_id, message)
-            except (LinkClosed, Unavailable):
+            except (LinkClosed, Unavailable, StorageFull):
                 nursery.cancel_scope.cancel()
             except CommandNotFound as exc:
                 await _blame(self._connection, exc)
@@ -349,6 +386,8 @@ class AgentSession:
         try:
             while True:
                 await self._obey(await wakes.next(), nursery)
+                if not wakes.waiting or len(self._unsent) >= _UNSENT:
+                    await self._send_unsent()  # several wake-ups, one frame
         except LinkClosed:
             pass
         except Unavailable:
@@ -360,9 +399,9 @@ class AgentSession:
         ready = self._conversation.state is State.READY
         match wake:
             case Dispatched(command) if ready:
-                await self._dispatch(command)
+                self._dispatch(command)
             case CancelRequested(command_id) if ready:
-                await self._say(Cancel(id=command_id))
+                self._queue(Cancel(id=command_id))
             case Request(question=Probe(keeper_id)):
                 if keeper_id == self._proof.prove.keeper_id:
                     wake.answer(value=False)  # the same agent, back before we missed it
@@ -393,18 +432,20 @@ class AgentSession:
         for command in await self._services.store.run(command_rows.open_on, self._machine_id):
             if command.id in self._sent and command.cancel_requested_ms is not None:
                 await self._say(Cancel(id=command.id))
-            await self._dispatch(command)
+            self._dispatch(command)
+            await self._send_unsent()
 
-    async def _dispatch(self, command: Command) -> None:
+    def _dispatch(self, command: Command) -> None:
+        """Queue a command for its machine, once on this connection."""
         if command.id in self._sent:
             return
         self._sent.add(command.id)
         self._own.add(command.id)
         if command.cancel_requested_ms is not None:
-            await self._say(Cancel(id=command.id))  # so that it never starts
+            self._queue(Cancel(id=command.id))  # so that it never starts
             return
         in_time = self._services.clock.now_ms() <= (command.start_until_ms or 0)
-        await self._say(
+        self._queue(
             Dispatch(
                 id=command.id,
                 spec_hash=command.spec_hash,
@@ -420,9 +461,44 @@ class AgentSession:
         await self._say(Resume(id=command_id, stdout=stdout, stderr=stderr))
 
     async def _say(self, message: Message) -> None:
+        """Send `message`, or leave it to whoever is sending now."""
+        self._queue(message)
+        await self._send_unsent()
+
+    def _say_later(self, message: Message) -> None:
+        """Send `message` with the next one, or alone after a moment: nobody waits for it."""
+        self._queue(message)
+        self._riders.set()
+
+    def _queue(self, message: Message) -> None:
         if self._conversation.state is State.OVER:
             raise LinkClosed
-        await self._connection.send(self._conversation.send(message))
+        line = self._conversation.send(message)
+        assert isinstance(line, str)  # a hub sends no bytes
+        self._unsent.append(line)
+
+    async def _send_unsent(self) -> None:
+        try:
+            self._line.acquire_nowait()
+        except trio.WouldBlock:
+            if len(self._unsent) < _UNSENT:
+                return  # whoever holds the line takes it along
+            await self._line.acquire()
+        try:
+            # The reader hears of a closed link, too, but only after what the agent said before,
+            # which may be its goodbye.
+            with suppress(LinkClosed):
+                while self._unsent:
+                    await self._connection.send(join(self._unsent))
+        finally:
+            self._line.release()
+
+    async def _send_riders(self) -> None:
+        while True:
+            await self._riders.wait()
+            self._riders = trio.Event()
+            await trio.sleep(_RIDE_S)
+            await self._send_unsent()
 
 
 @dataclass(frozen=True, slots=True)
@@ -436,8 +512,13 @@ class _Before:
 
 def _ready(
     tx: Tx, session_id: str, epoch: int, machine_id: str, inventory: set[str], *, now_ms: int
-) -> _Before:
-    """CONNECTED, and the commands from before: in one transaction, so that none is new."""
+) -> _Before | None:
+    """CONNECTED, and the commands from before: in one transaction, so that none is new.
+
+    None: the session is over, or a newer connection has it.
+    """
+    if not sessions.ready(tx, session_id, epoch, now_ms):
+        return None
     before = command_rows.open_on(tx, machine_id)
     ended, unknown = [], 0
     for command_id in inventory - {command.id for command in before}:
@@ -445,5 +526,4 @@ def _ready(
             ended.append(command_id)
         else:
             unknown += 1
-    sessions.ready(tx, session_id, epoch, now_ms)
     return _Before(before, ended, unknown)

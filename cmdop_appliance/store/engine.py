@@ -21,7 +21,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import apsw
 import trio
 
-from cmdop_appliance.errors import StorageFull, Unavailable
+from cmdop_appliance.errors import StartupError, StorageFull, Unavailable
 from cmdop_appliance.store import migrate
 from cmdop_appliance.store.transaction import Tx
 
@@ -35,6 +35,8 @@ _READERS = 4
 _BUSY_MS = 5000
 # Pages of 4 KiB between checkpoints: fewer and longer ones than the default of 1000.
 _CHECKPOINT_PAGES = 4000
+# What the driver says when the disk lost or refused something: it is never asked again.
+_DISK_FAILED = (apsw.IOError, apsw.CorruptError, apsw.NotADBError, apsw.CantOpenError)
 
 _log = logging.getLogger("cmdop.store")
 
@@ -112,14 +114,19 @@ class Store:
         await self._broken.wait()
 
     def _read(self, call: Callable[[Tx], T]) -> T:
-        connection = self._readers.pop() if self._readers else _connect(self._path)
+        try:
+            connection = self._readers.pop()
+        except IndexError:
+            connection = _connect(self._path)
+            connection.execute("PRAGMA query_only = ON")
         try:
             connection.execute("BEGIN")
-            try:
-                return call(Tx(connection))
-            finally:
-                connection.execute("ROLLBACK")
+            return call(Tx(connection))
+        except _DISK_FAILED as exc:
+            raise self._judge(exc) from exc
         finally:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
             self._readers.append(connection)
 
     def _write_loop(self) -> None:
@@ -160,8 +167,8 @@ class Store:
         try:
             unit.result = unit.call(tx)
         except Exception as exc:
-            if not self._writer.in_transaction:  # SQLite undid everything: disk full or failed
-                raise
+            if isinstance(exc, _DISK_FAILED) or not self._writer.in_transaction:
+                raise  # no unit of this batch may count any more: SQLite undid them, or must
             self._writer.execute("ROLLBACK TO unit")
             unit.error = self._judge(exc)
         self._writer.execute("RELEASE unit")
@@ -170,7 +177,7 @@ class Store:
         """The error its caller gets; a failed disk also ends the store (fsync is never retried)."""
         if isinstance(exc, apsw.FullError):
             return StorageFull("the hub's disk is full", hint="free some space on the hub")
-        if isinstance(exc, (apsw.IOError, apsw.CorruptError, apsw.NotADBError, apsw.CantOpenError)):
+        if isinstance(exc, _DISK_FAILED):
             _log.critical("the disk under the store failed", exc_info=exc)
             self._failed = True
             with contextlib.suppress(trio.RunFinishedError):
@@ -202,8 +209,8 @@ def _connect(path: Path) -> apsw.Connection:
     connection.set_busy_timeout(_BUSY_MS)
     connection.execute(
         f"PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;"
-        f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}"
-    )
+        f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}; PRAGMA temp_store = MEMORY"
+    ).fetchall()  # the driver stops at each row that a statement answers
     return connection
 
 
@@ -214,9 +221,14 @@ async def open_store(data_dir: Path, *, inline: bool = False) -> AsyncIterator[S
     `inline` runs everything in the calling task, for tests under a mock clock.
 
     Raises:
-        StartupError: the store was written by a newer version.
+        StartupError: the store was written by a newer version, or it is none.
     """
-    store = Store(data_dir / DATABASE_FILE, inline=inline)
+    path = data_dir / DATABASE_FILE
+    try:
+        path.touch(mode=0o600)  # SQLite gives its side files the mode of this one
+        store = Store(path, inline=inline)
+    except (OSError, apsw.Error) as exc:
+        raise StartupError(f"cannot open the store {path}: {exc}") from exc
     try:
         store._start()  # noqa: SLF001 - the two are one
         await store.run(migrate.to_latest)

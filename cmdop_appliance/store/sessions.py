@@ -69,20 +69,25 @@ def ready(tx: Tx, session_id: str, epoch: int, now_ms: int) -> bool:
 
 def heartbeat(
     tx: Tx, session_id: str, epoch: int, telemetry: Telemetry | None, now_ms: int
-) -> None:
-    """Record a sign of life, and the sample that came with it."""
+) -> bool:
+    """Record a sign of life, and the sample that came with it. False: not this session's now."""
     machine_id = tx.value(
         "UPDATE session SET last_heartbeat_ms = :now_ms,"
         " telemetry_json = COALESCE(:telemetry, telemetry_json),"
         " sampled_ms = CASE WHEN :telemetry IS NULL THEN sampled_ms ELSE :now_ms END"
-        " WHERE id = :id AND epoch = :epoch RETURNING machine_id",
+        " WHERE id = :id AND epoch = :epoch AND status NOT IN ('DISCONNECTED', 'ERROR')"
+        " RETURNING machine_id",
         id=session_id,
         epoch=epoch,
         telemetry=None if telemetry is None else to_json(telemetry),
         now_ms=now_ms,
     )
-    tx.execute(
-        "UPDATE machine SET last_seen_ms = :now_ms WHERE id = :id", id=machine_id, now_ms=now_ms
+    return bool(
+        tx.execute(
+            "UPDATE machine SET last_seen_ms = :now_ms WHERE id = :id",
+            id=machine_id,
+            now_ms=now_ms,
+        )
     )
 
 
@@ -158,7 +163,7 @@ def live_of(tx: Tx, workspace_id: str, machine_id: str) -> Session | None:
     return tx.one(
         Session,
         "SELECT * FROM session WHERE machine_id = :machine_id AND workspace_id = :workspace_id"
-        " AND status IN ('CONNECTED', 'BACKGROUND', 'GRACE_PERIOD')",
+        " AND status NOT IN ('DISCONNECTED', 'ERROR') AND status <> 'PENDING'",
         machine_id=machine_id,
         workspace_id=workspace_id,
     )

@@ -114,7 +114,8 @@ CREATE INDEX command_by_machine ON command (machine_id, created_ms, id);
 
 CREATE INDEX command_by_session ON command (session_id, created_ms, id);
 
-CREATE INDEX command_open ON command (machine_id) WHERE status IN ('pending', 'running');
+CREATE INDEX command_open ON command (machine_id, created_ms, id)
+WHERE status IN ('pending', 'running');
 
 -- What the hub holds for certain of a stream: `content` when it is small, else a file's length.
 CREATE TABLE output (

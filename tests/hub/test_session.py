@@ -1,0 +1,626 @@
+"""One agent's connection: what it may do, what it cannot, and how it ends."""
+
+import json
+from contextlib import suppress
+
+import msgspec
+import pytest
+import trio
+from trio.testing import MockClock
+
+from cmdop_appliance.hub import session as module
+from cmdop_appliance.hub.commands import Dispatched, machine_subject
+from cmdop_appliance.hub.session import Removed
+from cmdop_appliance.identity import is_signed_by
+from cmdop_appliance.ids import new_id
+from cmdop_appliance.model import Session
+from cmdop_appliance.protocol.closing import Close
+from cmdop_appliance.protocol.conversation import State
+from cmdop_appliance.protocol.frames import Output, encode_output
+from cmdop_appliance.protocol.handshake import revocation_transcript
+from cmdop_appliance.protocol.limits import SILENT_S
+from cmdop_appliance.protocol.messages import (
+    Acknowledge,
+    Bye,
+    Cancel,
+    Dispatch,
+    Heartbeat,
+    Heartbeatack,
+    Hello,
+    Inventory,
+    Known,
+    Rejected,
+    Resume,
+    Revoked,
+    Spec,
+    Started,
+    Stored,
+)
+from cmdop_appliance.server import _sweep_grace
+from cmdop_appliance.store import commands, machines, sessions
+from cmdop_appliance.store.transaction import Tx
+from tests.support.live_hub import (
+    BOUND,
+    CALLER,
+    LiveHub,
+    ScriptedAgent,
+    finished,
+    live_hub,
+)
+from tests.support.records import FACTS, NOW, TELEMETRY, WORKSPACE, recorded
+
+SPEC = Spec(argv=["true"])
+
+
+async def session_of(live: LiveHub, session_id: str) -> Session:
+    return await live.hub.store.run(sessions.get, WORKSPACE, session_id)
+
+
+async def until_status(live: LiveHub, session_id: str, status: str) -> None:
+    with trio.fail_after(BOUND):
+        while (await session_of(live, session_id)).status != status:  # noqa: ASYNC110
+            await trio.sleep(0.1)
+
+
+async def start(live: LiveHub, agent: ScriptedAgent, **spec) -> str:
+    machine = await agent.machine()
+    command = await live.hub.commands.start(CALLER, machine.id, "true", Spec(argv=["true"], **spec))
+    return command.id
+
+
+def limit_pages(tx: Tx, more: int) -> None:
+    tx.execute(f"PRAGMA max_page_count = {tx.value('PRAGMA page_count') + more}")
+
+
+# ── its life ─────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_session_is_connected_once_its_agent_is_ready(live, agent):
+    link = agent.dial()
+    await link.prove(await link.greet(), token=await live.token())
+    await link.welcomed()
+    assert (await session_of(live, link.session_id)).status == "PENDING"
+    await link.be_ready()
+    await link.heartbeat()
+    assert (await session_of(live, link.session_id)).status == "CONNECTED"
+
+
+async def test_a_heartbeat_is_answered_and_its_sample_is_kept(live, agent):
+    link = await agent.join()
+    await link.say(Heartbeat(telemetry=TELEMETRY))
+    await link.expect(Heartbeatack)
+    session = await session_of(live, link.session_id)
+    assert session.telemetry == TELEMETRY
+
+
+async def test_a_lost_link_is_a_grace_period_and_then_the_end(tmp_path, autojump_clock: MockClock):
+    async with live_hub(tmp_path, grace_ms=30_000) as live, trio.open_nursery() as nursery:
+        nursery.start_soon(_sweep_grace, live.hub)
+        link = await ScriptedAgent(live).join()
+        await link.cut()
+        lost = trio.current_time()
+        assert (await session_of(live, link.session_id)).status == "GRACE_PERIOD"
+        await until_status(live, link.session_id, "DISCONNECTED")
+        assert 30 <= trio.current_time() - lost <= 32
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_agent_that_is_back_in_time_has_its_session_again(
+    tmp_path, autojump_clock: MockClock
+):
+    async with live_hub(tmp_path, grace_ms=30_000) as live, trio.open_nursery() as nursery:
+        nursery.start_soon(_sweep_grace, live.hub)
+        agent = ScriptedAgent(live)
+        first = await agent.join()
+        await first.cut()
+        await trio.sleep(29)
+        second = await agent.connect()
+        await second.heartbeat()
+        assert second.session_id == first.session_id
+        await trio.sleep(60)
+        assert (await session_of(live, second.session_id)).status == "CONNECTED"
+        await second.cut()
+        await trio.sleep(32)
+        third = await agent.connect()
+        assert third.session_id != first.session_id
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_agent_whose_grace_ends_during_its_handshake_is_sent_back_not_left_in_limbo(
+    tmp_path, autojump_clock: MockClock
+):
+    async with live_hub(tmp_path, grace_ms=30_000) as live, trio.open_nursery() as nursery:
+        nursery.start_soon(_sweep_grace, live.hub)
+        agent = ScriptedAgent(live)
+        first = await agent.join()
+        await first.cut()
+        await trio.sleep(29)
+        late = agent.dial()
+        await late.prove(await late.greet())
+        await late.welcomed()
+        assert late.session_id == first.session_id
+        await trio.sleep(5)
+        await late.be_ready()
+        assert (await late.closed())[0] is Close.REPLACED
+        again = await agent.connect()
+        await again.heartbeat()
+        assert again.session_id != first.session_id
+        assert (await session_of(live, again.session_id)).status == "CONNECTED"
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_goodbye_ends_the_session_at_once(live, agent):
+    link = await agent.join()
+    await link.say(Bye())
+    assert (await link.closed())[0] is Close.STOPPING
+    assert (await session_of(live, link.session_id)).status == "DISCONNECTED"
+
+
+async def test_a_silent_link_is_closed(tmp_path, autojump_clock: MockClock):
+    async with live_hub(tmp_path, silent_ms=round(SILENT_S * 1000)) as live:
+        link = await ScriptedAgent(live).join()
+        for _ in range(5):
+            await trio.sleep(SILENT_S - 1)
+            await link.heartbeat()
+        since = trio.current_time()
+        code, reason = await link.closed()
+        assert (code, reason) == (Close.SILENT, "nothing was heard for too long")
+        assert trio.current_time() - since == pytest.approx(SILENT_S)
+        assert (await session_of(live, link.session_id)).status == "GRACE_PERIOD"
+
+
+async def test_a_stopping_hub_says_so_to_every_agent(live, agent):
+    links = [await agent.join(), await ScriptedAgent(live).join()]
+    live.hub.bus.stop()
+    for link in links:
+        code, reason = await link.closed()
+        assert (code, reason) == (Close.STOPPING, "the hub is stopping")
+        assert (await session_of(live, link.session_id)).status == "GRACE_PERIOD"
+
+
+@pytest.mark.parametrize("is_ready", [True, False])
+async def test_a_machine_that_is_removed_hears_it_signed_and_is_cut(live, agent, is_ready):
+    link = agent.dial()
+    await link.prove(await link.greet(), token=await live.token())
+    await link.welcomed()
+    if is_ready:
+        await link.be_ready()
+        await link.heartbeat()
+    machine = await agent.machine()
+    await trio.testing.wait_all_tasks_blocked()
+    await live.hub.store.run(machines.remove, WORKSPACE, machine.id, NOW)
+    live.hub.bus.publish(machine_subject(machine.id), Removed())
+    revoked = await link.expect(Revoked)
+    transcript = revocation_transcript(link.nonce, machine.id)
+    assert is_signed_by(live.hub.identity.public_key, revoked.signature, transcript)
+    assert (await link.closed())[0] is Close.REMOVED
+    assert (await session_of(live, link.session_id)).status == "DISCONNECTED"
+
+
+# ── two who hold one key ─────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_clone_of_a_live_agent_is_refused_and_flagged_and_the_first_stays(live, agent):
+    link = await agent.join()
+    clone = ScriptedAgent(live, agent.identity, keeper_id="another keeper").dial()
+    await clone.prove(await clone.greet())
+    code, reason = await clone.closed()
+    assert code is Close.IN_USE
+    assert "clone" in reason
+    assert (await agent.machine()).clone_seen_ms is not None
+    await link.heartbeat()
+    assert (await session_of(live, link.session_id)).status == "CONNECTED"
+
+
+async def test_a_holder_who_answers_no_ping_makes_room(live, agent, autojump_clock: MockClock):
+    link = await agent.join()
+    link.hub_end.answers_pings = trio.Event()
+    again = ScriptedAgent(live, agent.identity, keeper_id="another keeper").dial()
+    await again.prove(await again.greet())
+    await again.welcomed()
+    assert (await link.closed())[0] is Close.REPLACED
+    assert (await agent.machine()).clone_seen_ms is None
+
+
+async def test_the_same_agent_takes_its_own_place(live, agent):
+    old = await agent.join()
+    new = await agent.connect()
+    assert (await old.closed())[0] is Close.REPLACED
+    await new.heartbeat()
+    assert (new.session_id, new.epoch) == (old.session_id, old.epoch + 1)
+    session = await session_of(live, new.session_id)
+    assert session.status == "CONNECTED"  # the end of the old link changed nothing
+    await new.cut()
+    assert (await session_of(live, new.session_id)).status == "GRACE_PERIOD"
+
+
+async def test_a_replaced_connection_that_was_not_told_finds_out_by_itself(live, agent):
+    link = await agent.join()
+    machine = await agent.machine()
+    await live.hub.store.run(
+        sessions.connect, machine, facts=machine.facts, ip="::1", now_ms=NOW
+    )  # by another hub process, and the bus lost its word
+    await link.say(Heartbeat())
+    assert (await link.closed())[0] is Close.REPLACED
+
+
+# ── hostile agents ───────────────────────────────────────────────────────────────────────────────
+
+ID = new_id("cmd")
+GARBAGE = {
+    "empty": "",
+    "no JSON": "{",
+    "no message": "[]",
+    "no type": "{}",
+    "unknown type": '{"type":"rm -rf"}',
+    "hostile type": '{"type":"\\u0000\\u202e\\n<script>"}',
+    "a message of the hub": '{"type":"welcome","machine_id":"m","session_id":"s","epoch":1}',
+    "deep": "[" * 100_000,
+    "a wrong id": '{"type":"started","id":"cmd_x","started_ms":1}',
+    "a number too large": f'{{"type":"started","id":"{ID}","started_ms":{2**64}}}',
+    "a lone surrogate": '{"type":"started","id":"\\ud800","started_ms":1}',
+    "empty bytes": b"",
+    "bytes": b"\0" * 100,
+    "damaged output": encode_output(Output(ID, "stdout", 0, b"x"))[:-1] + b"y",
+    "too much output": b"\1" + b"\0" * 70_000,
+}
+
+
+@pytest.mark.parametrize("frame", GARBAGE.values(), ids=GARBAGE)
+@pytest.mark.parametrize("stage", ["new", "challenged", "welcomed", "ready"])
+async def test_garbage_ends_that_link_with_a_reason_and_nothing_else(live, agent, frame, stage):
+    other = await ScriptedAgent(live).join()
+    link = await agent.join() if stage == "ready" else agent.dial()
+    if stage in ("challenged", "welcomed"):
+        challenge = await link.greet()
+        if stage == "welcomed":
+            await link.prove(challenge, token=await live.token())
+            await link.welcomed()
+    await link.say_raw(frame)
+    code, reason = await link.closed()
+    assert code is Close.PROTOCOL
+    assert reason
+    await other.heartbeat()
+
+
+async def test_a_message_out_of_turn_ends_the_link(live, agent):
+    link = await agent.join()
+    await link.say_raw(json.dumps({"type": "hello", "version": 1, "nonce": "bm9u" * 11}))
+    assert (await link.closed())[0] is Close.PROTOCOL
+    early = agent.dial()
+    await early.greet()
+    early.conversation.state = State.READY  # it does not care
+    await early.say(Heartbeat())
+    code, reason = await early.closed()
+    assert (code, reason) == (Close.PROTOCOL, "agent may not send heartbeat in state CHALLENGED")
+    twice = agent.dial()
+    await twice.greet()
+    twice.conversation.state = State.NEW
+    await twice.say(Hello(version=1, nonce=b"n" * 32))
+    assert (await twice.closed())[0] is Close.PROTOCOL
+
+
+@pytest.mark.parametrize("kind", ["started", "output", "finished", "rejected"])
+@pytest.mark.parametrize("of", ["another machine", "nobody"])
+async def test_an_agent_cannot_speak_of_the_commands_of_others(live, agent, kind, of):
+    owner = ScriptedAgent(live)
+    owners_link = await owner.join()
+    command_id = await start(live, owner)
+    before = await live.command(command_id)
+    named = command_id if of == "another machine" else new_id("cmd")
+    link = await agent.join()
+    await link.say(
+        {
+            "started": Started(id=named, started_ms=NOW),
+            "output": Output(named, "stdout", 0, b"forged"),
+            "finished": finished(named),
+            "rejected": Rejected(id=named, reason="forged"),
+        }[kind]
+    )
+    code, reason = await link.closed()
+    assert (code, reason) == (Close.PROTOCOL, "not a command of this machine")
+    assert await live.command(command_id) == before
+    assert await live.hub.outputs.read(command_id, "stdout", 0, 10) == b""
+    await owners_link.expect(Dispatch)
+    await owners_link.heartbeat()
+
+
+async def test_an_inventory_without_end_is_refused(live, agent, monkeypatch):
+    monkeypatch.setattr(module, "_INVENTORY", 5)
+    await (await agent.join()).cut()
+    link = await agent.connect(inventory=[Known(id=new_id("cmd"), phase="ended")] * 9)
+    await link.heartbeat()  # five different ones are allowed
+    await link.cut()
+    many = agent.dial()
+    await many.prove(await many.greet())
+    await many.welcomed()
+    await many.say(Inventory(commands=[Known(id=new_id("cmd"), phase="ended") for _ in range(6)]))
+    assert (await many.closed())[0] is Close.PROTOCOL
+
+
+async def test_an_agent_that_names_commands_unknown_to_the_hub_stays_connected(live, agent):
+    await (await agent.join()).cut()
+    known = Known(id=new_id("cmd"), phase="running")
+    link = await agent.connect(inventory=[known])
+    await link.heartbeat()  # nothing was said about it
+
+
+# ── a hub in trouble ─────────────────────────────────────────────────────────────────────────────
+
+
+async def test_on_a_full_disk_an_end_is_not_acknowledged_and_comes_again(live, agent):
+    link = await agent.join()
+    command_id = await start(live, agent)
+    await link.expect(Dispatch)
+    output = bytes(8000)
+    await live.hub.store.run(limit_pages, 0)
+    await link.say(Output(command_id, "stdout", 0, output))
+    await link.say(finished(command_id, output))
+    assert (await link.closed())[0] is Close.STOPPING
+    assert (await live.command(command_id)).finished_ms is None
+    await live.hub.store.run(limit_pages, 1000)
+    again = await agent.connect(inventory=[Known(id=command_id, phase="ended")])
+    assert await again.expect(Resume) == Resume(id=command_id, stdout=8000, stderr=0)
+    await again.say(finished(command_id, output))
+    await again.expect(Acknowledge)
+    assert (await live.command(command_id)).status == "completed"
+
+
+async def test_on_a_full_disk_what_an_agent_says_sends_it_away(live, agent):
+    link = await agent.join()
+    commands_of_it = [await start(live, agent) for _ in range(8)]
+    for _ in commands_of_it:
+        await link.expect(Dispatch)
+    await live.hub.store.run(limit_pages, 0)
+    for command_id in commands_of_it:
+        with suppress(trio.BrokenResourceError):  # it has been sent away already
+            await link.say(Rejected(id=command_id, reason="x" * 4096))
+    assert await link.closed() == (Close.STOPPING, "the hub's disk is full")
+    assert (await live.command(commands_of_it[-1])).finished_ms is None
+
+
+async def test_on_a_full_disk_a_machine_that_joins_is_told_to_come_again(live, agent):
+    facts = msgspec.structs.replace(FACTS, home="x" * 4000, kernel="x" * 4000)
+    token = await live.token()
+    await live.hub.store.run(limit_pages, 0)
+    link = agent.dial()
+    await link.prove(await link.greet(), token=token, facts=facts)
+    assert await link.closed() == (Close.STOPPING, "the hub's disk is full")
+    await live.hub.store.run(limit_pages, 1000)
+    again = agent.dial()
+    await again.prove(await again.greet(), token=token, facts=facts)
+    await again.welcomed()
+
+
+# ── commands over the link ───────────────────────────────────────────────────────────────────────
+
+
+async def test_a_new_command_is_dispatched_once(live, agent):
+    link = await agent.join()
+    command_id = await start(live, agent, cwd="/", env={"A": "b"})
+    dispatch = await link.expect(Dispatch)
+    assert dispatch.id == command_id
+    assert dispatch.spec == Spec(argv=["true"], cwd="/", env={"A": "b"})
+    assert dispatch.ttl_ms is None
+    machine = await agent.machine()
+    live.hub.bus.publish(machine_subject(machine.id), Dispatched(await live.command(command_id)))
+    await link.heartbeat()  # nothing more was said
+
+
+async def test_a_command_whose_wake_up_was_lost_is_found(live, agent, autojump_clock: MockClock):
+    link = await agent.join()
+    machine = await agent.machine()
+    command = await recorded(live.hub.store, machine.id, link.session_id)
+    before = trio.current_time()
+    assert (await link.expect(Dispatch)).id == command.id
+    assert trio.current_time() - before <= 5
+    await live.hub.store.run(commands.request_cancel, WORKSPACE, command.id, NOW)
+    assert (await link.expect(Cancel)).id == command.id
+
+
+async def test_output_is_stored_and_acknowledged_in_pieces(live, agent):
+    link = await agent.join()
+    command_id = await start(live, agent)
+    await link.expect(Dispatch)
+    data = bytes(range(256)) * 128  # 32 KiB, one frame
+    for piece in range(4):
+        await link.say(Output(command_id, "stdout", piece * len(data), data))
+    await link.say(Output(command_id, "stderr", 0, b"oops"))
+    assert await link.expect(Stored) == Stored(id=command_id, stdout=2 * len(data), stderr=0)
+    assert await link.expect(Stored) == Stored(id=command_id, stdout=4 * len(data), stderr=0)
+    await link.say(finished(command_id, data * 4, b"oops"))
+    await link.expect(Acknowledge)
+    command = await live.command(command_id)
+    assert (command.status, command.stdout_bytes, command.stderr_bytes) == (
+        "completed",
+        4 * len(data),
+        4,
+    )
+    assert await live.hub.outputs.read(command_id, "stdout", len(data), 10) == data[:10]
+    assert await live.hub.outputs.read(command_id, "stderr", 0, 10) == b"oops"
+
+
+async def test_a_gap_in_the_output_asks_for_what_is_missing(live, agent):
+    link = await agent.join()
+    command_id = await start(live, agent)
+    await link.expect(Dispatch)
+    await link.say(Output(command_id, "stdout", 0, b"one"))
+    await link.say(Output(command_id, "stdout", 5, b"three"))
+    assert await link.expect(Resume) == Resume(id=command_id, stdout=3, stderr=0)
+    await link.say(Output(command_id, "stdout", 1, b"ne--"))
+    await link.say(Output(command_id, "stdout", 5, b"three"))
+    await link.heartbeat()
+    assert await live.hub.outputs.read(command_id, "stdout", 0, 99) == b"one--three"
+
+
+async def test_an_end_whose_output_is_missing_is_not_recorded_until_it_came(live, agent):
+    link = await agent.join()
+    command_id = await start(live, agent)
+    await link.expect(Dispatch)
+    await link.say(Output(command_id, "stdout", 0, b"on"))
+    await link.say(finished(command_id, b"one", b"err"))
+    assert await link.expect(Resume) == Resume(id=command_id, stdout=2, stderr=0)
+    assert (await live.command(command_id)).finished_ms is None
+    await link.say(Output(command_id, "stdout", 2, b"e"))
+    await link.say(Output(command_id, "stderr", 0, b"err"))
+    await link.say(finished(command_id, b"one", b"err"))
+    assert (await link.expect(Acknowledge)).id == command_id
+    assert (await live.command(command_id)).status == "completed"
+
+
+async def test_an_end_that_is_told_again_is_acknowledged_again_and_changes_nothing(live, agent):
+    link = await agent.join()
+    command_id = await start(live, agent)
+    await link.expect(Dispatch)
+    await link.say(finished(command_id))
+    await link.expect(Acknowledge)
+    before = await live.command(command_id)
+    await link.say(finished(command_id, exit_code=9))
+    await link.expect(Acknowledge)
+    await link.say(Started(id=command_id, started_ms=NOW))
+    await link.say(Output(command_id, "stdout", 0, b"late"))
+    await link.expect(Acknowledge)
+    await link.say(Rejected(id=command_id, reason="late"))
+    await link.say(Output(command_id, "stdout", 0, b"late"))
+    await link.expect(Acknowledge)
+    await live.hub.outputs.flush()
+    assert await live.command(command_id) == before
+    assert await live.hub.outputs.read(command_id, "stdout", 0, 9) == b""
+
+
+async def test_a_rejected_command_has_failed_and_takes_no_output_any_more(live, agent):
+    link = await agent.join()
+    command_id = await start(live, agent)
+    await link.expect(Dispatch)
+    await link.say(Rejected(id=command_id, reason="queue_full"))
+    await link.say(Output(command_id, "stdout", 0, b"late"))
+    await link.expect(Acknowledge)
+    command = await live.command(command_id)
+    assert (command.status, command.error_code, command.exit_code) == ("failed", "queue_full", None)
+    assert live.hub.outputs.live(command_id) is None
+
+
+# ── what was open before ─────────────────────────────────────────────────────────────────────────
+
+
+class Before:
+    """A machine that was connected, with a command, and lost its link."""
+
+    def __init__(self, live: LiveHub, agent: ScriptedAgent) -> None:
+        self.live = live
+        self.agent = agent
+        self.command_id = ""
+
+    async def lost(self, *, started: bool = False, output: bytes = b"", ended: bool = False) -> str:
+        link = await self.agent.join()
+        self.command_id = await start(self.live, self.agent)
+        await link.expect(Dispatch)
+        if started:
+            await link.say(Started(id=self.command_id, started_ms=NOW))
+        if output:
+            await link.say(Output(self.command_id, "stdout", 0, output))
+        if ended:
+            await link.say(finished(self.command_id, output))
+            await link.expect(Acknowledge)
+        await link.heartbeat()
+        await link.cut()
+        return self.command_id
+
+    def known(self, phase: str) -> list[Known]:
+        return [Known(id=self.command_id, phase=phase)]
+
+
+@pytest.fixture
+async def before(live, agent):
+    return Before(live, agent)
+
+
+@pytest.mark.parametrize("phase", ["queued", "running", "ended"])
+@pytest.mark.parametrize("started", [True, False])
+async def test_an_open_command_that_the_agent_knows_is_resumed(live, agent, before, phase, started):
+    command_id = await before.lost(started=started, output=b"one")
+    link = await agent.connect(inventory=before.known(phase))
+    assert await link.expect(Resume) == Resume(id=command_id, stdout=3, stderr=0)
+    await link.say(Output(command_id, "stdout", 3, b"two"))
+    await link.say(finished(command_id, b"onetwo"))
+    await link.expect(Acknowledge)
+    assert await live.hub.outputs.read(command_id, "stdout", 0, 9) == b"onetwo"
+
+
+async def test_an_ended_command_that_the_agent_still_knows_is_acknowledged(live, agent, before):
+    command_id = await before.lost(started=True, ended=True)
+    link = await agent.connect(inventory=before.known("ended"))
+    assert (await link.expect(Acknowledge)).id == command_id
+
+
+async def test_a_pending_command_that_the_agent_does_not_know_is_dispatched(live, agent, before):
+    command_id = await before.lost()
+    link = await agent.connect()
+    dispatch = await link.expect(Dispatch)
+    assert (dispatch.id, dispatch.ttl_ms) == (command_id, None)
+    await link.heartbeat()
+
+
+async def test_a_running_command_that_the_agent_does_not_know_is_lost(live, agent, before):
+    command_id = await before.lost(started=True, output=b"half")
+    link = await agent.connect()
+    await link.heartbeat()
+    command = await live.command(command_id)
+    assert (command.status, command.error_code) == ("lost", "start_unknown")
+    assert command.exit_code is None
+    assert await live.hub.outputs.read(command_id, "stdout", 0, 9) == b"half"
+
+
+async def test_a_command_that_reaches_its_machine_late_is_not_started(
+    tmp_path, autojump_clock: MockClock
+):
+    async with live_hub(tmp_path, grace_ms=600_000) as live:
+        agent = ScriptedAgent(live)
+        command_id = await Before(live, agent).lost()
+        await trio.sleep(31)
+        link = await agent.connect()
+        dispatch = await link.expect(Dispatch)
+        assert (dispatch.id, dispatch.ttl_ms) == (command_id, 0)
+        await link.say(finished(command_id, end="expired", exit_code=None))
+        await link.expect(Acknowledge)
+        assert (await live.command(command_id)).status == "expired"
+
+
+async def test_a_pending_command_that_was_cancelled_meanwhile_is_only_cancelled(
+    live, agent, before
+):
+    command_id = await before.lost()
+    await live.hub.commands.cancel(CALLER, command_id)
+    link = await agent.connect()
+    assert (await link.expect(Cancel)).id == command_id
+    await link.say(finished(command_id, end="cancelled", exit_code=None))
+    await link.expect(Acknowledge)
+    assert (await live.command(command_id)).status == "cancelled"
+
+
+async def test_a_running_command_that_was_cancelled_meanwhile_is_resumed_and_cancelled(
+    live, agent, before
+):
+    command_id = await before.lost(started=True)
+    await live.hub.commands.cancel(CALLER, command_id)
+    link = await agent.connect(inventory=before.known("running"))
+    assert (await link.expect(Resume)).id == command_id
+    assert (await link.expect(Cancel)).id == command_id
+
+
+async def test_output_goes_on_at_the_same_byte_after_a_restart_of_the_hub(tmp_path):
+    async with live_hub(tmp_path) as live:
+        agent = ScriptedAgent(live)
+        before = Before(live, agent)
+        command_id = await before.lost(started=True, output=b"safe")
+        await live.hub.outputs.flush()
+        identity = agent.identity
+    async with live_hub(tmp_path) as live:
+        await live.hub.store.run(sessions.recover, now_ms=NOW, grace_until_ms=2**50)
+        agent = ScriptedAgent(live, identity)
+        link = await agent.connect(inventory=before.known("running"))
+        assert await link.expect(Resume) == Resume(id=command_id, stdout=4, stderr=0)
+        await link.say(Output(command_id, "stdout", 0, b"safe and sound"))
+        await link.say(finished(command_id, b"safe and sound"))
+        await link.expect(Acknowledge)
+        assert await live.hub.outputs.read(command_id, "stdout", 0, 99) == b"safe and sound"

@@ -1,0 +1,147 @@
+"""Every public function of the store, called once: what SQL they run, and that none is missed."""
+
+import inspect
+import pkgutil
+from collections.abc import Callable, Iterator
+from itertools import product
+from types import ModuleType
+
+import cmdop_appliance.store
+from cmdop_appliance.errors import ApplianceError
+from cmdop_appliance.store import (
+    api_keys,
+    commands,
+    enrolments,
+    machines,
+    migrate,
+    output,
+    sessions,
+    settings,
+)
+from cmdop_appliance.store.listing import Paging
+from cmdop_appliance.store.transaction import Tx
+from tests.support import records
+from tests.support.records import NOW, TELEMETRY, WORKSPACE
+
+NOUNS: tuple[ModuleType, ...] = (
+    api_keys,
+    commands,
+    enrolments,
+    machines,
+    migrate,
+    output,
+    sessions,
+    settings,
+)
+# What the store is made of, without SQL of its own.
+MECHANISMS = {"directory", "engine", "listing", "transaction"}
+
+
+def modules() -> set[str]:
+    """The names of all modules of the store."""
+    return {module.name for module in pkgutil.iter_modules(cmdop_appliance.store.__path__)}
+
+
+def public_functions() -> set[str]:
+    """`commands.insert` and so on: everything a noun offers that takes a transaction."""
+    return {
+        f"{module.__name__.rpartition('.')[2]}.{name}"
+        for module in NOUNS
+        for name, fn in inspect.getmembers(module, inspect.isfunction)
+        if fn.__module__ == module.__name__ and not name.startswith("_")
+    }
+
+
+def steps(tx: Tx) -> Iterator[str]:
+    """Call them all; yields the name of each call that was made."""
+
+    def call(fn: Callable[..., object], *args: object, **kwargs: object) -> str:
+        result[0] = fn(tx, *args, **kwargs)
+        return f"{fn.__module__.rpartition('.')[2]}.{fn.__name__}"
+
+    result: list[object] = [None]
+    yield call(migrate.to_latest)
+    yield call(settings.get_or_set, "hub_key", "00")
+
+    key = records.api_key()
+    spare = records.api_key(scopes=["machines:read"], expires_ms=NOW + 1)
+    yield call(api_keys.insert, key, "hash-1")
+    yield call(api_keys.insert, spare, "hash-2")
+    yield call(api_keys.by_hash, "hash-1", NOW)
+    yield call(api_keys.count)
+    yield call(api_keys.count_admins)
+    yield from pages(call, api_keys, {})
+    yield call(api_keys.delete, WORKSPACE, spare.id)
+
+    token = records.enrolment(max_uses=2)
+    yield call(enrolments.insert, token, "secret-hash")
+    yield call(enrolments.use, "secret-hash", NOW)
+    yield from pages(call, enrolments, {})
+    yield call(enrolments.delete, WORKSPACE, token.id)
+
+    machine = records.machine()
+    yield call(machines.insert, machine, token.id)
+    yield call(machines.by_key, machine.public_key)
+    yield call(machines.removed_by_key, machine.public_key)
+    yield call(machines.next_epoch, machine.id, facts=records.FACTS, ip="::1", now_ms=NOW)
+
+    yield call(sessions.connect, machine, facts=records.FACTS, ip="::1", now_ms=NOW)
+    session_id, epoch = result[0]  # type: ignore[misc]
+    yield call(sessions.connect, machine, facts=records.FACTS, ip="::1", now_ms=NOW)  # again
+    session_id, epoch = result[0]  # type: ignore[misc]
+    yield call(sessions.ready, session_id, epoch, NOW)
+    yield call(sessions.heartbeat, session_id, epoch, TELEMETRY, NOW)
+    yield call(sessions.heartbeat, session_id, epoch, None, NOW)
+    yield call(sessions.get, WORKSPACE, session_id)
+    yield call(sessions.live_of, WORKSPACE, machine.id)
+    yield from pages(
+        call,
+        sessions,
+        {"status": "CONNECTED", "machine_id": machine.id, "machine_hostname": "web-1"},
+    )
+    yield call(machines.get, WORKSPACE, machine.id)
+    yield from pages(call, machines, {"status": "online", "search": "w%b_1\\"})
+    yield call(machines.flag_clone, machine.id, NOW)
+
+    command = records.command(machine.id, session_id)
+    yield call(commands.live_session, WORKSPACE, machine.id)
+    yield call(commands.insert, command)
+    yield call(commands.of_machine, machine.id, command.id)
+    yield call(commands.open_on, machine.id)
+    yield call(commands.request_cancel, WORKSPACE, command.id, NOW)
+    yield call(commands.started, command.id, machine.id, NOW)
+    yield call(output.save, command.id, "stdout", 3, b"one")
+    yield call(output.save, command.id, "stdout", 6, b"onetwo")
+    yield call(output.of_command, command.id)
+    yield call(commands.finish, records.ended(command))
+    yield call(commands.get, WORKSPACE, command.id)
+    yield from pages(
+        call,
+        commands,
+        {
+            "machine_id": machine.id,
+            "session_id": session_id,
+            "status": "completed",
+            "since_ms": NOW,
+        },
+    )
+    yield call(sessions.lose, session_id, epoch, now_ms=NOW, grace_until_ms=NOW + 1)
+    yield call(sessions.end_expired, NOW + 2)
+    yield call(sessions.end, session_id, epoch, NOW)
+    yield call(sessions.recover, now_ms=NOW, grace_until_ms=NOW + 1)
+    yield call(machines.remove, WORKSPACE, machine.id, NOW)
+
+    # What is not there.
+    for fn in (sessions.get, machines.get, commands.get, enrolments.delete, api_keys.delete):
+        try:
+            fn(tx, WORKSPACE, "nothing")
+        except ApplianceError:
+            continue
+        raise AssertionError(f"{fn.__name__} found what is not there")
+
+
+def pages(call, noun: ModuleType, filters: dict[str, object]) -> Iterator[str]:
+    """Each order both ways, without and with every filter."""
+    for field, way, asked in product(noun.ORDER, ("", "-"), (False, True)):
+        values = {name: value if asked else None for name, value in filters.items()}
+        yield call(noun.page, WORKSPACE, Paging(20, 0, f"{way}{field}"), **values)

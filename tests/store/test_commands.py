@@ -1,0 +1,186 @@
+"""Commands: pending, running, one end."""
+
+import msgspec
+import pytest
+
+from cmdop_appliance.errors import (
+    CommandNotFound,
+    CommandNotRunning,
+    MachineNotFound,
+    SessionNotActive,
+)
+from cmdop_appliance.model import COMMAND_STATUSES, OPEN_STATUSES
+from cmdop_appliance.protocol.messages import Spec
+from cmdop_appliance.store import commands, machines, sessions
+from cmdop_appliance.store.listing import Paging
+from tests.support.records import (
+    NOW,
+    WORKSPACE,
+    command,
+    connected,
+    ended,
+    joined,
+    recorded,
+    running,
+)
+
+
+async def find(store, command_id: str):
+    return await store.run(commands.get, WORKSPACE, command_id)
+
+
+async def test_a_command_is_read_as_it_was_recorded(store):
+    machine, session_id, _ = await connected(store)
+    spec = Spec(argv=["sh", "-c", "échø\0"], env={"A": "1"}, stdin=b"\xff\0", timeout_ms=5)
+    made = await recorded(store, machine.id, session_id, spec=spec, command="échø '\0'")
+    assert await find(store, made.id) == made
+
+
+async def test_a_command_goes_from_pending_to_running_to_its_end(store):
+    machine, session_id, _ = await connected(store)
+    made = await recorded(store, machine.id, session_id)
+    assert await store.run(commands.started, made.id, machine.id, NOW + 1)
+    now_running = await find(store, made.id)
+    assert (now_running.status, now_running.started_ms) == ("running", NOW + 1)
+    end = ended(now_running)
+    assert await store.run(commands.finish, end)
+    assert await find(store, made.id) == end
+
+
+@pytest.mark.parametrize("status", sorted(set(COMMAND_STATUSES) - set(OPEN_STATUSES)))
+async def test_an_end_is_recorded_once_and_nothing_changes_it(store, status):
+    machine, session_id, _ = await connected(store)
+    made = await recorded(store, machine.id, session_id)
+    first = ended(made, status=status)
+    assert await store.run(commands.finish, first)
+    for later in ("completed", "failed", "cancelled", "timeout", "lost", "expired"):
+        other = ended(made, status=later, exit_code=99, finished_ms=NOW + 999)
+        assert not await store.run(commands.finish, other)
+    assert not await store.run(commands.started, made.id, machine.id, NOW + 999)
+    with pytest.raises(CommandNotRunning) as caught:
+        await store.run(commands.request_cancel, WORKSPACE, made.id, NOW + 999)
+    assert caught.value.details == {"status": status}
+    assert await find(store, made.id) == first
+
+
+async def test_a_start_is_recorded_once(store):
+    machine, session_id, _ = await connected(store)
+    made = await running(store, machine.id, session_id)
+    assert not await store.run(commands.started, made.id, machine.id, NOW + 999)
+    assert await find(store, made.id) == made
+
+
+async def test_a_machine_cannot_start_or_end_the_command_of_another(store):
+    machine, session_id, _ = await connected(store)
+    other, _, _ = await connected(store)
+    made = await recorded(store, machine.id, session_id)
+    assert not await store.run(commands.started, made.id, other.id, NOW)
+    assert not await store.run(
+        commands.finish, ended(msgspec.structs.replace(made, machine_id=other.id))
+    )
+    assert await store.run(commands.of_machine, other.id, made.id) is None
+    assert await find(store, made.id) == made
+
+
+async def test_a_cancel_is_remembered_from_its_first_request(store):
+    machine, session_id, _ = await connected(store)
+    made = await recorded(store, machine.id, session_id)
+    for later in range(3):
+        await store.run(commands.request_cancel, WORKSPACE, made.id, NOW + later)
+    cancelled = await find(store, made.id)
+    assert (cancelled.cancel_requested_ms, cancelled.status) == (NOW, "pending")
+    await store.run(commands.finish, ended(cancelled))  # it ends by itself first
+    assert (await find(store, made.id)).cancel_requested_ms == NOW
+
+
+async def test_a_command_of_another_workspace_is_not_found(store):
+    machine, session_id, _ = await connected(store)
+    made = await recorded(store, machine.id, session_id)
+    for look in (commands.get, lambda tx, *key: commands.request_cancel(tx, *key, NOW)):
+        with pytest.raises(CommandNotFound):
+            await store.run(look, "ws_other", made.id)
+    assert (await find(store, made.id)).cancel_requested_ms is None
+
+
+# ── where a command can go ───────────────────────────────────────────────────────────────────────
+
+
+async def test_a_connected_machine_takes_commands(store):
+    machine, session_id, _ = await connected(store)
+    assert await store.run(commands.live_session, WORKSPACE, machine.id) == session_id
+
+
+async def test_a_machine_that_is_not_connected_takes_none_and_its_status_is_named(store):
+    async def status_of(machine) -> object:
+        with pytest.raises(SessionNotActive) as caught:
+            await store.run(commands.live_session, WORKSPACE, machine.id)
+        assert caught.value.details["machine_id"] == machine.id
+        return caught.value.details["current_status"]
+
+    machine = await joined(store)
+    assert await status_of(machine) == "DISCONNECTED"
+    facts = {"facts": machine.facts, "ip": "::1", "now_ms": NOW}
+    session_id, epoch = await store.run(sessions.connect, machine, **facts)
+    assert await status_of(machine) == "PENDING"
+    await store.run(sessions.ready, session_id, epoch, NOW)
+    await store.run(sessions.lose, session_id, epoch, now_ms=NOW, grace_until_ms=NOW + 1)
+    assert await status_of(machine) == "GRACE_PERIOD"
+    await store.run(sessions.end_expired, NOW + 2)
+    assert await status_of(machine) == "DISCONNECTED"
+
+
+async def test_an_unknown_machine_takes_none(store):
+    machine, _, _ = await connected(store)
+    for workspace, machine_id in ((WORKSPACE, "mach_x"), ("ws_other", machine.id)):
+        with pytest.raises(MachineNotFound):
+            await store.run(commands.live_session, workspace, machine_id)
+    await store.run(machines.remove, WORKSPACE, machine.id, NOW)
+    with pytest.raises(MachineNotFound):
+        await store.run(commands.live_session, WORKSPACE, machine.id)
+
+
+async def test_a_command_needs_a_machine_and_a_session_that_exist(store):
+    with pytest.raises(Exception, match="FOREIGN KEY"):
+        await store.run(commands.insert, command("mach_x", "sess_x"))
+
+
+# ── lists ────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_open_commands_come_oldest_first_and_ended_ones_not_at_all(store):
+    machine, session_id, _ = await connected(store)
+    other, other_session, _ = await connected(store)
+    late = await recorded(store, machine.id, session_id, created_ms=NOW + 2)
+    early = await running(store, machine.id, session_id, created_ms=NOW + 1)
+    gone = await recorded(store, machine.id, session_id)
+    await store.run(commands.finish, ended(gone))
+    await recorded(store, other.id, other_session)
+    found = await store.run(commands.open_on, machine.id)
+    assert [one.id for one in found] == [early.id, late.id]
+
+
+async def test_a_page_has_what_passes_every_filter_newest_first_ties_by_id(store):
+    machine, session_id, _ = await connected(store)
+    other, other_session, _ = await connected(store)
+    ids = [(await recorded(store, machine.id, session_id, created_ms=NOW)).id for _ in range(3)]
+    newest = await recorded(store, machine.id, session_id, created_ms=NOW + 5)
+    elsewhere = await recorded(store, other.id, other_session)
+    await store.run(commands.started, ids[0], machine.id, NOW)
+
+    async def page(paging: Paging = Paging(), **filters) -> tuple[list[str], int]:  # noqa: B008
+        found = await store.run(commands.page, WORKSPACE, paging, **filters)
+        return [one.id for one in found.items], found.total
+
+    everything = [newest.id, elsewhere.id, *reversed(ids)]
+    assert await page() == (everything, 5)
+    assert await page(Paging(2, 1)) == (everything[1:3], 5)
+    assert await page(Paging(2, 5)) == ([], 5)
+    assert await page(Paging(sort="created_at")) == (everything[::-1], 5)
+    assert await page(machine_id=machine.id, status="pending") == (
+        [newest.id, *reversed(ids[1:])],
+        3,
+    )
+    assert await page(session_id=other_session) == ([elsewhere.id], 1)
+    assert await page(since_ms=NOW + 5) == ([newest.id], 1)
+    assert await page(since_ms=NOW + 6) == ([], 0)
+    assert (await store.run(commands.page, "ws_other", Paging())).total == 0

@@ -1,0 +1,146 @@
+"""Machines: who they are, and what removing one takes along."""
+
+import apsw
+import msgspec
+import pytest
+
+from cmdop_appliance.errors import MachineNotFound
+from cmdop_appliance.store import commands, machines, sessions
+from cmdop_appliance.store.listing import Paging
+from tests.support.records import (
+    FACTS,
+    NOW,
+    WORKSPACE,
+    connected,
+    ended,
+    joined,
+    machine,
+    recorded,
+    running,
+)
+
+
+async def listed(store, **filters) -> list[str]:
+    paging = filters.pop("paging", Paging())
+    page = await store.run(machines.page, WORKSPACE, paging, **filters)
+    assert page.total == len(page.items)
+    return [one.name for one in page.items]
+
+
+async def test_a_machine_is_read_as_it_joined(store):
+    made = await joined(store, name="döt", tags=["a", "b"])
+    assert await store.run(machines.get, WORKSPACE, made.id) == made
+    assert await store.run(machines.by_key, made.public_key) == made
+
+
+async def test_two_machines_never_hold_one_key(store):
+    made = await joined(store)
+    with pytest.raises(apsw.ConstraintError):
+        await store.run(machines.insert, machine(public_key=made.public_key), "enr_x")
+
+
+async def test_a_connection_brings_new_facts_and_a_greater_epoch(store):
+    made = await joined(store)
+    facts = msgspec.structs.replace(FACTS, hostname="renamed")
+    epochs = [
+        await store.run(machines.next_epoch, made.id, facts=facts, ip="::2", now_ms=NOW + 5)
+        for _ in range(3)
+    ]
+    assert epochs == [1, 2, 3]
+    found = await store.run(machines.get, WORKSPACE, made.id)
+    assert (found.facts, found.ip, found.last_seen_ms) == (facts, "::2", NOW + 5)
+    assert found.name == made.name  # a label that people gave stays
+
+
+async def test_a_clone_is_flagged(store):
+    made = await joined(store)
+    await store.run(machines.flag_clone, made.id, NOW + 5)
+    assert (await store.run(machines.get, WORKSPACE, made.id)).clone_seen_ms == NOW + 5
+
+
+async def test_removing_a_machine_ends_its_session_and_loses_its_open_commands(store):
+    made, session_id, _ = await connected(store)
+    other, other_session, _ = await connected(store)
+    pending = await recorded(store, made.id, session_id)
+    started = await running(store, made.id, session_id)
+    done = ended(await running(store, made.id, session_id))
+    await store.run(commands.finish, done)
+    elsewhere = await running(store, other.id, other_session)
+
+    await store.run(machines.remove, WORKSPACE, made.id, NOW + 9)
+
+    assert (await store.run(sessions.get, WORKSPACE, session_id)).status == "DISCONNECTED"
+    for lost in (pending, started):
+        found = await store.run(commands.get, WORKSPACE, lost.id)
+        assert (found.status, found.error_code) == ("lost", "machine_removed")
+        assert (found.finished_ms, found.exit_code) == (NOW + 9, None)
+    assert await store.run(commands.get, WORKSPACE, done.id) == done
+    assert await store.run(commands.get, WORKSPACE, elsewhere.id) == elsewhere
+    assert await listed(store) == [other.name]
+
+
+async def test_a_removed_machine_is_known_by_its_key_alone(store):
+    made = await joined(store)
+    assert await store.run(machines.removed_by_key, made.public_key) is None
+    await store.run(machines.remove, WORKSPACE, made.id, NOW)
+    assert await store.run(machines.removed_by_key, made.public_key) == made.id
+    assert await store.run(machines.by_key, made.public_key) is None
+    with pytest.raises(MachineNotFound):
+        await store.run(machines.get, WORKSPACE, made.id)
+    with pytest.raises(MachineNotFound):
+        await store.run(machines.remove, WORKSPACE, made.id, NOW)
+
+
+async def test_a_machine_of_another_workspace_is_not_found(store):
+    made = await joined(store)
+    with pytest.raises(MachineNotFound):
+        await store.run(machines.get, "ws_other", made.id)
+    with pytest.raises(MachineNotFound):
+        await store.run(machines.remove, "ws_other", made.id, NOW)
+    assert await store.run(machines.get, WORKSPACE, made.id) == made
+
+
+async def test_a_machine_is_online_while_it_has_a_live_session(store):
+    _, session_id, epoch = await connected(store, name="live")
+    await joined(store, name="never")
+    pending = await joined(store, name="pending")
+    await store.run(sessions.connect, pending, facts=FACTS, ip="::1", now_ms=NOW)
+    assert await listed(store, status="online") == ["live"]
+    assert set(await listed(store, status="offline")) == {"never", "pending"}
+    await store.run(sessions.lose, session_id, epoch, now_ms=NOW, grace_until_ms=NOW)
+    assert await listed(store, status="online") == ["live"]  # it may be back any moment
+    await store.run(sessions.end_expired, NOW + 1)
+    assert await listed(store, status="online") == []
+
+
+@pytest.mark.parametrize(
+    ("search", "found"),
+    [
+        ("WEB", {"web-1", "Web_2"}),
+        ("b_", {"Web_2"}),
+        ("100%", {"100%"}),
+        ("%", {"100%"}),
+        ("back\\", {"back\\slash"}),
+        ("host-of", {"web-1", "Web_2", "100%", "back\\slash"}),
+        ("", {"web-1", "Web_2", "100%", "back\\slash"}),
+        ("nobody", set()),
+        ("' OR 1=1 --", set()),
+    ],
+)
+async def test_a_search_finds_a_part_of_name_or_hostname_in_any_case(store, search, found):
+    facts = msgspec.structs.replace(FACTS, hostname="host-of-all")
+    for name in ("web-1", "Web_2", "100%", "back\\slash"):
+        await joined(store, name=name, facts=facts)
+    assert set(await listed(store, search=search)) == found
+
+
+async def test_machines_can_be_put_in_every_order(store):
+    for name, created_ms, last_seen_ms in (("b", NOW, NOW + 9), ("a", NOW + 1, NOW)):
+        await joined(store, name=name, created_ms=created_ms, last_seen_ms=last_seen_ms)
+    for sort, names in {
+        "-created_at": ["a", "b"],
+        "created_at": ["b", "a"],
+        "name": ["a", "b"],
+        "-last_seen": ["b", "a"],
+    }.items():
+        assert await listed(store, paging=Paging(sort=sort)) == names

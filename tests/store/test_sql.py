@@ -1,0 +1,178 @@
+"""The SQL itself: one dialect for SQLite and PostgreSQL, and an index for whatever is hot."""
+
+import re
+from contextlib import suppress
+
+import pglast
+import pytest
+
+from cmdop_appliance.errors import NotFound
+from cmdop_appliance.store import api_keys, commands, machines, migrate, output, sessions
+from cmdop_appliance.store.engine import Store, open_store
+from cmdop_appliance.store.listing import Paging
+from cmdop_appliance.store.transaction import Tx
+from tests.store import scenario
+from tests.support import records
+from tests.support.records import NOW, WORKSPACE
+
+_PARAMETER = re.compile(r"(?<!:):(\w+)")
+
+
+@pytest.fixture
+async def store(tmp_path):
+    async with open_store(tmp_path, inline=True) as store:
+        yield store
+
+
+def traced(store: Store) -> list[str]:
+    """Every statement that runs on the store from now on."""
+    seen: list[str] = []
+
+    def trace(cursor, sql: str, parameters) -> bool:
+        seen.append(sql)
+        return True
+
+    store._writer.exec_trace = trace
+    return seen
+
+
+def as_postgresql(sql: str) -> str:
+    """`sql` with the parameters that PostgreSQL's own parser reads."""
+    numbers: dict[str, int] = {}
+    return _PARAMETER.sub(lambda m: f"${numbers.setdefault(m[1], len(numbers) + 1)}", sql)
+
+
+def test_every_module_of_the_store_is_known_to_the_scenario():
+    nouns = {module.__name__.rpartition(".")[2] for module in scenario.NOUNS}
+    assert scenario.modules() == nouns | scenario.MECHANISMS
+
+
+async def test_every_statement_of_every_store_function_is_postgresql_too(store):
+    seen = traced(store)
+    called: set[str] = set()
+    await store.run(lambda tx: called.update(scenario.steps(tx)))
+    assert called == scenario.public_functions()
+    statements = {sql for sql in seen if not sql.startswith(("SAVEPOINT", "RELEASE"))}
+    assert len(statements) > 60
+    for sql in sorted(statements - {"BEGIN IMMEDIATE"}):
+        try:
+            pglast.parse_sql(as_postgresql(sql))
+        except pglast.parser.ParseError as error:
+            pytest.fail(f"{error}: {sql}")
+
+
+@pytest.mark.parametrize("number", migrate._scripts())
+def test_every_migration_is_postgresql_too(number: int):
+    script = migrate._scripts()[number]
+    parsed = pglast.parse_sql(script)
+    pieces = [piece for piece in script.split(";\n") if piece.strip()]
+    assert len(parsed) == len(pieces)  # the way the migrations are split is the right one
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "INSERT OR REPLACE INTO setting VALUES (:a, :b)",
+        "SELECT * FROM setting WHERE name GLOB :a",
+        "CREATE TABLE t (id INTEGER PRIMARY KEY AUTOINCREMENT)",
+        "SELECT `name` FROM setting",
+    ],
+)
+def test_sqlite_alone_would_be_found(sql: str):
+    with pytest.raises(pglast.parser.ParseError):
+        pglast.parse_sql(as_postgresql(sql))
+
+
+# ── indexes ──────────────────────────────────────────────────────────────────────────────────────
+
+PAGE = Paging()
+NO_FILTER = {"status": None, "machine_id": None, "machine_hostname": None}
+ID = "sqlite_autoindex_{}_1"
+# what → (the call, the indexes that it uses and no others)
+HOT = {
+    "a command by id": (lambda tx: commands.get(tx, WORKSPACE, "cmd"), {ID.format("command")}),
+    "a machine's command by id": (
+        lambda tx: commands.of_machine(tx, "mach", "cmd"),
+        {ID.format("command")},
+    ),
+    "the open commands of a machine": (lambda tx: commands.open_on(tx, "mach"), {"command_open"}),
+    "commands of a workspace": (
+        lambda tx: commands.page(tx, WORKSPACE, PAGE),
+        {"command_by_workspace"},
+    ),
+    "commands of a machine": (
+        lambda tx: commands.page(tx, WORKSPACE, PAGE, machine_id="mach"),
+        {"command_by_machine"},
+    ),
+    "commands of a session": (
+        lambda tx: commands.page(tx, WORKSPACE, PAGE, session_id="sess"),
+        {"command_by_session"},
+    ),
+    "the session for a new command": (
+        lambda tx: commands.live_session(tx, WORKSPACE, "mach"),
+        {ID.format("machine"), "session_current"},
+    ),
+    "an end": (
+        lambda tx: commands.finish(tx, records.ended(records.command("mach", "sess"))),
+        {ID.format("command")},
+    ),
+    "a start": (
+        lambda tx: commands.started(tx, "cmd", "mach", NOW),
+        {ID.format("command")},
+    ),
+    "an output": (lambda tx: output.of_command(tx, "cmd"), {ID.format("output")}),
+    "a caller": (
+        lambda tx: api_keys.by_hash(tx, "hash", NOW),
+        {"sqlite_autoindex_api_key_2", ID.format("workspace")},
+    ),
+    "a machine by id": (
+        lambda tx: machines.get(tx, WORKSPACE, "mach"),
+        {ID.format("machine"), "session_current"},
+    ),
+    "a machine by key": (
+        lambda tx: machines.by_key(tx, b"key"),
+        {"sqlite_autoindex_machine_2"},
+    ),
+    "machines of a workspace": (
+        lambda tx: machines.page(tx, WORKSPACE, PAGE),
+        {"machine_by_workspace", "session_current"},
+    ),
+    "a session by id": (lambda tx: sessions.get(tx, WORKSPACE, "sess"), {ID.format("session")}),
+    "the session of a machine": (
+        lambda tx: sessions.live_of(tx, WORKSPACE, "mach"),
+        {"session_current"},
+    ),
+    "sessions of a workspace": (
+        lambda tx: sessions.page(tx, WORKSPACE, PAGE, **NO_FILTER),
+        {"session_by_workspace"},
+    ),
+    "sessions whose grace is over": (
+        lambda tx: sessions.end_expired(tx, NOW),
+        {"session_in_grace"},
+    ),
+    "a heartbeat": (
+        lambda tx: sessions.heartbeat(tx, "sess", 1, None, NOW),
+        {ID.format("session"), ID.format("machine")},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HOT)
+async def test_what_is_hot_finds_its_rows_by_the_right_index_and_in_order(store, name: str):
+    seen = traced(store)
+    call, indexes = HOT[name]
+
+    def plan(tx: Tx) -> list[str]:
+        with suppress(NotFound):  # nothing is there; only the statements count
+            call(tx)
+        steps = []
+        for sql in [sql for sql in seen if sql.startswith(("SELECT", "UPDATE", "INSERT"))]:
+            nothing = dict.fromkeys(_PARAMETER.findall(sql))
+            rows = tx._connection.execute(f"EXPLAIN QUERY PLAN {sql}", nothing)
+            steps += [row[3] for row in rows]
+        return steps
+
+    steps = await store.run(plan)
+    used = [re.fullmatch(r"SEARCH \w+ USING (?:COVERING )?INDEX (\w+) .*", step) for step in steps]
+    assert all(used), steps  # neither a scan nor a sort
+    assert {match[1] for match in used} == indexes

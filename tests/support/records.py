@@ -1,0 +1,159 @@
+"""Records as a test needs them, and the rows that must be there before them."""
+
+import msgspec
+
+from cmdop_appliance.ids import new_id
+from cmdop_appliance.model import ApiKey, Command, Enrolment, Machine
+from cmdop_appliance.protocol.messages import Facts, Spec, Telemetry
+from cmdop_appliance.store import commands, machines, sessions
+from cmdop_appliance.store.engine import Store
+
+WORKSPACE = "ws_default"
+NOW = 1_700_000_000_000
+
+FACTS = Facts(
+    hostname="web-1",
+    platform="linux",
+    os="Debian 13",
+    arch="x86_64",
+    kernel="6.12",
+    user="root",
+    home="/root",
+    agent_version="0.1.0",
+    cpu_cores=2,
+    memory_bytes=2**31,
+)
+TELEMETRY = Telemetry(
+    cpu_percent=1.5,
+    memory_percent=50,
+    disk_percent=10,
+    memory_total=100,
+    memory_used=50,
+    memory_free=50,
+    disk_total=100,
+    disk_used=10,
+    disk_free=90,
+    network_rx_bytes=1,
+    network_tx_bytes=2,
+    uptime_seconds=3,
+)
+
+
+def machine(**fields) -> Machine:
+    made = new_id("mach")
+    plain = Machine(
+        id=made,
+        workspace_id=WORKSPACE,
+        name="web-1",
+        public_key=made.encode().ljust(32, b"\0")[:32],
+        tags=["prod"],
+        facts=FACTS,
+        ip="192.0.2.7",
+        created_ms=NOW,
+        last_seen_ms=NOW,
+        clone_seen_ms=None,
+    )
+    return msgspec.structs.replace(plain, **fields)
+
+
+def command(machine_id: str, session_id: str, **fields) -> Command:
+    plain = Command(
+        id=new_id("cmd"),
+        workspace_id=WORKSPACE,
+        machine_id=machine_id,
+        session_id=session_id,
+        command="true",
+        spec=Spec(argv=["true"]),
+        spec_hash=b"h" * 32,
+        status="pending",
+        operator="ci@default",
+        created_ms=NOW,
+        start_until_ms=NOW + 30_000,
+        cancel_requested_ms=None,
+        started_ms=None,
+        finished_ms=None,
+        duration_ms=None,
+        exit_code=None,
+        signal=None,
+        error_code=None,
+        error_message=None,
+        stdout_bytes=None,
+        stderr_bytes=None,
+        stdout_sha256=None,
+        stderr_sha256=None,
+    )
+    return msgspec.structs.replace(plain, **fields)
+
+
+def enrolment(**fields) -> Enrolment:
+    plain = Enrolment(
+        id=new_id("enr"),
+        workspace_id=WORKSPACE,
+        tags=["prod"],
+        max_uses=1,
+        uses=0,
+        created_ms=NOW,
+        expires_ms=NOW + 3_600_000,
+    )
+    return msgspec.structs.replace(plain, **fields)
+
+
+def api_key(**fields) -> ApiKey:
+    plain = ApiKey(
+        id=new_id("key"),
+        workspace_id=WORKSPACE,
+        namespace="default",
+        name="ci",
+        key_prefix="cmdop_apikey_abcdef",
+        scopes=["admin"],
+        created_ms=NOW,
+        expires_ms=None,
+    )
+    return msgspec.structs.replace(plain, **fields)
+
+
+async def joined(store: Store, **fields) -> Machine:
+    """A machine of the store that never connected."""
+    made = machine(**fields)
+    await store.run(machines.insert, made, new_id("enr"))
+    return made
+
+
+async def connected(store: Store, now_ms: int = NOW, **fields) -> tuple[Machine, str, int]:
+    """A connected machine; its session and the epoch of its connection."""
+    made = await joined(store, **fields)
+    session_id, epoch = await store.run(
+        sessions.connect, made, facts=made.facts, ip="192.0.2.7", now_ms=now_ms
+    )
+    assert await store.run(sessions.ready, session_id, epoch, now_ms)
+    return made, session_id, epoch
+
+
+async def recorded(store: Store, machine_id: str, session_id: str, **fields) -> Command:
+    """A command of the store."""
+    made = command(machine_id, session_id, **fields)
+    await store.run(commands.insert, made)
+    return made
+
+
+async def running(store: Store, machine_id: str, session_id: str, **fields) -> Command:
+    """A command of the store that runs."""
+    made = await recorded(store, machine_id, session_id, **fields)
+    assert await store.run(commands.started, made.id, machine_id, NOW + 1)
+    return await store.run(commands.get, WORKSPACE, made.id)
+
+
+def ended(of: Command, **fields) -> Command:
+    """How `of` looks once it has ended well."""
+    end = {
+        "status": "completed",
+        "started_ms": NOW + 1,
+        "finished_ms": NOW + 5,
+        "duration_ms": 4,
+        "exit_code": 0,
+        "stdout_bytes": 3,
+        "stderr_bytes": 0,
+        "stdout_sha256": b"o" * 32,
+        "stderr_sha256": b"e" * 32,
+    }
+    return msgspec.structs.replace(of, **{**end, **fields})

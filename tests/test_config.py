@@ -1,0 +1,208 @@
+"""Settings: the example tells the truth, the order of sources, and errors that name the place."""
+
+import re
+import tomllib
+from pathlib import Path
+from typing import get_args
+
+import msgspec
+import pytest
+
+from cmdop_appliance.config import Config, load_config
+from cmdop_appliance.errors import StartupError
+
+EXAMPLE = Path(__file__).parent.parent / "config.example.toml"
+KEYS = [
+    (table.name, field)
+    for table in msgspec.structs.fields(Config)
+    for field in msgspec.structs.fields(table.type)
+]
+
+
+@pytest.fixture
+def file(tmp_path):
+    """Writes the settings file; gives its path."""
+
+    def write(text: str | bytes) -> Path:
+        path = tmp_path / "hub.toml"
+        path.write_bytes(text.encode() if isinstance(text, str) else text)
+        return path
+
+    return write
+
+
+def refusal(path: Path | None, **sources) -> StartupError:
+    with pytest.raises(StartupError) as caught:
+        load_config(path, **{"environ": {}, **sources})
+    return caught.value
+
+
+# ── the example ──────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_example_has_every_key_with_its_default_and_no_other():
+    shown = tomllib.loads(EXAMPLE.read_text())
+    assert shown == msgspec.to_builtins(Config())
+    assert load_config(EXAMPLE, environ={}) == Config()
+
+
+@pytest.mark.parametrize(("table", "field"), KEYS, ids=lambda value: getattr(value, "name", value))
+def test_the_example_says_what_each_key_means_and_allows(table: str, field):
+    lines = EXAMPLE.read_text().splitlines()
+    here = next(n for n, line in enumerate(lines) if line.startswith(f"{field.name} ="))
+    comment = lines[here - 1]
+    assert comment.startswith("# ")
+    for meta in (m for m in get_args(field.type) if isinstance(m, msgspec.Meta)):
+        unit = "Bytes, " if field.name.endswith("_bytes") else "Milliseconds, "
+        if meta.ge is not None:
+            assert f"{unit}{meta.ge} to {meta.le}" in comment
+
+
+# ── sources ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_without_a_file_the_defaults_hold(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_config(None, environ={}) == Config()
+
+
+def test_the_file_in_this_directory_is_found(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("cmdop.toml").write_text("[sessions]\ngrace_ms = 7\n")
+    assert load_config(None, environ={}).sessions.grace_ms == 7
+
+
+def test_a_flag_wins_over_a_variable_and_a_variable_over_the_file(file):
+    path = file('[server]\nlisten = "127.0.0.1:1"\ndata_dir = "file"\nlocal_agent = false\n')
+    environ = {"CMDOP_LISTEN": "127.0.0.1:2", "CMDOP_DATA_DIR": "variable"}
+    flags = {"listen": "127.0.0.1:3", "data_dir": None, "local_agent": True}
+    server = load_config(path, environ=environ, flags=flags).server
+    assert (server.listen, server.data_dir, server.local_agent) == ("127.0.0.1:3", "variable", True)
+
+
+@pytest.mark.parametrize(("table", "field"), KEYS, ids=lambda value: getattr(value, "name", value))
+def test_every_key_has_a_variable(table: str, field):
+    default = getattr(getattr(Config(), table), field.name)
+    other = {"listen": "[::1]:9", "data_dir": "d", "local_agent": True, "level": "error"}
+    value = other.get(field.name, default + 1 if isinstance(default, int) else None)
+    prefix = "CMDOP_" if table == "server" else f"CMDOP_{table.upper()}_"
+    environ = {f"{prefix}{field.name.upper()}": str(value)}
+    assert getattr(getattr(load_config(None, environ=environ), table), field.name) == value
+
+
+def test_settings_cannot_be_changed():
+    config = Config()
+    with pytest.raises(AttributeError):
+        config.server.listen = "0.0.0.0:80"  # type: ignore[misc]
+    with pytest.raises(AttributeError):
+        config.server = Config().server  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("listen", "address"),
+    [
+        ("127.0.0.1:3006", ("127.0.0.1", 3006)),
+        ("[::1]:0", ("::1", 0)),
+        ("hub.example.com:65535", ("hub.example.com", 65535)),
+    ],
+)
+def test_an_address_is_read_in_every_form(file, listen: str, address: tuple[str, int]):
+    path = file(f'[server]\nlisten = "{listen}"\n')
+    assert load_config(path, environ={}).server.address == address
+
+
+def test_the_data_directory_is_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_config(None, environ={}).data_dir == tmp_path / "cmdop-data"
+
+
+# ── refusals ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "key", "allowed"),
+    [
+        # an unknown key, an unknown table
+        ("[server]\n\nlissen = 1\n", 3, "server.lissen", "listen, data_dir, local_agent, drain_ms"),
+        ("\n[servers]\nx = 1\n", 2, "[servers]", "server, sessions, commands, limits, log"),
+        ("listen = 'x'\n", 1, "[listen]", "server, sessions, commands, limits, log"),
+        # a wrong type
+        ("[sessions]\ngrace_ms = '1'\n", 2, "sessions.grace_ms", "expected `int`, got `str`"),
+        ("[sessions]\ngrace_ms = true\n", 2, "sessions.grace_ms", "expected `int`, got `bool`"),
+        ("[sessions]\ngrace_ms = 1.5\n", 2, "sessions.grace_ms", "expected `int`, got `float`"),
+        ("[server]\nlocal_agent = 1\n", 2, "server.local_agent", "expected `bool`"),
+        ("[server]\ndata_dir = 2026-01-01\n", 2, "server.data_dir", "expected `str`"),
+        ("# \nsessions = 5\n", 2, "[sessions]", "expected `object`, got `int`"),
+        ("[[sessions]]\ngrace_ms = 1\n", 1, "[sessions]", "expected `object`, got `array`"),
+        # out of range, or not one of the words
+        ("[sessions]\ngrace_ms = -1\n", 2, "sessions.grace_ms", ">= 0"),
+        ("[sessions]\ngrace_ms = 3600001\n", 2, "sessions.grace_ms", "<= 3600000"),
+        ("[limits]\nbody_bytes = 99999999999999999999\n", 2, "limits.body_bytes", "int"),
+        ("[log]\nlevel = 'loud'\n", 2, "log.level", "debug, info, warning, error"),
+        ("[server]\ndata_dir = ''\n", 2, "server.data_dir", "length >= 1"),
+        # an address that is none
+        ("[server]\nlisten = ':80'\n", 2, "server.listen", "HOST:PORT"),
+        ("[server]\nlisten = 'localhost'\n", 2, "server.listen", "HOST:PORT"),
+        ("[server]\nlisten = '::1:80'\n", 2, "server.listen", "HOST:PORT"),
+        ("[server]\nlisten = 'http://x:80'\n", 2, "server.listen", "HOST:PORT"),
+        ("[server]\nlisten = 'x:80\\n'\n", 2, "server.listen", "HOST:PORT"),
+        ('[server]\nlisten = "x:80\\n"\n', 2, "server.listen", "HOST:PORT"),
+        ("[server]\nlisten = 'x:65536'\n", 2, "server.listen", "HOST:PORT"),
+        # unusual ways to write a key
+        ("sessions.grace_ms = -1\n", 1, "sessions.grace_ms", ">= 0"),
+        ("sessions = { grace_ms = -1 }\n", 1, "sessions.grace_ms", ">= 0"),
+        ("[log]\n[ sessions ]\n'grace_ms' = -1\n", 3, "sessions.grace_ms", ">= 0"),
+    ],
+)
+def test_a_refusal_names_file_line_key_and_what_is_allowed(file, text, line, key, allowed):
+    path = file(text)
+    error = refusal(path)
+    assert error.message.startswith(f"{path}:{line}: {key}: ")
+    assert allowed in f"{error.message} ({error.hint})"
+    assert "\n" not in error.message
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [("[server\n", 1), ("[server]\nlisten = \n", 2), ("a = 1\na = 2\n", 2), (b"\n\n\xff", 3)],
+)
+def test_what_is_not_toml_is_refused_with_its_line(file, text, line):
+    path = file(text)
+    error = refusal(path)
+    assert str(path) in error.message
+    assert re.search(rf"(:|line ){line}\b", error.message)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path):
+    assert refusal(tmp_path / "no.toml").message == (
+        f"cannot read {tmp_path / 'no.toml'}: No such file or directory"
+    )
+    assert str(tmp_path) in refusal(tmp_path).message  # a directory
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("CMDOP_SESSIONS_GRACE_MS", "soon", "int"),
+        ("CMDOP_SESSIONS_GRACE_MS", "-1", ">= 0"),
+        ("CMDOP_LOCAL_AGENT", "perhaps", "bool"),
+        ("CMDOP_LISTEN", "3006", "HOST:PORT"),
+        ("CMDOP_LOG_LEVEL", "loud", "info"),
+    ],
+)
+def test_a_bad_variable_names_itself(name: str, value: str, allowed: str):
+    error = refusal(None, environ={name: value})
+    assert error.message.startswith(f"{name}: ")
+    assert allowed in f"{error.message} ({error.hint})"
+
+
+def test_a_bad_flag_names_itself():
+    error = refusal(None, flags={"listen": "3006"})
+    assert error.message.startswith("--listen: ")
+    assert "HOST:PORT" in error.hint
+    assert refusal(None, flags={"data_dir": ""}).message.startswith("--data-dir: ")
+
+
+def test_the_message_names_the_source_that_was_wrong_not_the_one_that_lost(file):
+    path = file("[server]\nlisten = '127.0.0.1:1'\n")
+    assert refusal(path, flags={"listen": "x"}).message.startswith("--listen: ")

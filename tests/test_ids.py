@@ -1,0 +1,82 @@
+"""Identifiers."""
+
+import re
+import sys
+import threading
+from typing import get_args
+
+import pytest
+
+from cmdop_appliance import ids
+from cmdop_appliance.ids import Kind, is_id, new_id, new_ulid
+
+
+def test_an_id_is_greater_than_every_one_before():
+    made = [new_ulid() for _ in range(2000)]  # many of them within one ms
+    assert made == sorted(set(made))
+
+
+def test_a_clock_that_steps_back_makes_no_smaller_id(monkeypatch):
+    monkeypatch.setattr(ids.time, "time_ns", lambda: 2_000_000_000_000_000_000)
+    before = new_ulid()
+    monkeypatch.setattr(ids.time, "time_ns", lambda: 1_000_000_000_000_000_000)
+    after = new_ulid()
+    monkeypatch.setattr(ids, "_last", 0)
+    assert before < after
+
+
+def test_threads_never_make_the_same_id(monkeypatch):
+    interval = sys.getswitchinterval()
+    monkeypatch.setattr(ids.time, "time_ns", lambda: 0)  # all within one ms
+    made: list[str] = []
+
+    def make() -> None:
+        made.extend(new_ulid() for _ in range(3000))
+
+    threads = [threading.Thread(target=make) for _ in range(4)]
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert len(set(made)) == 4 * 3000
+
+
+def test_an_id_begins_with_the_time_of_its_making(monkeypatch):
+    monkeypatch.setattr(ids, "_last", 0)
+    monkeypatch.setattr(ids.time, "time_ns", lambda: 1_469_918_176_385 * 1_000_000)
+    made = new_ulid()
+    monkeypatch.setattr(ids, "_last", 0)
+    assert made.startswith("01ARYZ6S41")  # the example of the ULID specification
+
+
+@pytest.mark.parametrize("kind", get_args(Kind))
+def test_a_new_id_is_an_id_of_its_kind_alone(kind: Kind):
+    made = new_id(kind)
+    assert re.fullmatch(kind + "_[0-9A-HJKMNP-TV-Z]{26}", made)
+    assert [other for other in get_args(Kind) if is_id(other, made)] == [kind]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "cmd",
+        "cmd_",
+        "cmd_01ARZ3NDEKTSV4RRFFQ69G5FA",  # 25
+        "cmd_01ARZ3NDEKTSV4RRFFQ69G5FAVV",  # 27
+        "cmd_81ARZ3NDEKTSV4RRFFQ69G5FAV",  # more than 128 bits
+        "cmd_01ARZ3NDEKTSV4RRFFQ69G5FAU",  # no Crockford letter
+        "cmd_01arz3ndektsv4rrffq69g5fav",
+        "cmd_01ARZ3NDEKTSV4RRFFQ69G5FAV\n",
+        "cmd_01ARZ3NDEKTSV4RRFFQ69G5FA\0",
+        "cmd_０1ARZ3NDEKTSV4RRFFQ69G5FAV",  # a digit that is not ASCII
+        "mach_01ARZ3NDEKTSV4RRFFQ69G5FAV",
+        "cmd__01ARZ3NDEKTSV4RRFFQ69G5FAV",
+    ],
+)
+def test_what_is_no_command_id_is_told_apart(text: str):
+    assert not is_id("cmd", text)
