@@ -17,7 +17,7 @@ from cmdop_appliance.api.hot import HotRoute
 from cmdop_appliance.auth import Scope, new_key, secret_hash, shown_prefix
 from cmdop_appliance.clock import SystemClock
 from cmdop_appliance.config import Config, load_config
-from cmdop_appliance.errors import Unavailable
+from cmdop_appliance.errors import StorageFull, Unavailable
 from cmdop_appliance.front import Front, PeekedStream, open_listeners
 from cmdop_appliance.hub.connection import LinkClosed, accept
 from cmdop_appliance.hub.hub import Hub
@@ -96,7 +96,7 @@ async def _serve(config: Config, umask: int) -> int:
             with trio.move_on_after(config.server.drain_ms / 1000):
                 await front.drain()
             services.cancel_scope.cancel()
-        with suppress(Unavailable):
+        with suppress(StorageFull, Unavailable):  # the agents send again what is not safe
             await hub.outputs.flush()
         hub.outputs.close()
         return EXIT_DISK_FAILED if store.is_broken else 0
@@ -163,7 +163,9 @@ async def _serve_link(hub: Hub, stream: PeekedStream) -> None:
 
 async def _sweep_grace(hub: Hub) -> None:
     while True:
-        await hub.store.run(sessions.end_expired, hub.clock.now_ms())
+        # A full disk passes, and a failed one ends the hub by `_stop_if_broken`.
+        with suppress(StorageFull, Unavailable):
+            await hub.store.run(sessions.end_expired, hub.clock.now_ms())
         await trio.sleep(_GRACE_SWEEP_S)
 
 

@@ -92,12 +92,15 @@ class LiveStream:
     def _open_file(self) -> int:
         if self._file is None:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-            file = os.open(self._path, flags, 0o600)
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                # Beyond the safe bytes may lie what a power cut tore: the agent sends it again.
-                os.ftruncate(file, self.safe if self._memory is None else 0)
-                if self._memory:
+                if self._memory is None:
+                    # Beyond the safe bytes may lie what a power cut tore, and a restored hub may
+                    # lack some: what is not here, the agent sends again.
+                    self.safe = self.size = min(self.safe, os.fstat(file).st_size)
+                    os.ftruncate(file, self.safe)
+                else:
+                    os.ftruncate(file, 0)
                     _write(file, self._memory, 0)
             except BaseException:
                 os.close(file)

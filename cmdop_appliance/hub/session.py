@@ -412,7 +412,8 @@ class AgentSession:
                 raise LinkClosed
             case Removed():
                 nonce = self._proof.agent_nonce
-                await self._say(self._services.enrolments.revoked(nonce, self._machine_id))
+                self._queue(self._services.enrolments.revoked(nonce, self._machine_id))
+                await self._send_all()
                 await self._connection.close(Close.REMOVED, "this machine was removed")
                 raise LinkClosed
             case None if ready:
@@ -478,18 +479,19 @@ class AgentSession:
         self._unsent.append(line)
 
     async def _send_unsent(self) -> None:
+        """Send what waits, or leave it to whoever is sending."""
+        if not self._line.locked() or len(self._unsent) >= _UNSENT:
+            await self._send_all()
+
+    async def _send_all(self) -> None:
+        """Send what waits; when this returns, all of it is under way."""
         try:
-            self._line.acquire_nowait()
+            self._line.acquire_nowait()  # without a pass through the scheduler
         except trio.WouldBlock:
-            if len(self._unsent) < _UNSENT:
-                return  # whoever holds the line takes it along
             await self._line.acquire()
         try:
-            # The reader hears of a closed link, too, but only after what the agent said before,
-            # which may be its goodbye.
-            with suppress(LinkClosed):
-                while self._unsent:
-                    await self._connection.send(join(self._unsent))
+            while self._unsent:
+                await self._connection.send(join(self._unsent))
         finally:
             self._line.release()
 

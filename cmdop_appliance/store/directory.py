@@ -17,7 +17,7 @@ def claim(data_dir: Path) -> Iterator[None]:
     """Make the directory (0700) and hold it until the block ends.
 
     Raises:
-        StartupError: another hub holds it (named by pid), or it is not ours to use.
+        StartupError: another hub holds it (named by pid), or it is not ours to use or to close.
     """
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -27,6 +27,11 @@ def claim(data_dir: Path) -> Iterator[None]:
                 hint="start as that user, or name another with --data-dir",
             )
         if stat.S_IMODE(data_dir.stat().st_mode) != 0o700:
+            if any(data_dir.iterdir()) and not (data_dir / LOCK_FILE).exists():
+                raise StartupError(
+                    f"{data_dir} holds other files and is open to others",
+                    hint="name a new or empty directory with --data-dir",
+                )
             data_dir.chmod(0o700)
         lock = os.open(data_dir / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as exc:
