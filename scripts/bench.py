@@ -20,7 +20,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-ROOT = Path(__file__).resolve().parent.parent
 CMDOP = [sys.executable, "-m", "cmdop_appliance"]
 START_S = 20.0  # hub and agent are up long before this, or never
 
@@ -161,7 +160,7 @@ def load(hub: Hub, callers: int, count: int) -> tuple[list[float], float]:
 
 @contextmanager
 def warm_ssh(folder: Path) -> Iterator[list[str] | None]:
-    """The argv prefix of `ssh` over a running ControlMaster to an sshd of our own; None: no sshd."""
+    """The argv prefix of `ssh` over a warm ControlMaster to an sshd of our own; None: no sshd."""
     sshd = shutil.which("sshd") or "/usr/sbin/sshd"
     if not Path(sshd).exists() or shutil.which("ssh") is None:
         yield None
@@ -178,7 +177,7 @@ def warm_ssh(folder: Path) -> Iterator[list[str] | None]:
     options = {
         "ListenAddress": "127.0.0.1", "Port": port, "HostKey": folder / "host", "PidFile": "none",
         "AuthorizedKeysFile": folder / "authorized", "StrictModes": "no", "UsePAM": "no",
-        "MaxSessions": 100,
+        "MaxSessions": 100, "SetEnv": "SHLVL=2",  # bash reads no .bashrc then: only ssh is timed
     }  # fmt: skip
     flags = [part for name, value in options.items() for part in ("-o", f"{name}={value}")]
     server = subprocess.Popen([sshd, "-D", "-f", "/dev/null", *flags], **quiet)
