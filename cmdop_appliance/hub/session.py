@@ -6,7 +6,6 @@ epoch, and the bus tells it to go.
 """
 
 import logging
-from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -34,10 +33,11 @@ from cmdop_appliance.hub.commands import (
 )
 from cmdop_appliance.hub.connection import Connection, LinkClosed
 from cmdop_appliance.hub.enrolment import Enrolments, Proof, Refused
+from cmdop_appliance.hub.line import Line
 from cmdop_appliance.hub.output import OutputGap, Outputs
 from cmdop_appliance.model import Command
 from cmdop_appliance.protocol.closing import Close
-from cmdop_appliance.protocol.conversation import Conversation, State, join, split
+from cmdop_appliance.protocol.conversation import Conversation, State, split
 from cmdop_appliance.protocol.frames import Output
 from cmdop_appliance.protocol.limits import HANDSHAKE_S, WINDOW_BYTES
 from cmdop_appliance.protocol.messages import (
@@ -71,11 +71,6 @@ _STORED_EVERY: Final = WINDOW_BYTES // 4
 _RECORDING: Final = 64
 # Commands that an agent may name in its inventory: some 10 MB of ids, one second of look-ups.
 _INVENTORY: Final = 100_000
-
-# Messages that wait while one is being sent; who has more to say waits for the line.
-_UNSENT: Final = 256
-# How long what nobody waits for may wait for company.
-_RIDE_S: Final = 0.02
 
 M = TypeVar("M", bound=Message)
 
@@ -174,6 +169,7 @@ class AgentSession:
         self._services = services
         self._connection = connection
         self._conversation = conversation
+        self._line = Line(connection, conversation)
         self._proof = proof
         self._machine_id = proof.machine.id
         self._session_id = session_id
@@ -183,9 +179,6 @@ class AgentSession:
         self._own: set[str] = set()  # open commands, known to be this machine's
         self._unreported: dict[str, int] = {}  # bytes stored since the last `stored`
         self._recording = trio.Semaphore(_RECORDING)
-        self._unsent: deque[str] = deque()
-        self._line = trio.Lock()
-        self._riders = trio.Event()  # something unsent waits for company
         self._said_bye = False
 
     async def run(self) -> None:
@@ -194,7 +187,7 @@ class AgentSession:
             with self._services.bus.subscribe(machine_subject(self._machine_id)) as wakes:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._hear_bus, wakes, nursery)
-                    nursery.start_soon(self._send_riders)
+                    nursery.start_soon(self._line.run)
                     await self._hear_agent(nursery)
                     nursery.cancel_scope.cancel()
         finally:
@@ -249,7 +242,7 @@ class AgentSession:
                     sessions.heartbeat, self._session_id, self._epoch, message.telemetry, now_ms
                 ):
                     await self._leave()
-                await self._say(Heartbeatack())
+                await self._line.say(Heartbeatack())
             case Inventory():
                 self._inventory.update(known.id for known in message.commands)
                 if len(self._inventory) > _INVENTORY:
@@ -281,14 +274,14 @@ class AgentSession:
                 self._sent.add(command.id)
                 await self._resume(command.id)
                 if command.cancel_requested_ms is not None:
-                    await self._say(Cancel(id=command.id))
+                    await self._line.say(Cancel(id=command.id))
             elif command.status == "pending":
                 self._dispatch(command)
-                await self._send_unsent()
+                await self._line.send()
             else:
                 await services.commands.lose(command, "start_unknown")
         for command_id in before.ended:
-            await self._say(Acknowledge(id=command_id))
+            await self._line.say(Acknowledge(id=command_id))
         if before.unknown:
             _log.warning(
                 "agent names commands that this hub does not know",
@@ -316,7 +309,7 @@ class AgentSession:
         if waiting >= _STORED_EVERY:
             waiting = 0
             stdout, stderr = streams["stdout"].size, streams["stderr"].size
-            await self._say(Stored(id=output.id, stdout=stdout, stderr=stderr))
+            await self._line.say(Stored(id=output.id, stdout=stdout, stderr=stderr))
         self._unreported[output.id] = waiting
 
     async def _take_end(self, message: Finished, nursery: trio.Nursery) -> None:
@@ -335,7 +328,7 @@ class AgentSession:
         self._own.discard(message.id)
         self._sent.discard(message.id)
         self._unreported.pop(message.id, None)
-        self._say_later(Acknowledge(id=message.id))
+        self._line.say_later(Acknowledge(id=message.id))
 
     async def _is_open(self, command_id: str) -> bool:
         """True: this machine's, and not ended. An ended one is acknowledged once more.
@@ -351,7 +344,7 @@ class AgentSession:
         if command is None:
             raise CommandNotFound("not a command of this machine", command_id=command_id)
         if command.finished_ms is not None:
-            await self._say(Acknowledge(id=command_id))
+            await self._line.say(Acknowledge(id=command_id))
             return False
         self._own.add(command_id)
         return True
@@ -386,8 +379,8 @@ class AgentSession:
         try:
             while True:
                 await self._obey(await wakes.next(), nursery)
-                if not wakes.waiting or len(self._unsent) >= _UNSENT:
-                    await self._send_unsent()  # several wake-ups, one frame
+                if not wakes.waiting or self._line.is_crowded:
+                    await self._line.send()  # several wake-ups, one frame
         except LinkClosed:
             pass
         except Unavailable:
@@ -401,7 +394,7 @@ class AgentSession:
             case Dispatched(command) if ready:
                 self._dispatch(command)
             case CancelRequested(command_id) if ready:
-                self._queue(Cancel(id=command_id))
+                self._line.queue(Cancel(id=command_id))
             case Request(question=Probe(keeper_id)):
                 if keeper_id == self._proof.prove.keeper_id:
                     wake.answer(value=False)  # the same agent, back before we missed it
@@ -412,8 +405,8 @@ class AgentSession:
                 raise LinkClosed
             case Removed():
                 nonce = self._proof.agent_nonce
-                self._queue(self._services.enrolments.revoked(nonce, self._machine_id))
-                await self._send_all()
+                self._line.queue(self._services.enrolments.revoked(nonce, self._machine_id))
+                await self._line.send_all()
                 await self._connection.close(Close.REMOVED, "this machine was removed")
                 raise LinkClosed
             case None if ready:
@@ -432,9 +425,9 @@ class AgentSession:
         """Find what a lost wake-up left behind."""
         for command in await self._services.store.run(command_rows.open_on, self._machine_id):
             if command.id in self._sent and command.cancel_requested_ms is not None:
-                await self._say(Cancel(id=command.id))
+                await self._line.say(Cancel(id=command.id))
             self._dispatch(command)
-            await self._send_unsent()
+            await self._line.send()
 
     def _dispatch(self, command: Command) -> None:
         """Queue a command for its machine, once on this connection."""
@@ -443,10 +436,10 @@ class AgentSession:
         self._sent.add(command.id)
         self._own.add(command.id)
         if command.cancel_requested_ms is not None:
-            self._queue(Cancel(id=command.id))  # so that it never starts
+            self._line.queue(Cancel(id=command.id))  # so that it never starts
             return
         in_time = self._services.clock.now_ms() <= (command.start_until_ms or 0)
-        self._queue(
+        self._line.queue(
             Dispatch(
                 id=command.id,
                 spec_hash=command.spec_hash,
@@ -459,48 +452,7 @@ class AgentSession:
     async def _resume(self, command_id: str) -> None:
         streams = await self._services.outputs.resume(command_id)
         stdout, stderr = streams["stdout"].size, streams["stderr"].size
-        await self._say(Resume(id=command_id, stdout=stdout, stderr=stderr))
-
-    async def _say(self, message: Message) -> None:
-        """Send `message`, or leave it to whoever is sending now."""
-        self._queue(message)
-        await self._send_unsent()
-
-    def _say_later(self, message: Message) -> None:
-        """Send `message` with the next one, or alone after a moment: nobody waits for it."""
-        self._queue(message)
-        self._riders.set()
-
-    def _queue(self, message: Message) -> None:
-        if self._conversation.state is State.OVER:
-            raise LinkClosed
-        line = self._conversation.send(message)
-        assert isinstance(line, str)  # a hub sends no bytes
-        self._unsent.append(line)
-
-    async def _send_unsent(self) -> None:
-        """Send what waits, or leave it to whoever is sending."""
-        if not self._line.locked() or len(self._unsent) >= _UNSENT:
-            await self._send_all()
-
-    async def _send_all(self) -> None:
-        """Send what waits; when this returns, all of it is under way."""
-        try:
-            self._line.acquire_nowait()  # without a pass through the scheduler
-        except trio.WouldBlock:
-            await self._line.acquire()
-        try:
-            while self._unsent:
-                await self._connection.send(join(self._unsent))
-        finally:
-            self._line.release()
-
-    async def _send_riders(self) -> None:
-        while True:
-            await self._riders.wait()
-            self._riders = trio.Event()
-            await trio.sleep(_RIDE_S)
-            await self._send_unsent()
+        await self._line.say(Resume(id=command_id, stdout=stdout, stderr=stderr))
 
 
 @dataclass(frozen=True, slots=True)

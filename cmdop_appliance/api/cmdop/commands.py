@@ -1,16 +1,15 @@
 """/commands: run, follow, cancel."""
 
-import base64
 import functools
 import re
 import shlex
-from collections.abc import AsyncIterator
 from typing import Annotated, Any, Final
 
 import msgspec
 import trio
 from msgspec import Meta, Struct
 
+from cmdop_appliance.api import streams
 from cmdop_appliance.api.cmdop.fields import Duration, Text, since_ms, when
 from cmdop_appliance.api.exchange import Call, Listed, Paged, Response, read_paging
 from cmdop_appliance.api.registry import route
@@ -23,10 +22,8 @@ from cmdop_appliance.errors import (
     MachineNotFound,
     RangeNotSatisfiable,
     SessionNotActive,
-    Unavailable,
     ValidationFailed,
 )
-from cmdop_appliance.hub.commands import output_subject
 from cmdop_appliance.hub.hub import Hub
 from cmdop_appliance.model import Command, CommandStatus
 from cmdop_appliance.protocol.frames import STREAMS, StreamName
@@ -39,8 +36,6 @@ DEFAULT_SHELL: Final = "/bin/sh -c"
 _JSON_BYTES: Final = 1024 * 1024
 # Machines in one batch (contract.md §4).
 _BATCH_MACHINES: Final = 1000
-# One read of stored output: what a reader may hold at a time is 256 KiB (semantics.md).
-_READ_BYTES: Final = 64 * 1024
 # `async` answers once the machine has begun, or after this long without a word from it.
 _BEGIN_S: Final = 1.0
 
@@ -230,7 +225,7 @@ async def list_commands(call: Call[None, CommandList]) -> Listed:
         status=call.query.status,
         since_ms=since_ms(call.query.since),
     )
-    return Listed([_view(command) for command in page.items], page)
+    return Listed([CommandView(**_fields(command)) for command in page.items], page)
 
 
 @route(
@@ -268,19 +263,22 @@ async def cancel_command(call: Call[None, None]) -> Cancelled:
 )
 async def get_command_output(call: Call[None, OutputQuery]) -> Response:
     """All bytes of one stream, as far as they are here; `Range` is honoured."""
+    if not re.fullmatch(r"\d{1,16}", call.query.offset, re.ASCII):
+        raise InvalidRequest("offset must be a whole number of at least 0")
     command, stream = await _find(call), call.query.stream
     total = (await call.hub.outputs.sizes(command.id))[stream]
-    first, last, partial = _range(call, total)
+    asked = call.request.headers.get("range", "")
+    part = streams.read_range(asked, int(call.query.offset), total)
     headers = {
         "Content-Type": "application/octet-stream",
         "Content-Disposition": f'attachment; filename="{command.id}.{stream}"',
         "Accept-Ranges": "bytes",
-        "Content-Length": str(last - first + 1),
+        "Content-Length": str(part.end - part.first),
     }
-    if partial:
-        headers["Content-Range"] = f"bytes {first}-{last}/{total}"
-    body = _bytes(call.hub, command.id, stream, first, last + 1)
-    return Response(206 if partial else 200, headers, body)
+    if part.partial:
+        headers["Content-Range"] = f"bytes {part.first}-{part.end - 1}/{total}"
+    body = streams.output_bytes(call.hub, command.id, stream, part)
+    return Response(206 if part.partial else 200, headers, body)
 
 
 @route(
@@ -297,14 +295,14 @@ async def stream_command(call: Call[None, None]) -> Response:
     event, and `Last-Event-ID` goes on from there without gap or repeat.
     """
     command = await _find(call)
-    seen = _last_event(call.request.headers.get("last-event-id"))
+    seen = streams.read_event_id(call.request.headers.get("last-event-id"))
     headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
     headers["X-Accel-Buffering"] = "no"  # nginx would hold events back
-    return Response(200, headers, _events(call.hub, command, seen))
+    describe = functools.partial(_with_output, call.hub)
+    return Response(200, headers, streams.command_events(call.hub, command, seen, describe))
 
 
-def view_of(command: Command) -> dict[str, Any]:
-    """The fields of `CommandView`."""
+def _fields(command: Command) -> dict[str, Any]:
     error = None
     if command.error_code is not None:
         error = CommandError(command.error_code, command.error_message or "")
@@ -329,10 +327,6 @@ def view_of(command: Command) -> dict[str, Any]:
     }
 
 
-def _view(command: Command) -> CommandView:
-    return CommandView(**view_of(command))
-
-
 async def _with_output(hub: Hub, command: Command) -> CommandWithOutput:
     sizes = await hub.outputs.sizes(command.id)
     shown: dict[str, Any] = {}
@@ -344,7 +338,7 @@ async def _with_output(hub: Hub, command: Command) -> CommandWithOutput:
         shown[f"{stream}_bytes"] = size
         shown[f"{stream}_truncated"] = size > len(raw)
         shown[f"{stream}_lossy"] = "\ufffd" in text and raw != text.encode()
-    return CommandWithOutput(**view_of(command), **shown)
+    return CommandWithOutput(**_fields(command), **shown)
 
 
 async def _excerpt(hub: Hub, command_id: str, stream: StreamName, size: int) -> bytes:
@@ -395,69 +389,3 @@ def _spec(call: "Call[Any, Any]", default_timeout_ms: int | None = None) -> Spec
 
 async def _find(call: "Call[Any, Any]") -> Command:
     return await call.hub.store.run(rows.get, call.caller.workspace_id, call.path["id"])
-
-
-def _range(call: "Call[None, OutputQuery]", total: int) -> tuple[int, int, bool]:
-    """(first, last, partial): the bytes that `offset` or one `Range` (RFC 9110 §14) asks for."""
-    if not re.fullmatch(r"\d{1,16}", call.query.offset, re.ASCII):
-        raise InvalidRequest("offset must be a whole number of at least 0")
-    first = int(call.query.offset)
-    header = call.request.headers.get("range", "")
-    if asked := re.fullmatch(r"bytes=(\d{0,16})-(\d{0,16})", header, re.ASCII):
-        start, end = asked.groups()
-        if not start and not end:
-            return first, total - 1, False
-        low = int(start) if start else max(0, total - int(end))
-        high = min(int(end), total - 1) if start and end else total - 1
-        if low > high:
-            raise RangeNotSatisfiable(f"the stream has {total} bytes so far", total)
-        return low, high, True
-    if first > total:
-        raise RangeNotSatisfiable(f"the stream has {total} bytes so far", total)
-    return first, total - 1, False
-
-
-async def _bytes(
-    hub: Hub, command_id: str, stream: StreamName, first: int, end: int
-) -> AsyncIterator[bytes]:
-    while first < end:
-        data = await hub.outputs.read(command_id, stream, first, min(_READ_BYTES, end - first))
-        first += len(data)
-        yield data
-
-
-def _last_event(header: str | None) -> dict[StreamName, int]:
-    if not header:
-        return {"stdout": 0, "stderr": 0}
-    offsets = re.fullmatch(r"(\d{1,16})-(\d{1,16})", header, re.ASCII)
-    if offsets is None:
-        raise InvalidRequest("Last-Event-ID must be an id that this stream gave, such as 120-0")
-    return {"stdout": int(offsets[1]), "stderr": int(offsets[2])}
-
-
-async def _events(hub: Hub, command: Command, seen: dict[StreamName, int]) -> AsyncIterator[bytes]:
-    with hub.bus.subscribe(output_subject(command.id)) as news:
-        while True:
-            # The record first: what an ended command wrote is all there when its end is. While
-            # its output is live it has not ended, and the record need not be asked.
-            if hub.outputs.live(command.id) is None:
-                command = await hub.store.run(rows.get, command.workspace_id, command.id)
-            for stream in STREAMS:
-                while data := await hub.outputs.read(command.id, stream, seen[stream], _READ_BYTES):
-                    seen[stream] += len(data)
-                    payload = msgspec.json.encode({"data": base64.b64encode(data).decode()})
-                    yield _event(stream, seen, payload)
-            if command.finished_ms is not None:
-                ended = await _with_output(hub, command)
-                yield _event("end", seen, msgspec.json.encode(ended))
-                return
-            try:
-                if await news.next() is None:
-                    yield b": keep-alive\n\n"
-            except Unavailable:
-                return  # the hub is stopping; the client comes back with Last-Event-ID
-
-
-def _event(name: str, seen: dict[StreamName, int], data: bytes) -> bytes:
-    head = f"event: {name}\nid: {seen['stdout']}-{seen['stderr']}\ndata: "
-    return head.encode() + data + b"\n\n"

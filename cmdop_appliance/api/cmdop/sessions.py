@@ -22,8 +22,8 @@ class SessionList(Paged, frozen=True):
     machine_hostname: str | None = None
 
 
-class SessionView(Struct, frozen=True, kw_only=True):
-    """The public record of a session in a list; `attached_clients` is their number."""
+class SessionFields(Struct, frozen=True, kw_only=True):
+    """What every record of a session has."""
 
     session_id: str
     status: SessionStatus
@@ -33,6 +33,11 @@ class SessionView(Struct, frozen=True, kw_only=True):
     created_at: str | None
     connected_at: str | None
     last_heartbeat_at: str | None
+
+
+class SessionView(SessionFields, frozen=True, kw_only=True):
+    """A session in a list; `attached_clients` is their number."""
+
     attached_clients: int
 
 
@@ -44,17 +49,9 @@ class Usage(Struct, frozen=True):
     disk_percent: float
 
 
-class SessionDetail(Struct, frozen=True, kw_only=True):
+class SessionDetail(SessionFields, frozen=True, kw_only=True):
     """One session; `attached_clients` names them, `telemetry` is null before the first sample."""
 
-    session_id: str
-    status: SessionStatus
-    machine_id: str
-    machine_hostname: str
-    workspace_id: str
-    created_at: str | None
-    connected_at: str | None
-    last_heartbeat_at: str | None
     attached_clients: list[dict[str, Any]]
     telemetry: Usage | None
 

@@ -1,0 +1,118 @@
+"""Output of commands on its way to a reader: byte ranges, and server-sent events by offset.
+
+Nothing of an output is held here but the piece under way: a slow reader waits, the file does not.
+"""
+
+import base64
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from cmdop_appliance.errors import InvalidRequest, RangeNotSatisfiable, Unavailable
+from cmdop_appliance.hub.commands import output_subject
+from cmdop_appliance.hub.hub import Hub
+from cmdop_appliance.model import Command
+from cmdop_appliance.protocol.frames import STREAMS, StreamName
+from cmdop_appliance.store import commands as rows
+
+# One read of stored output: what a reader may hold at a time is 256 KiB (semantics.md).
+READ_BYTES: Final = 64 * 1024
+
+_RANGE: Final = re.compile(r"bytes=(\d{0,16})-(\d{0,16})", re.ASCII)
+_EVENT_ID: Final = re.compile(r"(\d{1,16})-(\d{1,16})", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class ByteRange:
+    """Bytes `first` up to, not including, `end`; `partial` if a Range header asked for them."""
+
+    first: int
+    end: int
+    partial: bool
+
+
+def read_range(header: str, offset: int, total: int) -> ByteRange:
+    """The bytes that one `Range` (RFC 9110 §14), or else `offset`, asks for.
+
+    Several ranges, or another unit, are answered with everything, as the RFC allows.
+
+    Raises:
+        RangeNotSatisfiable: there are no such bytes.
+    """
+    asked = _RANGE.fullmatch(header)
+    if asked is None or not any(asked.groups()):
+        if offset > total:
+            raise RangeNotSatisfiable(f"the stream has {total} bytes so far", total)
+        return ByteRange(offset, total, partial=False)
+    start, last = asked.groups()
+    first = int(start) if start else max(0, total - int(last))
+    end = min(int(last) + 1, total) if start and last else total
+    if first >= end:
+        raise RangeNotSatisfiable(f"the stream has {total} bytes so far", total)
+    return ByteRange(first, end, partial=True)
+
+
+async def output_bytes(
+    hub: Hub, command_id: str, stream: StreamName, part: ByteRange
+) -> AsyncIterator[bytes]:
+    """These bytes of one stream, piece by piece."""
+    at = part.first
+    while at < part.end:
+        size = min(READ_BYTES, part.end - at)
+        data = await hub.outputs.read(command_id, stream, at, size)
+        if not data:
+            raise EOFError(f"{stream} of {command_id} ends at {at}")  # the answer breaks off
+        at += len(data)
+        yield data
+
+
+def read_event_id(header: str | None) -> dict[StreamName, int]:
+    """How much of each stream a reader has, by its `Last-Event-ID`.
+
+    Raises:
+        InvalidRequest: that is no id of ours.
+    """
+    if not header:
+        return dict.fromkeys(STREAMS, 0)
+    offsets = _EVENT_ID.fullmatch(header)
+    if offsets is None:
+        raise InvalidRequest("Last-Event-ID must be an id that this stream gave, such as 120-0")
+    return {"stdout": int(offsets[1]), "stderr": int(offsets[2])}
+
+
+async def command_events(
+    hub: Hub,
+    command: Command,
+    seen: dict[StreamName, int],
+    describe: Callable[[Command], Awaitable[object]],
+) -> AsyncIterator[bytes]:
+    """Server-sent events: `stdout` and `stderr` behind `seen` as they come, then `end`.
+
+    The `end` carries what `describe` makes of the record. Ends without it when the hub stops.
+    """
+    with hub.bus.subscribe(output_subject(command.id)) as news:
+        while True:
+            # The record first: what an ended command wrote is all there when its end is. While
+            # its output is live it has not ended, and the record need not be asked.
+            if hub.outputs.live(command.id) is None:
+                command = await hub.store.run(rows.get, command.workspace_id, command.id)
+            for stream in STREAMS:
+                while data := await hub.outputs.read(command.id, stream, seen[stream], READ_BYTES):
+                    seen[stream] += len(data)
+                    yield _event(stream, seen, {"data": base64.b64encode(data).decode()})
+            if command.finished_ms is not None:
+                yield _event("end", seen, await describe(command))
+                return
+            try:
+                if await news.next() is None:
+                    yield b": keep-alive\n\n"
+            except Unavailable:
+                return  # the reader comes back with Last-Event-ID
+
+
+def _event(name: str, seen: dict[StreamName, int], data: object) -> bytes:
+    head = f"event: {name}\nid: {seen['stdout']}-{seen['stderr']}\ndata: "
+    return head.encode() + msgspec.json.encode(data) + b"\n\n"

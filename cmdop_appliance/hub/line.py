@@ -1,0 +1,80 @@
+"""What the hub says on one agent connection: in order, and together what waits together.
+
+Whoever finds the line free sends for all. At 64 callers that makes one frame of many messages, and
+a lone message still leaves at once.
+"""
+
+from collections import deque
+from contextlib import suppress
+from typing import Final
+
+import trio
+
+from cmdop_appliance.hub.connection import Connection, LinkClosed
+from cmdop_appliance.protocol.conversation import Conversation, State, join
+from cmdop_appliance.protocol.messages import Message
+
+# Messages that wait while others are being sent; who has more to say waits for the line.
+_UNSENT: Final = 256
+# How long what nobody waits for may wait for company.
+_COMPANY_S: Final = 0.02
+
+
+class Line:
+    """The sending side. Everything raises `LinkClosed` once nothing more can be said."""
+
+    def __init__(self, connection: Connection, conversation: Conversation) -> None:
+        self._connection = connection
+        self._conversation = conversation
+        self._unsent: deque[str] = deque()
+        self._sending = trio.Lock()
+        self._waits = trio.Event()  # something waits for company
+
+    def queue(self, message: Message) -> None:
+        """Say `message` with the next `send`."""
+        if self._conversation.state is State.OVER:
+            raise LinkClosed
+        text = self._conversation.send(message)
+        assert isinstance(text, str)  # a hub sends no bytes
+        self._unsent.append(text)
+
+    def say_later(self, message: Message) -> None:
+        """Say `message` with the next one, or alone after a moment: nobody waits for it."""
+        self.queue(message)
+        self._waits.set()
+
+    async def say(self, message: Message) -> None:
+        """Say `message` now."""
+        self.queue(message)
+        await self.send()
+
+    async def send(self) -> None:
+        """Send what is queued, or leave it to whoever is sending."""
+        if not self._sending.locked() or len(self._unsent) >= _UNSENT:
+            await self.send_all()
+
+    async def send_all(self) -> None:
+        """Send what is queued; when this returns, all of it is under way."""
+        try:
+            self._sending.acquire_nowait()  # without a pass through the scheduler
+        except trio.WouldBlock:
+            await self._sending.acquire()
+        try:
+            while self._unsent:
+                await self._connection.send(join(self._unsent))
+        finally:
+            self._sending.release()
+
+    @property
+    def is_crowded(self) -> bool:
+        """True: time to `send` before more is queued."""
+        return len(self._unsent) >= _UNSENT
+
+    async def run(self) -> None:
+        """Send what found no company in time, until cancelled or the link has closed."""
+        with suppress(LinkClosed):
+            while True:
+                await self._waits.wait()
+                self._waits = trio.Event()
+                await trio.sleep(_COMPANY_S)
+                await self.send()

@@ -1,0 +1,126 @@
+"""What the hub says: in order, together what waits together, nothing left behind."""
+
+from collections import deque
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from cmdop_appliance.hub.connection import LinkClosed
+from cmdop_appliance.hub.line import Line
+from cmdop_appliance.ids import new_id
+from cmdop_appliance.protocol.conversation import Conversation, State, join, split
+from cmdop_appliance.protocol.limits import MESSAGE_BYTES
+from cmdop_appliance.protocol.messages import Acknowledge, Heartbeatack
+
+
+class SlowConnection:
+    """Takes a frame only when it is let through."""
+
+    def __init__(self) -> None:
+        self.frames: list[list[str]] = []
+        self.gate = trio.Event()
+        self.gate.set()
+        self.busy = trio.Event()
+        self.closed = False
+
+    async def send(self, frame: str) -> None:
+        self.busy.set()
+        await self.gate.wait()
+        if self.closed:
+            raise LinkClosed
+        self.frames.append([str(part) for part in split(frame)])
+
+
+def ready_line() -> tuple[Line, SlowConnection, Conversation]:
+    connection, conversation = SlowConnection(), Conversation("hub")
+    conversation.state = State.READY
+    return Line(connection, conversation), connection, conversation
+
+
+async def test_a_lone_message_leaves_at_once():
+    line, connection, _ = ready_line()
+    await line.say(Heartbeatack())
+    assert connection.frames == [['{"type":"heartbeat_ack"}']]
+
+
+async def test_what_is_said_while_the_line_is_busy_travels_together_and_in_order():
+    line, connection, _ = ready_line()
+    connection.gate = trio.Event()
+    ids = [new_id("cmd") for _ in range(3)]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(line.say, Heartbeatack())
+        await connection.busy.wait()
+        for command_id in ids:
+            await line.say(Acknowledge(id=command_id))
+        connection.gate.set()
+    assert [len(frame) for frame in connection.frames] == [1, 3]
+    assert [command_id in text for command_id, text in zip(ids, connection.frames[1], strict=True)]
+
+
+async def test_send_all_returns_only_when_everything_is_under_way():
+    line, connection, _ = ready_line()
+    connection.gate = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(line.say, Heartbeatack())
+        await connection.busy.wait()
+        line.queue(Heartbeatack())
+        nursery.start_soon(line.send_all)
+        await trio.testing.wait_all_tasks_blocked()
+        assert connection.frames == []
+        connection.gate.set()
+    assert sum(map(len, connection.frames)) == 2
+
+
+async def test_a_crowded_line_makes_its_speakers_wait():
+    line, connection, _ = ready_line()
+    connection.gate = trio.Event()
+    said = 0
+
+    async def speak() -> None:
+        nonlocal said
+        for _ in range(1000):
+            await line.say(Heartbeatack())
+            said += 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(line.say, Heartbeatack())
+        await connection.busy.wait()
+        nursery.start_soon(speak)
+        await trio.testing.wait_all_tasks_blocked()
+        assert 0 < said < 1000
+        assert line.is_crowded
+        connection.gate.set()
+    assert sum(map(len, connection.frames)) == 1001
+
+
+async def test_what_finds_no_company_leaves_alone_after_a_moment(autojump_clock: MockClock):
+    line, connection, _ = ready_line()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(line.run)
+        line.say_later(Heartbeatack())
+        assert connection.frames == []
+        with trio.fail_after(1):
+            await connection.busy.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert connection.frames == [['{"type":"heartbeat_ack"}']]
+
+
+async def test_nothing_is_said_after_the_last_word():
+    line, connection, conversation = ready_line()
+    conversation.state = State.OVER
+    with pytest.raises(LinkClosed):
+        line.queue(Heartbeatack())
+    await line.send_all()
+    assert connection.frames == []
+
+
+def test_frames_are_filled_up_to_the_limit_and_not_beyond():
+    waiting = deque(["x" * (MESSAGE_BYTES // 3)] * 7)
+    frames = []
+    while waiting:
+        frames.append(join(waiting))
+    assert all(len(frame) <= MESSAGE_BYTES for frame in frames)
+    assert [len(split(frame)) for frame in frames] == [2, 2, 2, 1]
+    assert len(join(deque(["x" * MESSAGE_BYTES]))) == MESSAGE_BYTES
