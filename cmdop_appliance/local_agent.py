@@ -35,10 +35,13 @@ async def run_local_agent(hub: Hub, url: str, data_dir: Path, umask: int) -> Non
     killed; it gets its token by environment, which no other user can read.
     """
     state_dir = data_dir / STATE_FOLDER
-    program = [sys.executable] if getattr(sys, "frozen", False) else [*_SOURCE]
+    program = [*_SOURCE]
+    extra = {"CMDOP_SERVER_URL": url}
+    if getattr(sys, "frozen", False):
+        program = [sys.executable]
+        extra["PYINSTALLER_RESET_ENVIRONMENT"] = "1"  # it unpacks itself anew, not into our folder
     while True:
-        environ = original_environment(os.environ, getattr(sys, "_MEIPASS", None))
-        environ |= {"CMDOP_SERVER_URL": url, "PYINSTALLER_RESET_ENVIRONMENT": "1"}
+        environ = original_environment(os.environ, getattr(sys, "_MEIPASS", None)) | extra
         if not (state_dir / "hub.json").exists():
             _, environ["CMDOP_JOIN_KEY"] = await hub.enrolments.issue(
                 DEFAULT_WORKSPACE, _TOKEN_TTL_MS, 1, []

@@ -1,6 +1,7 @@
 """The table of routes on Quart. The only import site of Quart."""
 
 import logging
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
@@ -21,6 +22,8 @@ from cmdop_appliance.errors import (
 from cmdop_appliance.hub.hub import Hub
 from cmdop_appliance.web.pages import start_page
 
+# Ways to write a path that Quart would take for another path, or a reader for another one.
+_OTHER_SPELLING: Final = re.compile(rb"//|/\.\.?(?:/|$)|%2[ef]", re.IGNORECASE)
 # Quart gives up on a body that takes longer to arrive; a slow uplink moves 1 MiB well within it.
 _BODY_S: Final = 60
 
@@ -32,7 +35,8 @@ def make_app(hub: Hub) -> QuartTrio:
     app.config["BODY_TIMEOUT"] = _BODY_S
     app.config["RESPONSE_TIMEOUT"] = None  # a stream lasts as long as its command
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
-    app.url_map.merge_slashes = False  # no second spelling of a path
+    app.url_map.merge_slashes = False
+    app.before_request(_refuse_other_spellings)
     logging.getLogger(app.logger.name).propagate = True
     for route in ROUTES:
         for prefix in PREFIXES:
@@ -45,6 +49,12 @@ def make_app(hub: Hub) -> QuartTrio:
     app.add_url_rule("/", endpoint="start", view_func=start_page, methods=["GET"])
     app.register_error_handler(Exception, _failed(hub))
     return app
+
+
+async def _refuse_other_spellings() -> None:
+    """One spelling for each path: a proxy in front that guards some of them sees what we see."""
+    if _OTHER_SPELLING.search(quart.request.scope["raw_path"]):
+        raise NotFound("Not found")
 
 
 def _view(hub: Hub, route: Route) -> Callable[..., Awaitable[quart.Response]]:

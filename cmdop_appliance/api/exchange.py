@@ -42,7 +42,7 @@ _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _CREDENTIALS: Final = frozenset(
     {"token", "access_token", "api_key", "apikey", "key", "authorization", "password", "secret"}
 )
-_PLACE: Final = re.compile(r" - at `(?:key in )?\$\.?(.*)`$")
+_PLACE: Final = re.compile(r" - at `(?:key` in `)?\$\.?(.*)`$")
 
 _log = logging.getLogger("cmdop.api")
 
@@ -199,11 +199,15 @@ async def _read_body(kind: type[Struct] | None, request: Request) -> Any:
         raise InvalidRequest(
             "the body must be JSON", hint="send it with `Content-Type: application/json`"
         )
+    body = await request.read_body()
     try:
-        return msgspec.json.decode(await request.read_body(), type=kind)
-    except msgspec.ValidationError as exc:
-        name, reason = _blame(exc)
-        raise ValidationFailed("Validation failed", **{name: reason}) from None
+        text = body.decode()  # strict, also where the fields that we know do not look
+        try:
+            return msgspec.json.decode(text, type=kind)
+        except msgspec.ValidationError as exc:
+            msgspec.json.decode(text)  # it stopped at the first wrong value: is the rest JSON?
+            name, reason = _blame(exc)
+            raise ValidationFailed("Validation failed", **{name: reason}) from None
     except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
         raise InvalidRequest(f"malformed JSON: {exc}") from None
 

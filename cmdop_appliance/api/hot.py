@@ -7,6 +7,7 @@ HTTP) the connection goes to the HTTP server, for good, with all that was read. 
 """
 
 import re
+from email.utils import formatdate
 from http import HTTPStatus
 from math import inf
 from typing import Final
@@ -130,6 +131,7 @@ def _encode(answer: exchange.Response, *, is_last: bool) -> bytes:
     lines = [f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}"]
     lines += [f"{name}: {value}" for name, value in answer.headers.items()]
     lines.append(f"Content-Length: {len(answer.body)}")
+    lines.append(f"Date: {formatdate(usegmt=True)}")  # who has a clock must (RFC 9110 §6.6.1)
     if is_last:
         lines.append("Connection: close")
     return "\r\n".join(lines).encode("ascii") + b"\r\n\r\n" + answer.body

@@ -14,8 +14,8 @@ Name = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\
 Tag = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:=/-]{0,62}\Z")]
 Tags = Annotated[list[Tag], Meta(max_length=50)]
 
-# The longest duration taken anywhere: 2^53 ms, what JSON numbers hold exactly (RFC 8259 §6).
-DURATION_MAX_MS: Final = 2**53
+# The longest duration taken anywhere: what JSON numbers hold exactly (RFC 8259 §6).
+DURATION_MAX_MS: Final = 2**53 - 1
 Duration = Annotated[int, Meta(gt=0, le=DURATION_MAX_MS)]
 
 
@@ -33,7 +33,8 @@ def since_ms(text: str | None) -> int | None:
     if text is None:
         return None
     try:
-        moment = datetime.fromisoformat(text.replace(" ", "+"))  # a bare + arrives as a space
+        # A bare + arrives as a space; RFC 3339 takes t and z as well.
+        moment = datetime.fromisoformat(text.replace(" ", "+").upper())
         if moment.tzinfo is None:
             raise ValueError  # noqa: TRY301 - one message for all that is wrong with it
         return int(moment.astimezone(UTC).timestamp() * 1000)

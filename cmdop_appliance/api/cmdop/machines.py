@@ -9,8 +9,6 @@ from cmdop_appliance.api.exchange import Call, Listed, Paged, read_paging
 from cmdop_appliance.api.registry import route
 from cmdop_appliance.auth import Scope
 from cmdop_appliance.errors import MachineNotFound, SessionNotFound
-from cmdop_appliance.hub.commands import machine_subject
-from cmdop_appliance.hub.session import Removed
 from cmdop_appliance.model import LIVE_STATUSES, Machine, SessionStatus
 from cmdop_appliance.protocol.messages import Facts
 from cmdop_appliance.store import commands, sessions
@@ -118,10 +116,7 @@ async def get_machine(call: Call[None, None]) -> MachineDetail:
 )
 async def delete_machine(call: Call[None, None]) -> Deleted:
     """Remove a machine: its agent's key is refused from now on, its connection cut at once."""
-    machine_id = call.path["id"]
-    now_ms = call.hub.clock.now_ms()
-    await call.hub.store.run(rows.remove, call.caller.workspace_id, machine_id, now_ms)
-    call.hub.bus.publish(machine_subject(machine_id), Removed())
+    await call.hub.commands.remove_machine(call.caller, call.path["id"])
     return Deleted()
 
 
