@@ -81,6 +81,11 @@ class Command:
         """True: more output may appear at any time."""
         return self.phase is Phase.RUNNING
 
+    @property
+    def is_untold(self) -> bool:
+        """True: it has something to say, now or later: it runs, or its end was not told yet."""
+        return self.is_running or (self.phase is Phase.ENDED and not self._told)
+
     def start(self, started_ms: int) -> None:
         """It runs."""
         self.phase, self.started_ms = Phase.RUNNING, started_ms

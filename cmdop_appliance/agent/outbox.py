@@ -25,7 +25,7 @@ class Outbox:
         self.is_open = False
         self._answers: deque[Message] = deque()
         self._commands: dict[Command, None] = {}  # have something to say; in turn
-        self._polls: dict[Command, float] = {}  # run silently; when to look again, Trio's clock
+        self._polls: dict[Command, float] = {}  # silent now; when to look again, Trio's clock
         self._wake = trio.Event()
         self._room = trio.Event()
         self._sleep = trio.CancelScope()  # the writer's
@@ -95,6 +95,6 @@ class Outbox:
             if (item := command.next()) is not None:
                 self._commands[command] = None
                 return item
-            if command.is_running:
+            if command.is_untold:
                 self.look_later(command)
         return None

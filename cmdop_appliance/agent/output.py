@@ -5,6 +5,7 @@ does not have yet is read from the file when there is room for it, and again aft
 """
 
 import hashlib
+import logging
 import os
 from pathlib import Path
 from typing import Final
@@ -12,6 +13,8 @@ from typing import Final
 from cmdop_appliance.protocol.frames import STREAMS, Output
 from cmdop_appliance.protocol.limits import CHUNK_BYTES, WINDOW_BYTES
 from cmdop_appliance.protocol.messages import Stream
+
+log = logging.getLogger("cmdop.agent.output")
 
 # Hashed in one go before other tasks may run again: some 0.3 ms of work.
 HASH_BYTES: Final = 256 * 1024
@@ -106,12 +109,17 @@ class _Flow:
         return data
 
     def _read(self, start: int, most: int, end: int | None = None) -> bytes:
-        """Read and hash. A file that is shorter than it was said to be ends the stream there."""
+        """Read and hash. A file that is shorter than it was said to be ends the stream there.
+
+        A disk that cannot be read just now ends nothing: there is nothing to say until it can.
+        """
         ends = [at for at in (self.size, end) if at is not None]
         most = min([most, *(at - start for at in ends)])
         if most <= 0:
             return b""
         data = _read_at(self.path, start, most) if self.path else b""
+        if data is None:
+            return b""
         if self.size is not None and not data:
             self.size = start
         if fresh := data[self._hashed - start :]:
@@ -120,18 +128,19 @@ class _Flow:
         return data
 
 
-def _read_at(path: Path, start: int, most: int) -> bytes:
-    """Bytes of a file that may be missing, or on a disk that fails: then there are none."""
+def _read_at(path: Path, start: int, most: int) -> bytes | None:
+    """Bytes of a file; b"": it has none there, or is gone. None: it cannot be read just now."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+        try:
+            return os.pread(fd, most, start)
+        finally:
+            os.close(fd)
+    except FileNotFoundError:
         return b""
-    try:
-        return os.pread(fd, most, start)
-    except OSError:
-        return b""
-    finally:
-        os.close(fd)
+    except OSError as exc:
+        log.warning("cannot read output", extra={"path": str(path), "why": exc.strerror})
+        return None
 
 
 def _size(path: Path | None) -> int:

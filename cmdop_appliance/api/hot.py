@@ -95,8 +95,10 @@ def _whole_request(data: bytes) -> int | None:
     length = _LENGTH.search(head)
     if end < 4:
         return 0 if len(data) < HEAD_BYTES else None
-    if length is None or _SPECIAL.search(head) or int(length[1]) > _BODY_BYTES:
+    if length is None or int(length[1]) > _BODY_BYTES:
         return None
+    if _SPECIAL.search(head) or head.count(b"\n") != head.count(b"\r\n"):
+        return None  # a bare newline ends a line, and even the head, for h11
     whole = end + int(length[1])
     return whole if len(data) >= whole else 0
 

@@ -77,6 +77,11 @@ def machine_subject(machine_id: str) -> str:
     return f"machine.{machine_id}"
 
 
+def removal_subject(machine_id: str) -> str:
+    """Apart from the rest, so that no busy connection hears of its removal late."""
+    return f"removal.{machine_id}"
+
+
 def command_subject(command_id: str) -> str:
     """Changes of one command."""
     return f"command.{command_id}"
@@ -163,7 +168,7 @@ class Commands:
         lost = await self._store.run(
             _remove_machine, caller.workspace_id, machine_id, self._clock.now_ms()
         )
-        self._bus.publish(machine_subject(machine_id), Removed())
+        self._bus.publish(removal_subject(machine_id), Removed())
         for command in lost:
             await self._store.run(save_all, await self._outputs.sync(command.id))
             self._tell_end(command)

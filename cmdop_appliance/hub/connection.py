@@ -13,7 +13,7 @@ from cmdop_appliance.protocol.limits import HANDSHAKE_S, MESSAGE_BYTES, SEND_S
 # The library reads 4 KiB at a time by default, which costs large frames a factor of three.
 _RECEIVE_BYTES = 64 * 1024
 # A peer that does not answer our close frame is cut off after this.
-_CLOSE_S = 1.0
+_CLOSE_S = 0.7
 
 
 class LinkClosed(Exception):

@@ -21,7 +21,11 @@ _COMPANY_S: Final = 0.02
 
 
 class Line:
-    """The sending side. Everything raises `LinkClosed` once nothing more can be said."""
+    """The sending side. `LinkClosed`: the conversation is over, nothing more may be said.
+
+    A link that breaks is not told here: its reader hears of it, too, but only after what the agent
+    said before, which may be its goodbye.
+    """
 
     def __init__(self, connection: Connection, conversation: Conversation) -> None:
         self._connection = connection
@@ -60,8 +64,9 @@ class Line:
         except trio.WouldBlock:
             await self._sending.acquire()
         try:
-            while self._unsent:
-                await self._connection.send(join(self._unsent))
+            with suppress(LinkClosed):
+                while self._unsent:
+                    await self._connection.send(join(self._unsent))
         finally:
             self._sending.release()
 
@@ -71,10 +76,9 @@ class Line:
         return len(self._unsent) >= _UNSENT
 
     async def run(self) -> None:
-        """Send what found no company in time, until cancelled or the link has closed."""
-        with suppress(LinkClosed):
-            while True:
-                await self._waits.wait()
-                self._waits = trio.Event()
-                await trio.sleep(_COMPANY_S)
-                await self.send()
+        """Send what found no company in time, until cancelled."""
+        while True:
+            await self._waits.wait()
+            self._waits = trio.Event()
+            await trio.sleep(_COMPANY_S)
+            await self.send()

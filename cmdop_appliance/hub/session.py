@@ -27,9 +27,9 @@ from cmdop_appliance.hub.commands import (
     CancelRequested,
     Commands,
     Dispatched,
-    Removed,
     machine_subject,
     output_subject,
+    removal_subject,
 )
 from cmdop_appliance.hub.connection import Connection, LinkClosed
 from cmdop_appliance.hub.enrolment import Enrolments, Proof, Refused
@@ -39,7 +39,7 @@ from cmdop_appliance.model import Command
 from cmdop_appliance.protocol.closing import Close
 from cmdop_appliance.protocol.conversation import Conversation, State, split
 from cmdop_appliance.protocol.frames import Output
-from cmdop_appliance.protocol.limits import HANDSHAKE_S, WINDOW_BYTES
+from cmdop_appliance.protocol.limits import HANDSHAKE_S, INVENTORY_ITEMS, WINDOW_BYTES
 from cmdop_appliance.protocol.messages import (
     Acknowledge,
     Bye,
@@ -63,13 +63,15 @@ from cmdop_appliance.store import machines, sessions
 from cmdop_appliance.store.engine import Store
 from cmdop_appliance.store.transaction import Tx
 
+# A removed machine is told so within this; with the close it is 1 s in all (contract.md §3).
+_LAST_WORD_S: Final = 0.25
 # The holder of a key has so long to answer a ping before another may take its place.
 _PROBE_S: Final = 5.0
 # Tell the agent what is stored at least this often: a quarter of what it may have under way.
 _STORED_EVERY: Final = WINDOW_BYTES // 4
 # Starts and ends of one machine that are being recorded at a time; the reader waits beyond.
 _RECORDING: Final = 64
-# Commands that an agent may name in its inventory: some 10 MB of ids, one second of look-ups.
+# Commands that an agent may name in its inventory: some 10 MB of ids while it connects.
 _INVENTORY: Final = 100_000
 
 M = TypeVar("M", bound=Message)
@@ -136,13 +138,18 @@ async def _welcome(
     if await services.bus.request(subject, Probe(proof.prove.keeper_id), _PROBE_S + 1):
         await services.store.run(machines.flag_clone, machine.id, services.clock.now_ms())
         raise Refused(Close.IN_USE, "another live agent holds this machine's key: a clone?")
-    session_id, epoch = await services.store.run(
+    connected = await services.store.run(
         sessions.connect,
         machine,
         facts=proof.prove.facts,
         ip=connection.address,
         now_ms=services.clock.now_ms(),
     )
+    if connected is None:  # while it proved its key
+        revoked = services.enrolments.revoked(proof.agent_nonce, machine.id)
+        await connection.send(conversation.send(revoked))
+        raise Refused(Close.REMOVED, "this machine was removed")
+    session_id, epoch = connected
     services.bus.publish(subject, Replaced(epoch))
     welcome = Welcome(machine_id=machine.id, session_id=session_id, epoch=epoch)
     await connection.send(conversation.send(welcome))
@@ -184,9 +191,14 @@ class AgentSession:
     async def run(self) -> None:
         """Serve until the link ends; then the session is in its grace period, or over."""
         try:
-            with self._services.bus.subscribe(machine_subject(self._machine_id)) as wakes:
+            bus = self._services.bus
+            with (
+                bus.subscribe(machine_subject(self._machine_id)) as wakes,
+                bus.subscribe(removal_subject(self._machine_id)) as removals,
+            ):
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._hear_bus, wakes, nursery)
+                    nursery.start_soon(self._hear_removal, removals, nursery)
                     nursery.start_soon(self._line.run)
                     await self._hear_agent(nursery)
                     nursery.cancel_scope.cancel()
@@ -258,17 +270,13 @@ class AgentSession:
     async def _begin(self) -> None:
         """Hold what the agent knows against what the store knows, and mend the difference."""
         services = self._services
+        now_ms = services.clock.now_ms()
         before = await services.store.run(
-            _ready,
-            self._session_id,
-            self._epoch,
-            self._machine_id,
-            self._inventory,
-            now_ms=services.clock.now_ms(),
+            _ready, self._session_id, self._epoch, self._machine_id, now_ms=now_ms
         )
         if before is None:
             await self._leave()
-        for command in before.open:
+        for command in before:
             if command.id in self._inventory:
                 self._own.add(command.id)
                 self._sent.add(command.id)
@@ -280,14 +288,26 @@ class AgentSession:
                 await self._line.send()
             else:
                 await services.commands.lose(command, "start_unknown")
-        for command_id in before.ended:
-            await self._line.say(Acknowledge(id=command_id))
-        if before.unknown:
+        await self._settle_ended(self._inventory.difference(command.id for command in before))
+        self._inventory.clear()
+        _log.info("machine connected", extra={"machine_id": self._machine_id})
+
+    async def _settle_ended(self, command_ids: set[str]) -> None:
+        """The agent may forget what ended here; what this hub never knew is left with it."""
+        waiting, unknown = list(command_ids), 0
+        while waiting:
+            part, waiting = waiting[:INVENTORY_ITEMS], waiting[INVENTORY_ITEMS:]
+            ours = await self._services.store.run(
+                command_rows.ids_of_machine, self._machine_id, part
+            )
+            unknown += len(part) - len(ours)
+            for command_id in ours:
+                await self._line.say(Acknowledge(id=command_id))
+        if unknown:
             _log.warning(
                 "agent names commands that this hub does not know",
-                extra={"machine_id": self._machine_id, "count": before.unknown},
+                extra={"machine_id": self._machine_id, "count": unknown},
             )
-        _log.info("machine connected", extra={"machine_id": self._machine_id})
 
     async def _leave(self) -> NoReturn:
         """Our session is over, or has a newer connection; an agent that is alive comes back."""
@@ -336,7 +356,7 @@ class AgentSession:
         Raises:
             CommandNotFound: it is not this machine's.
         """
-        if command_id in self._own:
+        if command_id in self._own and self._services.outputs.live(command_id) is not None:
             return True
         command = await self._services.store.run(
             command_rows.of_machine, self._machine_id, command_id
@@ -387,6 +407,18 @@ class AgentSession:
             await self._connection.close(Close.STOPPING, "the hub is stopping")
         nursery.cancel_scope.cancel()
 
+    async def _hear_removal(self, removals: Subscription, nursery: trio.Nursery) -> None:
+        """Cut the link of a removed machine, even one that takes nothing of what we send."""
+        with suppress(LinkClosed, Unavailable):
+            while await removals.next() is None:
+                pass
+            with trio.move_on_after(_LAST_WORD_S):
+                nonce = self._proof.agent_nonce
+                self._line.queue(self._services.enrolments.revoked(nonce, self._machine_id))
+                await self._line.send_all()
+            nursery.cancel_scope.cancel()  # nothing more is heard of it
+            await self._connection.close(Close.REMOVED, "this machine was removed")
+
     async def _obey(self, wake: object, nursery: trio.Nursery) -> None:
         # Before the agent is ready nothing may be sent, and `_begin` will find it in the store.
         ready = self._conversation.state is State.READY
@@ -402,12 +434,6 @@ class AgentSession:
                     nursery.start_soon(self._answer_probe, wake)
             case Replaced(epoch) if epoch > self._epoch:
                 await self._connection.close(Close.REPLACED, "replaced by a newer connection")
-                raise LinkClosed
-            case Removed():
-                nonce = self._proof.agent_nonce
-                self._line.queue(self._services.enrolments.revoked(nonce, self._machine_id))
-                await self._line.send_all()
-                await self._connection.close(Close.REMOVED, "this machine was removed")
                 raise LinkClosed
             case None if ready:
                 await self._sweep()
@@ -455,29 +481,13 @@ class AgentSession:
         await self._line.say(Resume(id=command_id, stdout=stdout, stderr=stderr))
 
 
-@dataclass(frozen=True, slots=True)
-class _Before:
-    """A machine's commands as the store knew them when its connection became ready."""
-
-    open: list[Command]
-    ended: list[str]  # named by the agent, recorded as ended: it may forget them
-    unknown: int  # named by the agent, unknown here
-
-
 def _ready(
-    tx: Tx, session_id: str, epoch: int, machine_id: str, inventory: set[str], *, now_ms: int
-) -> _Before | None:
-    """CONNECTED, and the commands from before: in one transaction, so that none is new.
+    tx: Tx, session_id: str, epoch: int, machine_id: str, *, now_ms: int
+) -> list[Command] | None:
+    """CONNECTED, and the open commands from before: in one transaction, so that none is new.
 
     None: the session is over, or a newer connection has it.
     """
     if not sessions.ready(tx, session_id, epoch, now_ms):
         return None
-    before = command_rows.open_on(tx, machine_id)
-    ended, unknown = [], 0
-    for command_id in inventory - {command.id for command in before}:
-        if command_rows.of_machine(tx, machine_id, command_id):
-            ended.append(command_id)
-        else:
-            unknown += 1
-    return _Before(before, ended, unknown)
+    return command_rows.open_on(tx, machine_id)

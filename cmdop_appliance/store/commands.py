@@ -96,6 +96,20 @@ def of_machine(tx: Tx, machine_id: str, command_id: str) -> Command | None:
 
 
 @reads
+def ids_of_machine(tx: Tx, machine_id: str, command_ids: list[str]) -> list[str]:
+    """Those of `command_ids` that are this machine's commands."""
+    return [
+        command_id
+        for command_id in command_ids
+        if tx.value(
+            "SELECT 1 FROM command WHERE id = :id AND machine_id = :machine_id",
+            id=command_id,
+            machine_id=machine_id,
+        )
+    ]
+
+
+@reads
 def open_on(tx: Tx, machine_id: str) -> list[Command]:
     """The commands of a machine that have not ended, oldest first."""
     return tx.all(

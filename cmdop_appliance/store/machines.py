@@ -119,19 +119,22 @@ def page(
     )
 
 
-def next_epoch(tx: Tx, machine_id: str, *, facts: Facts, ip: str, now_ms: int) -> int:
-    """Record that a machine connects; its new epoch fences every connection before."""
-    return int(
-        tx.value(
-            "UPDATE machine SET epoch = epoch + 1, hostname = :hostname, facts_json = :facts,"
-            " ip = :ip, last_seen_ms = :now_ms WHERE id = :id RETURNING epoch",
-            id=machine_id,
-            hostname=facts.hostname,
-            facts=to_json(facts),
-            ip=ip,
-            now_ms=now_ms,
-        )
+def next_epoch(tx: Tx, machine_id: str, *, facts: Facts, ip: str, now_ms: int) -> int | None:
+    """Record that a machine connects; its new epoch fences every connection before.
+
+    None: it was removed.
+    """
+    epoch: int | None = tx.value(
+        "UPDATE machine SET epoch = epoch + 1, hostname = :hostname, facts_json = :facts,"
+        " ip = :ip, last_seen_ms = :now_ms WHERE id = :id AND removed_ms IS NULL"
+        " RETURNING epoch",
+        id=machine_id,
+        hostname=facts.hostname,
+        facts=to_json(facts),
+        ip=ip,
+        now_ms=now_ms,
     )
+    return epoch
 
 
 def flag_clone(tx: Tx, machine_id: str, now_ms: int) -> None:

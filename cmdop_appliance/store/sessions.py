@@ -20,12 +20,16 @@ ORDER = {
 }
 
 
-def connect(tx: Tx, machine: Machine, *, facts: Facts, ip: str, now_ms: int) -> tuple[str, int]:
-    """(session id, epoch) for a machine that has proved its key.
+def connect(
+    tx: Tx, machine: Machine, *, facts: Facts, ip: str, now_ms: int
+) -> tuple[str, int] | None:
+    """(session id, epoch) for a machine that has proved its key; None: it was removed.
 
     A session in its grace period goes on; one that still looks connected is taken over.
     """
     epoch = machines.next_epoch(tx, machine.id, facts=facts, ip=ip, now_ms=now_ms)
+    if epoch is None:
+        return None
     kept = tx.value(
         "UPDATE session SET epoch = :epoch, machine_hostname = :hostname"
         " WHERE machine_id = :machine_id AND status NOT IN ('DISCONNECTED', 'ERROR')"

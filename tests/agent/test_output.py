@@ -166,3 +166,21 @@ def test_a_command_that_never_ran_has_two_empty_streams():
     flow.resume(0, 0)
     assert flow.next() is None
     assert totals(flow) == (digest(b""), digest(b""))
+
+
+async def test_a_file_that_cannot_be_read_just_now_ends_nothing(tmp_path):
+    """Out of descriptors, a disk that stalls: the bytes are there, and come later."""
+    stdout = tmp_path / "out"
+    stdout.mkdir()  # opening it works, reading it is an error: EISDIR
+    flow = Outflow("cmd_1")
+    flow.open(stdout, tmp_path / "none")
+    flow.resume(0, 0)
+    flow.end(5, 0)
+    assert flow.next() is None
+    assert flow.totals() is None
+    stdout.rmdir()
+    stdout.write_bytes(b"whole")
+    output = flow.next()
+    assert output is not None
+    assert output.data == b"whole"
+    assert flow.totals() is not None

@@ -9,8 +9,13 @@ import trio
 from trio.testing import MockClock
 
 from cmdop_appliance.hub import session as module
-from cmdop_appliance.hub.commands import Dispatched, machine_subject
-from cmdop_appliance.hub.session import Removed
+from cmdop_appliance.hub.commands import (
+    CancelRequested,
+    Dispatched,
+    Removed,
+    machine_subject,
+    removal_subject,
+)
 from cmdop_appliance.identity import is_signed_by
 from cmdop_appliance.ids import new_id
 from cmdop_appliance.model import Session
@@ -189,11 +194,41 @@ async def test_a_machine_that_is_removed_hears_it_signed_and_is_cut(live, agent,
     machine = await agent.machine()
     await trio.testing.wait_all_tasks_blocked()
     await live.hub.store.run(machines.remove, WORKSPACE, machine.id, NOW)
-    live.hub.bus.publish(machine_subject(machine.id), Removed())
+    live.hub.bus.publish(removal_subject(machine.id), Removed())
     revoked = await link.expect(Revoked)
     transcript = revocation_transcript(link.nonce, machine.id)
     assert is_signed_by(live.hub.identity.public_key, revoked.signature, transcript)
     assert (await link.closed())[0] is Close.REMOVED
+    assert (await session_of(live, link.session_id)).status == "DISCONNECTED"
+
+
+async def test_a_removed_machine_that_takes_nothing_is_cut_and_writes_no_more(live, agent):
+    link = await agent.join()
+    machine = await agent.machine()
+    command = await live.hub.commands.start(CALLER, machine.id, "yes", Spec(argv=["yes"]))
+    await link.expect(Dispatch)
+    link.hub_end.takes = trio.Event()
+    live.hub.bus.publish(machine_subject(machine.id), CancelRequested(command.id))
+    await trio.testing.wait_all_tasks_blocked()  # the hub is stuck in a send
+    await live.hub.commands.remove_machine(CALLER, machine.id)
+    with suppress(trio.BrokenResourceError):
+        await link.say(Output(command.id, "stdout", 0, b"late"))
+    with trio.fail_after(BOUND):
+        await link.over.wait()
+    assert live.hub.outputs.live(command.id) is None
+    row = await live.hub.store.run(commands.get, WORKSPACE, command.id)
+    assert (row.status, row.error_code) == ("lost", "machine_removed")
+    assert (await live.hub.outputs.sizes(command.id))["stdout"] == 0
+
+
+async def test_a_machine_that_is_removed_while_it_connects_gets_no_session(live, agent):
+    link = await agent.join()
+    machine = await agent.machine()
+    await live.hub.store.run(machines.remove, WORKSPACE, machine.id, NOW)
+    connected = await live.hub.store.run(
+        sessions.connect, machine, facts=FACTS, ip="192.0.2.1", now_ms=NOW
+    )
+    assert connected is None
     assert (await session_of(live, link.session_id)).status == "DISCONNECTED"
 
 

@@ -108,6 +108,7 @@ def steps(tx: Tx) -> Iterator[str]:
     yield call(commands.insert, command)
     yield call(commands.of_machine, machine.id, command.id)
     yield call(commands.open_on, machine.id)
+    yield call(commands.ids_of_machine, machine.id, [command.id])
     yield call(commands.request_cancel, WORKSPACE, command.id, NOW)
     yield call(commands.started, command.id, machine.id, NOW)
     yield call(output.save, command.id, "stdout", 3, b"one")

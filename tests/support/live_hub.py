@@ -56,6 +56,8 @@ class HubEnd:
         self.address = "192.0.2.7"
         self.answers_pings = trio.Event()
         self.answers_pings.set()
+        self.takes = trio.Event()  # unset: the agent reads nothing, and sends block
+        self.takes.set()
         self.closed: tuple[Close, str] | None = None
         self.to_agent, self.agent_hears = trio.open_memory_channel[str | bytes](1000)
         self.agent_says, self._inbox = trio.open_memory_channel[str | bytes](1000)
@@ -68,6 +70,7 @@ class HubEnd:
 
     async def send(self, frame: str | bytes) -> None:
         try:
+            await self.takes.wait()
             await self.to_agent.send(frame)
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
             raise LinkClosed from exc
