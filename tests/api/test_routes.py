@@ -56,9 +56,7 @@ TABLE = {
     ("GET", "/machines/:id"): Expected("machines:read", MachineNotFound),
     ("DELETE", "/machines/:id"): Expected("machines:write", MachineNotFound),
     ("GET", "/machines/:id/session"): Expected("sessions:read", MachineNotFound),
-    ("GET", "/machines/:id/commands"): Expected(
-        "sessions:read", MachineNotFound, bad_query=("since=yesterday", "since=2026-01-01")
-    ),
+    ("GET", "/machines/:id/commands"): Expected("sessions:read", MachineNotFound),
     ("GET", "/sessions"): Expected("sessions:read", bad_query=("status=connected", "status=")),
     ("GET", "/sessions/:id"): Expected("sessions:read", SessionNotFound),
     ("GET", "/sessions/:id/history"): Expected("sessions:read", SessionNotFound),
@@ -88,9 +86,7 @@ TABLE = {
     ),
     ("GET", "/commands/:id"): Expected("sessions:read", CommandNotFound),
     ("DELETE", "/commands/:id"): Expected("commands:execute", CommandNotFound),
-    ("GET", "/commands/:id/output"): Expected(
-        "sessions:read", CommandNotFound, bad_query=("stream=both", "stream=")
-    ),
+    ("GET", "/commands/:id/output"): Expected("sessions:read", CommandNotFound),
     ("GET", "/commands/:id/stream"): Expected("sessions:read", CommandNotFound),
     ("POST", "/api-keys"): Expected(
         "admin",
@@ -428,7 +424,7 @@ def _list(hub, route, query):
     return hub.api.call("GET", f"{_path(route)}?{query}")
 
 
-BAD_PAGING = (
+BAD_PAGING = (  # for every list
     *(
         f"limit={bad}"
         for bad in ("0", "-1", "x", "", "1.5", "1e3", "%D9%A1", "9" * 17, "+1", "%2B1")
@@ -438,10 +434,9 @@ BAD_PAGING = (
 )
 
 
-@pytest.mark.parametrize("route", LISTS)
+@pytest.mark.parametrize("route", [p for p in LISTS if not _expected(p.values[0]).unknown])
 def test_a_bad_query_is_refused(hub, route):
-    if _expected(route).unknown:
-        return  # what is listed is looked up first; `test_since…` and the system tests go there
+    """The lists below one object, which is looked up first, are in test_shapes.py."""
     for query in (*BAD_PAGING, *_expected(route).bad_query):
         error = error_of(_list(hub, route, query), 400, "invalid_request")
         assert query.partition("=")[0] in error["message"]

@@ -190,6 +190,20 @@ def test_commands(hub, agent, command):
     hub.api.wait_end(cancelled)
 
 
+def test_what_belongs_to_an_object_refuses_a_bad_query_too(hub, agent, session_id, command):
+    for path, more in (
+        (f"/machines/{agent.machine_id}/commands", ("since=yesterday", "since=2026-01-01")),
+        (f"/sessions/{session_id}/history", ()),
+        (f"/commands/{command['id']}/output", ("stream=both", "stream=", "offset=-1", "offset=x")),
+    ):
+        paging = () if path.endswith("output") else ("limit=0", "limit=x", "offset=-1", "sort=x")
+        for query in (*paging, *more):
+            answer = hub.api.call("GET", f"{path}?{query}")
+            assert answer.status == 400, (path, query)
+            assert answer.error["code"] == "invalid_request"
+            assert query.partition("=")[0] in answer.error["message"]
+
+
 def test_commands_are_filtered_by_each_parameter(hub, agent, command):
     for query, found in (
         (f"machine_id={agent.machine_id}", True),
