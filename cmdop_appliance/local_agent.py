@@ -1,7 +1,6 @@
 """`serve --local-agent`: the hub's own machine, managed by an agent in a process of its own."""
 
 import logging
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Final
 
 import trio
 
-from cmdop_appliance.agent.keeper.environment import original_environment
+from cmdop_appliance.agent.keeper.environment import original_environment, process_environment
 from cmdop_appliance.hub.hub import Hub
 from cmdop_appliance.model import DEFAULT_WORKSPACE
 
@@ -41,7 +40,9 @@ async def run_local_agent(hub: Hub, url: str, data_dir: Path, umask: int) -> Non
         program = [sys.executable]
         extra["PYINSTALLER_RESET_ENVIRONMENT"] = "1"  # it unpacks itself anew, not into our folder
     while True:
-        environ = original_environment(os.environ, getattr(sys, "_MEIPASS", None)) | extra
+        environ = (
+            original_environment(process_environment(), getattr(sys, "_MEIPASS", None)) | extra
+        )
         if not (state_dir / "hub.json").exists():
             _, environ["CMDOP_JOIN_KEY"] = await hub.enrolments.issue(
                 DEFAULT_WORKSPACE, _TOKEN_TTL_MS, 1, []

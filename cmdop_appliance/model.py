@@ -30,7 +30,7 @@ DEFAULT_NAMESPACE: Final = "default"
 
 
 class Record(Struct, frozen=True, kw_only=True):
-    """A row. Columns named `x_json` arrive decoded as `x`; columns not named here are left out."""
+    """A row. A column `x_json` arrives decoded as `x`, `is_x` as a bool; others as they are."""
 
 
 class ApiKey(Record, frozen=True, kw_only=True):
@@ -102,7 +102,8 @@ class Command(Record, frozen=True, kw_only=True):
     status: CommandStatus
     operator: str  # who asked
     created_ms: int
-    start_until_ms: int | None  # not to be started later than this
+    start_until_ms: int  # not to be sent to its machine for a first time later than this
+    is_awaited: bool  # a caller waits for its end: it must not start later than that, either
     cancel_requested_ms: int | None
     started_ms: int | None
     finished_ms: int | None

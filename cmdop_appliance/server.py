@@ -7,6 +7,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import trio
 
@@ -35,6 +36,8 @@ READY_FILE: Final = "hub.json"
 ADMIN_KEY_FILE: Final = "admin.key"
 EXIT_DISK_FAILED: Final = 74  # EX_IOERR, sysexits.h
 
+# Addresses to listen on that are none to dial, and how this machine reaches them.
+_EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
 # Sessions whose grace is over are found within this.
 _GRACE_SWEEP_S: Final = 1.0
 # The join line in the banner is good for this long.
@@ -131,7 +134,7 @@ def _url(config: Config, listeners: list[trio.SocketListener]) -> str:
     """The address as this machine reaches it."""
     host, _ = config.server.address
     port = listeners[0].socket.getsockname()[1]
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
+    host = _EVERYWHERE.get(host, host)
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
@@ -141,11 +144,14 @@ async def _announce(hub: Hub, url: str, data_dir: Path) -> None:
     ready = {"url": url, "pid": os.getpid(), "version": __version__, "pin": pin}
     await trio.to_thread.run_sync(write_private, data_dir / READY_FILE, json.dumps(ready) + "\n")
     _, token = await hub.enrolments.issue(DEFAULT_WORKSPACE, _JOIN_TTL_MS, 1, [])
+    host, _ = hub.config.server.address
+    port = urlsplit(url).port
+    join_url = f"http://ADDRESS-OF-THIS-HUB:{port}" if host in _EVERYWHERE else url
     lines = [
         f"cmdop {__version__} at {url}",
         f"  data       {data_dir}",
         f"  API key    {data_dir / ADMIN_KEY_FILE}",
-        f"  join       cmdop agent --hub {url} --token {token}",
+        f"  join       cmdop agent --hub {join_url} --token {token}",
         "             (one machine, within an hour; more: cmdop machines add)",
         "  Ctrl-C stops the hub; commands on the machines run on.",
     ]

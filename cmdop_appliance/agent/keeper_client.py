@@ -13,7 +13,11 @@ from typing import Any, Final, Literal
 import msgspec
 import trio
 
-from cmdop_appliance.agent.keeper.environment import ORIGINAL_TMPDIR, original_environment
+from cmdop_appliance.agent.keeper.environment import (
+    ORIGINAL_TMPDIR,
+    original_environment,
+    process_environment,
+)
 from cmdop_appliance.agent.keeper.files import make_private_folder, open_private
 from cmdop_appliance.agent.keeper.link import MAX_LINE_BYTES
 from cmdop_appliance.agent.keeper.main import ALREADY_KEPT, WIRE_VERSION
@@ -288,7 +292,7 @@ def _launch(state_dir: Path) -> subprocess.Popen[bytes]:
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder = _folder(state_dir)
     make_private_folder(str(folder))
-    environment = original_environment(os.environ, getattr(sys, "_MEIPASS", None))
+    environment = original_environment(process_environment(), getattr(sys, "_MEIPASS", None))
     if getattr(sys, "frozen", False):
         # It unpacks itself anew, and not to /tmp, which is cleaned sooner than a keeper ends.
         make_private_folder(str(folder / "run"))

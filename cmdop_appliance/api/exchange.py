@@ -105,6 +105,7 @@ async def respond(hub: Hub, route: Route, path: Mapping[str, str], request: Requ
     """Carry out one request of the table; every failure becomes an answer of its plane."""
     try:
         _refuse_credentials(request.query)
+        _refuse_promises(request.headers)
         caller = await hub.callers.identify(request.headers.get("authorization"))
         caller.require(*route.scopes)
         query = _read_query(route.query, request.query)
@@ -178,6 +179,12 @@ def _refuse_credentials(query: str) -> None:
                 f"credentials are not accepted in a URL ({name.lower()})",
                 hint="send the key as `Authorization: Bearer cmdop_apikey_…`; replace this one",
             )
+
+
+def _refuse_promises(headers: Mapping[str, str]) -> None:
+    """To ignore the header would start things twice for a caller who counts on once."""
+    if "idempotency-key" in headers:
+        raise InvalidRequest("Idempotency-Key is not supported by this version")
 
 
 def _read_query(kind: type[Struct] | None, query: str) -> Any:

@@ -3,6 +3,7 @@
 import shlex
 import sys
 from typing import Literal
+from urllib.parse import urlsplit
 
 import click
 
@@ -12,6 +13,8 @@ from cmdop_appliance.cli.output import output_option, show
 from cmdop_appliance.cli.targets import find_machine
 from cmdop_appliance.cli.text import visible
 from cmdop_appliance.sdk import Client
+
+_THIS_MACHINE = ("127.0.0.1", "::1", "localhost")
 
 
 @click.group()
@@ -58,6 +61,11 @@ def add_machine(
         f" for {visible(made['max_uses'])} machine(s)",
         file=sys.stderr,
     )
+    if urlsplit(hub.url).hostname in _THIS_MACHINE:
+        print(
+            "this address is good on the hub's own machine only: elsewhere put the hub's there",
+            file=sys.stderr,
+        )
 
 
 @machines.command("rm")

@@ -28,9 +28,12 @@ from cmdop_appliance.store import machines, sessions
 from cmdop_appliance.store.engine import Store
 from cmdop_appliance.store.transaction import Tx, reads
 
-# A command that did not reach its machine within this is not started there later: whoever waited
-# has gone. As long as a machine may be away within one session (contract.md §2).
+# A command that did not reach its machine within this is not started there later, and one whose
+# caller waits must have begun by then. As long as a session's grace period (contract.md §2).
 DELIVER_MS: Final = 30_000
+# A caller who waits is not kept waiting for a start much longer than for the command itself, but a
+# busy machine gets this long.
+_START_AT_LEAST_MS: Final = 5_000
 # How much longer than its timeout a caller waits: SIGTERM, 10 s, SIGKILL, and the way back.
 _END_S: Final = 15.0
 
@@ -115,8 +118,13 @@ class Commands:
     async def start_each(
         self, caller: Caller, machine_ids: Iterable[str], text: str, spec: Spec
     ) -> dict[str, Command | ApplianceError]:
-        """`start` on many machines at once; each has its command or the reason why not."""
-        return await self._start([self._new(caller, m, text, spec) for m in machine_ids])
+        """`start` on many machines at once, for a caller who waits for each with `wait_end`.
+
+        Each machine has its command, or the reason why not.
+        """
+        return await self._start(
+            [self._new(caller, m, text, spec, is_awaited=True) for m in machine_ids]
+        )
 
     async def run(self, caller: Caller, machine_id: str, text: str, spec: Spec) -> Command:
         """`start`, then wait for the end.
@@ -124,7 +132,7 @@ class Commands:
         Returns a record that is still open when the machine is lost, or the hub is stopping,
         before the end is known: the command may run on, and its id stays valid.
         """
-        command = self._new(caller, machine_id, text, spec)
+        command = self._new(caller, machine_id, text, spec, is_awaited=True)
         with self._bus.subscribe(command_subject(command.id)) as changes:
             command = _unless_error(await self._start([command]), machine_id)
             return await self._wait_end(command, changes)
@@ -207,8 +215,13 @@ class Commands:
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────
 
-    def _new(self, caller: Caller, machine_id: str, text: str, spec: Spec) -> Command:
+    def _new(
+        self, caller: Caller, machine_id: str, text: str, spec: Spec, *, is_awaited: bool = False
+    ) -> Command:
         now_ms = self._clock.now_ms()
+        start_ms = DELIVER_MS
+        if is_awaited and spec.timeout_ms is not None:
+            start_ms = min(DELIVER_MS, max(spec.timeout_ms, _START_AT_LEAST_MS))
         return Command(
             id=new_id("cmd"),
             workspace_id=caller.workspace_id,
@@ -220,7 +233,8 @@ class Commands:
             status="pending",
             operator=caller.email,
             created_ms=now_ms,
-            start_until_ms=now_ms + DELIVER_MS,
+            start_until_ms=now_ms + start_ms,
+            is_awaited=is_awaited,
             cancel_requested_ms=None,
             started_ms=None,
             finished_ms=None,
@@ -267,7 +281,8 @@ class Commands:
     async def _wait_end(self, command: Command, changes: Subscription) -> Command:
         limit_s = math.inf
         if command.spec.timeout_ms is not None:
-            limit_s = command.spec.timeout_ms / 1000 + _END_S
+            start_ms = command.start_until_ms - command.created_ms
+            limit_s = (start_ms + command.spec.timeout_ms) / 1000 + _END_S
         with trio.move_on_after(limit_s), suppress(Unavailable):
             reachable = True
             while reachable and command.finished_ms is None:

@@ -54,7 +54,7 @@ class Line:
 
     async def send(self) -> None:
         """Send what is queued, or leave it to whoever is sending."""
-        if not self._sending.locked() or len(self._unsent) >= _UNSENT:
+        if not self._sending.locked() or self.is_crowded:
             await self.send_all()
 
     async def send_all(self) -> None:

@@ -10,7 +10,7 @@ import errno
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -61,6 +61,7 @@ class LiveStream:
         Raises:
             OutputGap: `offset` lies beyond the end.
             StorageFull: nothing was taken.
+            OSError: the disk has failed; tell the store.
         """
         if offset > self.size:
             raise OutputGap(f"output at {offset}, held up to {self.size}")
@@ -166,7 +167,7 @@ class Outputs:
     async def sync(self, command_id: str) -> list["Unsafe"]:
         """Make a command's files safe; what its last transaction has to save (`save_all`)."""
         unsafe = list(self._unsafe([command_id]))
-        await _sync_files(unsafe)
+        await self._sync_files(unsafe)
         return unsafe
 
     def end(self, command_id: str) -> None:
@@ -182,12 +183,21 @@ class Outputs:
             if len(self._ended) > _ENDED_AT_HAND:
                 self._ended.popitem(last=False)
 
+    async def park(self, command_ids: Iterable[str]) -> None:
+        """Nothing more is expected of these for now: make them safe, hold nothing in memory."""
+        await self.flush()
+        for command_id in command_ids:
+            streams = self._live.get(command_id, {})
+            if all(stream.size == stream.safe for stream in streams.values()):
+                for stream in self._live.pop(command_id, {}).values():
+                    stream.close()
+
     async def flush(self) -> None:
         """Make everything safe that is not yet."""
         unsafe = list(self._unsafe(list(self._live)))
         if not unsafe:
             return
-        await _sync_files(unsafe)
+        await self._sync_files(unsafe)
         await self._store.run(save_all, unsafe)
         for item in unsafe:
             if streams := self._live.get(item.command_id):
@@ -206,6 +216,16 @@ class Outputs:
         """Let go of every file, after the last flush."""
         for command_id in list(self._live):
             self.end(command_id)
+
+    async def _sync_files(self, streams: list["Unsafe"]) -> None:
+        files = [item.file for item in streams if item.file is not None]
+        if not files:
+            return
+        try:
+            with trio.CancelScope(shield=True):  # else nobody would close them
+                await trio.to_thread.run_sync(_sync_and_close, files)
+        except OSError as exc:
+            raise self._store.fail(exc) from exc
 
     def _at_hand(self, command_id: str) -> Streams | None:
         return self._live.get(command_id) or self._ended.get(command_id)
@@ -238,20 +258,10 @@ def save_all(tx: Tx, streams: list[Unsafe]) -> None:
         rows.save(tx, item.command_id, item.stream, item.size, item.content)
 
 
-async def _sync_files(streams: list[Unsafe]) -> None:
-    files = [item.file for item in streams if item.file is not None]
-    if not files:
-        return
-    with trio.CancelScope(shield=True):  # else nobody would close them
-        await trio.to_thread.run_sync(_sync_and_close, files)
-
-
 def _sync_and_close(files: list[int]) -> None:
     try:
         for file in files:
             os.fdatasync(file)
-    except OSError as exc:
-        raise _storage_full(exc) from exc
     finally:
         for file in files:
             os.close(file)
@@ -265,14 +275,10 @@ def _write(file: int, data: bytes | bytearray, offset: int) -> None:
             written = os.pwrite(file, left, offset)
             left, offset = left[written:], offset + written
     except OSError as exc:
-        raise _storage_full(exc) from exc
-
-
-def _storage_full(exc: OSError) -> Exception:
-    """What to raise for `exc`: a full disk is expected, anything else is not."""
-    if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return StorageFull("the hub's disk is full", hint="free some space on the hub")
-    return exc
+        if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            hint = "free some space on the hub"
+            raise StorageFull("the hub's disk is full", hint=hint) from exc
+        raise
 
 
 def _pread(path: Path, size: int, offset: int) -> bytes:

@@ -220,6 +220,7 @@ class AgentSession:
                 now_ms=now_ms,
                 grace_until_ms=now_ms + self._services.grace_ms,
             )
+        await self._services.outputs.park(self._own)
 
     # ── what the agent says ──────────────────────────────────────────────────────────────────
 
@@ -324,6 +325,8 @@ class AgentSession:
         except OutputGap:
             await self._resume(output.id)
             return
+        except OSError as exc:
+            raise self._services.store.fail(exc) from exc
         self._services.bus.publish(output_subject(output.id), None)
         waiting = self._unreported.get(output.id, 0) + len(output.data)
         if waiting >= _STORED_EVERY:
@@ -464,13 +467,14 @@ class AgentSession:
         if command.cancel_requested_ms is not None:
             self._line.queue(Cancel(id=command.id))  # so that it never starts
             return
-        in_time = self._services.clock.now_ms() <= (command.start_until_ms or 0)
+        left_ms = max(0, command.start_until_ms - self._services.clock.now_ms())
         self._line.queue(
             Dispatch(
                 id=command.id,
                 spec_hash=command.spec_hash,
-                # Too late for a first start; an agent that knows it tells how it went.
-                ttl_ms=None if in_time else 0,
+                # 0: too late for a first start; an agent that knows it tells how it went. What
+                # nobody waits for may wait on the machine for as long as that is busy.
+                ttl_ms=left_ms if command.is_awaited or not left_ms else None,
                 spec=command.spec,
             )
         )

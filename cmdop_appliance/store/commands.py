@@ -49,9 +49,9 @@ def insert(tx: Tx, command: Command) -> None:
     """Record a new command."""
     tx.execute(
         "INSERT INTO command (id, workspace_id, machine_id, session_id, command, spec_json,"
-        " spec_hash, status, operator, created_ms, start_until_ms)"
+        " spec_hash, status, operator, created_ms, start_until_ms, is_awaited)"
         " VALUES (:id, :workspace_id, :machine_id, :session_id, :command, :spec, :spec_hash,"
-        " :status, :operator, :created_ms, :start_until_ms)",
+        " :status, :operator, :created_ms, :start_until_ms, :is_awaited)",
         id=command.id,
         workspace_id=command.workspace_id,
         machine_id=command.machine_id,
@@ -63,6 +63,7 @@ def insert(tx: Tx, command: Command) -> None:
         operator=command.operator,
         created_ms=command.created_ms,
         start_until_ms=command.start_until_ms,
+        is_awaited=int(command.is_awaited),
     )
 
 

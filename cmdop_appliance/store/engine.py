@@ -109,6 +109,16 @@ class Store:
         """True: the disk has failed; nothing was acknowledged since."""
         return self._failed
 
+    def fail(self, exc: OSError) -> Unavailable:
+        """The disk has failed beside the database: nothing is acknowledged any more, either.
+
+        A failed fsync must not be tried again: the kernel reports it once, and drops the pages.
+        """
+        _log.critical("the disk under the data directory failed", exc_info=exc)
+        self._failed = True
+        self._broken.set()
+        return Unavailable("the hub's disk failed")
+
     async def wait_broken(self) -> None:
         """Return when the disk has failed: the only right thing left is to stop the process."""
         await self._broken.wait()

@@ -1,5 +1,7 @@
 """Machines: who they are, and which connection of each is the newest (its epoch)."""
 
+from collections.abc import Sequence
+
 from cmdop_appliance.errors import MachineNotFound
 from cmdop_appliance.model import Machine
 from cmdop_appliance.protocol.messages import Facts
@@ -93,30 +95,40 @@ def page(
     paging: Paging,
     *,
     status: str | None = None,
+    tags: Sequence[str] | None = None,
     search: str | None = None,
 ) -> Page[Machine]:
     """The machines of a workspace.
 
-    `status`: online or offline. `search`: a part of name or hostname, in any case.
+    `status`: online or offline. `tags`: all of them. `search`: a part of name or hostname, in any
+    case.
     """
-    pattern = None
-    if search is not None:
-        escaped = search.lower().replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-        pattern = f"%{escaped}%"
+    filters: dict[str, object] = {
+        "removed_ms IS NULL AND machine.workspace_id = :workspace_id": workspace_id,
+        f"{_STATUS} = :status": status,
+        "lower(machine.name || ' ' || machine.hostname) LIKE :pattern ESCAPE '\\'": (
+            None if search is None else _containing(search.lower())
+        ),
+    }
+    for number, tag in enumerate(tags or ()):
+        condition = f"machine.tags_json LIKE :tag{number} ESCAPE '\\'"
+        filters[condition] = _containing(to_json(tag))
     return select_page(
         tx,
         Machine,
         paging,
         columns=_COLUMNS,
         source=_SOURCE,
-        filters={
-            "removed_ms IS NULL AND machine.workspace_id = :workspace_id": workspace_id,
-            f"{_STATUS} = :status": status,
-            "lower(machine.name || ' ' || machine.hostname) LIKE :pattern ESCAPE '\\'": pattern,
-        },
+        filters=filters,
         order=ORDER,
         key="machine.id",
     )
+
+
+def _containing(text: str) -> str:
+    """The LIKE pattern for any text with `text` in it."""
+    escaped = text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return f"%{escaped}%"
 
 
 def next_epoch(tx: Tx, machine_id: str, *, facts: Facts, ip: str, now_ms: int) -> int | None:

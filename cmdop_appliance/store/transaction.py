@@ -49,6 +49,8 @@ def _decoded(names: list[str], row: tuple[Any, ...]) -> Iterator[tuple[str, Any]
     for name, value in zip(names, row, strict=True):
         if name.endswith("_json"):
             yield name.removesuffix("_json"), None if value is None else msgspec.json.decode(value)
+        elif name.startswith("is_"):
+            yield name, bool(value)
         else:
             yield name, value
 

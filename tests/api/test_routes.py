@@ -535,3 +535,24 @@ def test_every_code_that_is_answered_here_is_documented():
         unknown = _expected(route).unknown
         if unknown is not None:
             assert unknown in route.errors, route.path
+
+
+@pytest.mark.parametrize("field", [{"queue": True}, {"serial_key": "disk"}, {"pty": True}])
+@pytest.mark.parametrize("path", ["/commands", "/commands/async", "/commands/batch"])
+def test_what_this_version_does_not_do_is_refused_not_passed_over(hub, path, field):
+    body = dict(TABLE["POST", path].body) | field
+    error = error_of(hub.api.call("POST", path, body), 422, "validation_failed")
+    assert error["details"] == dict.fromkeys(field, "is not supported by this version")
+
+
+def test_a_key_is_not_made_wider_than_it_was_asked_for(hub):
+    body = dict(TABLE["POST", "/api-keys"].body) | {"tags": ["web"]}
+    error = error_of(hub.api.call("POST", "/api-keys", body), 422, "validation_failed")
+    assert set(error["details"]) == {"tags"}
+
+
+@pytest.mark.parametrize("path", ["/commands", "/api-keys"])
+def test_an_idempotency_key_is_refused_because_it_would_be_broken(hub, path):
+    headers = {"Idempotency-Key": "once"}
+    answer = hub.api.call("POST", path, dict(TABLE["POST", path].body), headers=headers)
+    error_of(answer, 400, "invalid_request")

@@ -100,7 +100,9 @@ def steps(tx: Tx) -> Iterator[str]:
         {"status": "CONNECTED", "machine_id": machine.id, "machine_hostname": "web-1"},
     )
     yield call(machines.get, WORKSPACE, machine.id)
-    yield from pages(call, machines, {"status": "online", "search": "w%b_1\\"})
+    yield from pages(
+        call, machines, {"status": "online", "tags": ["a", "b_c"], "search": "w%b_1\\"}
+    )
     yield call(machines.flag_clone, machine.id, NOW)
 
     command = records.command(machine.id, session_id)

@@ -144,3 +144,13 @@ async def test_machines_can_be_put_in_every_order(store):
         "-last_seen": ["b", "a"],
     }.items():
         assert await listed(store, paging=Paging(sort=sort)) == names
+
+
+async def test_tags_select_the_machines_that_have_all_of_them(store):
+    for name, tags in (("a", ["web"]), ("b", ["web", "db"]), ("c", ["we_"]), ("d", ["website"])):
+        await joined(store, name=name, tags=tags)
+    by_name = Paging(sort="name")
+    assert await listed(store, paging=by_name, tags=["web"]) == ["a", "b"]
+    assert await listed(store, paging=by_name, tags=["web", "db"]) == ["b"]
+    assert await listed(store, paging=by_name, tags=["we_"]) == ["c"]
+    assert await listed(store, paging=by_name, tags=["none"]) == []

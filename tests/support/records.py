@@ -69,6 +69,7 @@ def command(machine_id: str, session_id: str, **fields) -> Command:
         operator="ci@default",
         created_ms=NOW,
         start_until_ms=NOW + 30_000,
+        is_awaited=False,
         cancel_requested_ms=None,
         started_ms=None,
         finished_ms=None,

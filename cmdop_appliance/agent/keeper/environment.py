@@ -1,5 +1,6 @@
 """The environment a command gets: the one the agent was started with, and nothing of ours."""
 
+import os
 from collections.abc import Mapping
 
 # A launcher that sets TMPDIR for our own program leaves the value it replaced here, "" for none.
@@ -8,6 +9,19 @@ ORIGINAL_TMPDIR = "CMDOP_ORIGINAL_TMPDIR"
 _OURS = "CMDOP_"  # the agent's settings, which may hold secrets
 _PACKER = ("_PYI_", "_MEI", "PYINSTALLER_")  # set by PyInstaller's boot loader for itself
 _PYTHON = ("PYTHONHOME", "PYTHONPATH")
+
+
+def process_environment() -> dict[str, str]:
+    """What this process was started with: in the C locale Python adds LC_CTYPE (PEP 538)."""
+    environ = dict(os.environ)
+    try:
+        with open("/proc/self/environ", "rb") as file:  # noqa: PTH123 - pathlib is not loaded here
+            at_start = file.read().split(b"\0")
+    except OSError:  # not Linux
+        return environ
+    if not any(variable.startswith(b"LC_CTYPE=") for variable in at_start):
+        environ.pop("LC_CTYPE", None)
+    return environ
 
 
 def original_environment(environ: Mapping[str, str], bundle: str | None) -> dict[str, str]:

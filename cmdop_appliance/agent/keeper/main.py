@@ -22,7 +22,7 @@ from contextlib import suppress
 
 from cmdop_appliance.agent.keeper import linux
 from cmdop_appliance.agent.keeper.ending import KILL_GRACE_S, Ending
-from cmdop_appliance.agent.keeper.environment import original_environment
+from cmdop_appliance.agent.keeper.environment import original_environment, process_environment
 from cmdop_appliance.agent.keeper.files import (
     OUTPUT,
     OutputPool,
@@ -80,7 +80,7 @@ class Keeper:
         self._log = Log()
         self._pool = OutputPool(r.slot for r in self._records.values() if r.slot is not None)
         bundle = getattr(sys, "_MEIPASS", None)
-        self._spawner = Spawner(original_environment(os.environ, bundle), self._pool)
+        self._spawner = Spawner(original_environment(process_environment(), bundle), self._pool)
         self._commands: dict[str, Command] = {}
         self._leaders: dict[int, Command] = {}  # by pid, until they are waited for
 

@@ -23,6 +23,7 @@ class KeyBody(Struct, kw_only=True):
     name: Name
     scopes: Annotated[list[str], Meta(min_length=1)]
     expires_in_days: Annotated[int, Meta(ge=1, le=36_500)] | None = None
+    tags: list[str] = []  # refused: a key without the restriction would be wider than asked for
 
 
 class KeyView(Struct, frozen=True, kw_only=True):
@@ -62,6 +63,8 @@ class Me(Struct, frozen=True):
 )
 async def create_api_key(call: Call[KeyBody, None]) -> NewKey:
     """Make a key; it can never have a right that its maker lacks."""
+    if call.body.tags:
+        raise ValidationFailed("Validation failed", tags="is not supported by this version")
     scopes = []
     for name in dict.fromkeys(call.body.scopes):
         if name not in GRANTABLE:

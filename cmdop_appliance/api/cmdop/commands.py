@@ -53,6 +53,10 @@ class CommandBody(Struct, kw_only=True):
     user: Text | None = None
     stdin: str | None = None
     shell: Text = DEFAULT_SHELL
+    # Known, and refused while this version does not do what they promise.
+    queue: bool = False
+    serial_key: str | None = None
+    pty: bool = False
 
 
 class SingleBody(CommandBody, kw_only=True):
@@ -375,7 +379,11 @@ def _spec(call: "Call[Any, Any]", default_timeout_ms: int | None = None) -> Spec
         timeout_ms=body.timeout or default_timeout_ms,
         operator=call.caller.email,
     )
-    reasons = {}
+    reasons = {
+        name: "is not supported by this version"
+        for name in ("queue", "serial_key", "pty")
+        if getattr(body, name)
+    }
     if len(body.command.encode()) > ARGUMENT_BYTES:
         reasons["command"] = f"is longer than {ARGUMENT_BYTES} bytes; pass the rest as stdin"
     if stdin is not None and len(stdin) > STDIN_BYTES:

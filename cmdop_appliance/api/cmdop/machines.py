@@ -21,6 +21,7 @@ class MachineList(Paged, frozen=True):
     """Filters of the list of machines."""
 
     status: MachineStatus | None = None
+    tags: str | None = None  # a,b: both
     search: str | None = None
 
 
@@ -86,6 +87,7 @@ async def list_machines(call: Call[None, MachineList]) -> Listed:
         call.caller.workspace_id,
         read_paging(call.query, rows.ORDER),
         status=call.query.status,
+        tags=[tag for tag in (call.query.tags or "").split(",") if tag],
         search=call.query.search,
     )
     return Listed([MachineView(**_fields(machine)) for machine in page.items], page)
