@@ -7,6 +7,7 @@ measured in the same run. Prints a table, asserts nothing.
 import argparse
 import json
 import os
+import re
 import selectors
 import shutil
 import signal
@@ -17,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -88,6 +90,13 @@ class Hub:
         )
         return head.encode() + payload
 
+    def completed(self) -> int:
+        """How many commands have ended with exit code 0."""
+        with socket.create_connection(self.address) as connection:
+            connection.sendall(self.request("GET", "/commands?status=completed&limit=1"))
+            total: int = json.loads(read_answer(connection))["meta"]["total"]
+            return total
+
     def machine(self) -> str | None:
         """The id of the one machine, once it is online."""
         with socket.create_connection(self.address) as connection:
@@ -118,8 +127,58 @@ def content_length(head: bytes) -> int:
     raise SystemExit(f"bench: an answer without a length: {head!r}")
 
 
-def load(hub: Hub, callers: int, count: int) -> tuple[list[float], float]:
-    """(seconds of each command, commands per second): `callers` keep-alive connections."""
+@dataclass(frozen=True)
+class Load:
+    """What callers saw: milliseconds, and commands per second."""
+
+    p50: float
+    p99: float
+    rate: float
+
+
+def load(hub: Hub, callers: int, count: int) -> Load:
+    """POST /commands `true` about `count` times, by wrk where it is installed."""
+    if shutil.which("wrk") is None:
+        return load_by_ourselves(hub, callers, count)
+    before = hub.completed()
+    body = json.dumps({"machine_id": hub.machine(), "command": "true"})
+    headers = {"Authorization": f"Bearer {hub.key}", "Content-Type": "application/json"}
+    script = hub.data_dir / "wrk.lua"
+    script.write_text(
+        "wrk.method = 'POST'\n"
+        + "".join(f"wrk.headers['{name}'] = '{value}'\n" for name, value in headers.items())
+        + f"wrk.body = '{body}'\n"
+    )
+    host, port = hub.address
+    flags = ["-t1", f"-c{callers}", f"-d{max(2, count // 300)}s", "--latency", "-s", str(script)]
+    url = f"http://{host}:{port}/api/v1/commands"
+    said = subprocess.run(["wrk", *flags, url], capture_output=True, text=True, check=True).stdout
+    answers = int(found(r"(\d+) requests in", said))
+    if "Non-2xx" in said or hub.completed() - before < answers:
+        raise SystemExit(f"bench: not every command was completed:\n{said}")
+    rate = float(found(r"Requests/sec:\s+([\d.]+)", said))
+    return Load(milliseconds(said, "50%"), milliseconds(said, "99%"), rate)
+
+
+def found(pattern: str, text: str) -> str:
+    """The group of `pattern` in what wrk printed."""
+    match = re.search(pattern, text)
+    if match is None:
+        raise SystemExit(f"bench: cannot read wrk's figures:\n{text}")
+    return match[1]
+
+
+def milliseconds(said: str, share: str) -> float:
+    """A latency from wrk's table, which changes its unit with the size."""
+    text = found(rf"{share}\s+([\d.]+(?:us|ms|s))", said)
+    number = float(text.rstrip("ums"))
+    return (
+        number / 1000 if text.endswith("us") else number if text.endswith("ms") else number * 1000
+    )
+
+
+def load_by_ourselves(hub: Hub, callers: int, count: int) -> "Load":
+    """`callers` keep-alive connections from one loop: it costs the machine more than wrk does."""
     request = hub.request("POST", "/commands", {"machine_id": hub.machine(), "command": "true"})
     selector = selectors.DefaultSelector()
     samples: list[float] = []
@@ -155,7 +214,8 @@ def load(hub: Hub, callers: int, count: int) -> tuple[list[float], float]:
                     raise SystemExit(f"bench: not completed: {body[:300]!r}")
                 if left > 0:
                     send(connection)
-        return samples, count / (time.perf_counter() - begun)
+        rate = count / (time.perf_counter() - begun)
+        return Load(percentile(samples, 0.5), percentile(samples, 0.99), rate)
 
 
 @contextmanager
@@ -243,6 +303,9 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=400, help="commands with one caller")
     count = parser.parse_args().count
     report("what", "figure", "beside", "target")
+    tool = "wrk" if shutil.which("wrk") else "this script"
+    python = f"{sys.version.split()[0]} at {os.path.realpath(sys.executable)}"
+    print(f"load by {tool}, Python {python}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
     with tempfile.TemporaryDirectory(prefix="cmdop-bench-") as name:
         folder = Path(name)
         with appliance(folder) as hub, warm_ssh(folder) as ssh:
@@ -252,29 +315,25 @@ def main() -> None:
             load(hub, 1, 50)  # warm up
             # Floors are taken on both sides of what they are held against: the machine drifts.
             floor = spawn_samples(count // 2)
-            one, _ = load(hub, 1, count)
+            one = load(hub, 1, count)
             floor = percentile(floor + spawn_samples(count // 2), 0.5)
-            p50 = percentile(one, 0.5)
             report("posix_spawn sh -c true, p50", f"{floor:.2f} ms")
-            ratio = f"{p50 / floor:.1f} × posix_spawn"
-            report("POST /commands true, 1 caller, p50", f"{p50:.2f} ms", ratio, "≤ 6 ×")
-            report("POST /commands true, 1 caller, p99", f"{percentile(one, 0.99):.2f} ms")
+            ratio = f"{one.p50 / floor:.1f} × posix_spawn"
+            report("POST /commands true, 1 caller, p50", f"{one.p50:.2f} ms", ratio, "≤ 6 ×")
+            report("POST /commands true, 1 caller, p99", f"{one.p99:.2f} ms")
             if ssh is None:
                 report("ssh, ControlMaster", "no sshd here")
             else:
                 warm = percentile(ssh_samples(ssh, count // 4), 0.5)
                 report("ssh host true, ControlMaster, p50", f"{warm:.2f} ms")
-                report("POST /commands beside warm ssh", "", f"{p50 / warm:.2f} ×", "≤ 0.6 ×")
+                report("POST /commands beside warm ssh", "", f"{one.p50 / warm:.2f} ×", "≤ 0.6 ×")
             for callers in (16, 64):
-                samples, rate = load(hub, callers, count * 5)
-                label = f"POST /commands true, {callers} callers"
+                many = load(hub, callers, count * 5)
                 target = "≥ 600/s" if callers == 64 else ""
-                side = f"{rate * floor / 1000:.2f} × 1/posix_spawn"
-                report(label, f"{rate:.0f}/s", side, target)
-                report(
-                    "  p50 / p99",
-                    f"{percentile(samples, 0.5):.0f} / {percentile(samples, 0.99):.0f} ms",
-                )
+                side = f"{many.rate * floor / 1000:.2f} × 1/posix_spawn"
+                label = f"POST /commands true, {callers} callers"
+                report(label, f"{many.rate:.0f}/s", side, target)
+                report("  p50 / p99", f"{many.p50:.0f} / {many.p99:.0f} ms")
             busy = memory_mb([hub.pid]), memory_mb(agents + keepers)
             report(
                 "hub, idle / after load (PSS)", f"{idle[0]:.0f} / {busy[0]:.0f} MB", "", "≤ 80 MB"
