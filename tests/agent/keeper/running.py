@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -22,6 +23,8 @@ from cmdop_appliance.agent.keeper_client import (
 MARK = "TEST_STATE_DIR"  # in the environment of every process that a test brings about
 PACKAGE_PARENT = Path(__file__).parents[3]
 
+DYING_S = 2.0  # a process that was killed is gone after this, one that was left is not
+
 _MAIN = (
     "import sys; sys.path.insert(0, sys.argv[3]);"
     " from cmdop_appliance.agent.keeper.main import main;"
@@ -35,13 +38,14 @@ def clean_machine(tmp_path: Path, monkeypatch) -> Iterator[Path]:
     state_dir = tmp_path / "state"
     monkeypatch.setenv(MARK, str(state_dir))
     yield state_dir
-    words = {pid: cmdline(pid) for pid in marked(state_dir)}
-    for pid in words:
+    dying_until = time.monotonic() + DYING_S
+    while (left := commands_of(state_dir)) and time.monotonic() < dying_until:
+        time.sleep(0.01)
+    words = {pid: cmdline(pid) for pid in left}
+    for pid in marked(state_dir):
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    # No words: it was dying already.
-    left = {pid: line for pid, line in words.items() if any(line) and "keeper" not in line}
-    assert not left, f"left behind: {left}"
+    assert not any(map(any, words.values())), f"left behind: {words}"
 
 
 def marked(state_dir: Path) -> list[int]:
