@@ -76,7 +76,7 @@ class Refused(msgspec.Struct, frozen=True, tag_field="event", tag="refused"):
 
 
 class Exited(msgspec.Struct, frozen=True, tag_field="event", tag="exited"):
-    """The command has ended, and if it was made to, no descendant of it is left."""
+    """The command has ended; if it was made to, so have its descendants (keeper/ending.py)."""
 
     id: str
     exit_code: int | None  # of a command that exited by itself
