@@ -139,10 +139,8 @@ def _url(config: Config, listeners: list[trio.SocketListener]) -> str:
 
 
 async def _announce(hub: Hub, url: str, data_dir: Path) -> None:
-    """Tell programs (hub.json) and the person who started us (the banner) that we are ready."""
+    """Tell the person who started us (the banner) and programs (hub.json) that we are ready."""
     pin = pin_of(hub.identity.public_key)
-    ready = {"url": url, "pid": os.getpid(), "version": __version__, "pin": pin}
-    await trio.to_thread.run_sync(write_private, data_dir / READY_FILE, json.dumps(ready) + "\n")
     _, token = await hub.enrolments.issue(DEFAULT_WORKSPACE, _JOIN_TTL_MS, 1, [])
     host, _ = hub.config.server.address
     port = urlsplit(url).port
@@ -155,7 +153,11 @@ async def _announce(hub: Hub, url: str, data_dir: Path) -> None:
         "             (one machine, within an hour; more: cmdop machines add)",
         "  Ctrl-C stops the hub; commands on the machines run on.",
     ]
-    print("\n".join(lines), flush=True)  # noqa: T201 - the banner is this program's output
+    with suppress(OSError):  # nobody has to look
+        print("\n".join(lines), flush=True)  # noqa: T201 - the banner is this program's output
+    # Last, so that who waits for the file finds the banner whole.
+    ready = {"url": url, "pid": os.getpid(), "version": __version__, "pin": pin}
+    await trio.to_thread.run_sync(write_private, data_dir / READY_FILE, json.dumps(ready) + "\n")
 
 
 async def _serve_link(hub: Hub, stream: PeekedStream) -> None:

@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl
 import msgspec
 from msgspec import Struct
 
+from cmdop_appliance.api.fields import PATTERN_REASONS
 from cmdop_appliance.api.registry import PREFIXES, Route
 from cmdop_appliance.auth import Caller
 from cmdop_appliance.clock import Clock, rfc3339
@@ -227,6 +228,9 @@ def _blame(error: msgspec.ValidationError) -> tuple[str, str]:
     if missing := re.search(r"missing required field `(\w+)`", reason):
         inside = f"{place[1]}." if place and place[1] else ""
         return inside + missing[1], "is required"
+    for pattern, words in PATTERN_REASONS.items():
+        if reason.endswith(f"matching regex {pattern!r}"):
+            reason = words
     return (place[1] if place and place[1] else "body"), reason[:1].lower() + reason[1:]
 
 

@@ -556,3 +556,12 @@ def test_an_idempotency_key_is_refused_because_it_would_be_broken(hub, path):
     headers = {"Idempotency-Key": "once"}
     answer = hub.api.call("POST", path, dict(TABLE["POST", path].body), headers=headers)
     error_of(answer, 400, "invalid_request")
+
+
+def test_reasons_are_words_not_patterns(hub):
+    body = {"machine_id": "m", "command": "a\0b", "env": {}}
+    error = error_of(hub.api.call("POST", "/commands", body), 422, "validation_failed")
+    assert error["details"] == {"command": "must not contain NUL"}
+    body = {"machine_id": "m", "command": "a", "env": {"a=b": ""}}
+    error = error_of(hub.api.call("POST", "/commands", body), 422, "validation_failed")
+    assert list(error["details"].values()) == ["must be the name of a variable, without = and NUL"]

@@ -4,9 +4,9 @@ from typing import Annotated, Any, Final
 
 from msgspec import Meta, Struct
 
-from cmdop_appliance.api.cmdop.fields import Name, when
 from cmdop_appliance.api.cmdop.machines import Deleted
 from cmdop_appliance.api.exchange import Call, Listed, Paged, read_paging
+from cmdop_appliance.api.fields import Name, when
 from cmdop_appliance.api.registry import route
 from cmdop_appliance.auth import GRANTABLE, Scope, new_key, secret_hash, shown_prefix
 from cmdop_appliance.errors import Conflict, Forbidden, NotFound, ValidationFailed

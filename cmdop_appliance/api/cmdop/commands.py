@@ -10,8 +10,8 @@ import trio
 from msgspec import Meta, Struct
 
 from cmdop_appliance.api import streams
-from cmdop_appliance.api.cmdop.fields import Duration, Text, since_ms, when
 from cmdop_appliance.api.exchange import Call, Listed, Paged, Response, read_paging
+from cmdop_appliance.api.fields import AnyText, Duration, EnvName, Text, since_ms, when
 from cmdop_appliance.api.registry import route
 from cmdop_appliance.auth import Scope
 from cmdop_appliance.errors import (
@@ -39,16 +39,13 @@ _BATCH_MACHINES: Final = 1000
 # `async` answers once the machine has begun, or after this long without a word from it.
 _BEGIN_S: Final = 1.0
 
-EnvName = Annotated[str, Meta(pattern=r"^[^=\x00]+\Z")]
-EnvValue = Annotated[str, Meta(pattern=r"^[^\x00]*\Z")]
-
 
 class CommandBody(Struct, kw_only=True):
     """What to run. `timeout` is in ms; the rest is as a shell on the machine would take it."""
 
     command: Text
     cwd: Text | None = None
-    env: dict[EnvName, EnvValue] = {}
+    env: dict[EnvName, AnyText] = {}
     timeout: Duration | None = None
     user: Text | None = None
     stdin: str | None = None

@@ -4,9 +4,9 @@ from typing import Annotated, Any, Final
 
 from msgspec import Meta, Struct
 
-from cmdop_appliance.api.cmdop.fields import Tags, when
 from cmdop_appliance.api.cmdop.machines import Deleted
 from cmdop_appliance.api.exchange import Call, Listed, Paged, read_paging
+from cmdop_appliance.api.fields import Tags, when
 from cmdop_appliance.api.registry import route
 from cmdop_appliance.auth import Scope
 from cmdop_appliance.errors import NotFound, ValidationFailed

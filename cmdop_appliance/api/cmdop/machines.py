@@ -4,8 +4,8 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from cmdop_appliance.api.cmdop.fields import since_ms, when
 from cmdop_appliance.api.exchange import Call, Listed, Paged, read_paging
+from cmdop_appliance.api.fields import since_ms, when
 from cmdop_appliance.api.registry import route
 from cmdop_appliance.auth import Scope
 from cmdop_appliance.errors import MachineNotFound, SessionNotFound

@@ -8,10 +8,25 @@ from msgspec import Meta
 from cmdop_appliance.clock import rfc3339
 from cmdop_appliance.errors import InvalidRequest
 
+_NO_NUL: Final = r"^[^\x00]*\Z"
+_NO_CONTROL: Final = r"^[^\x00-\x1f\x7f]*\Z"
+_TAG: Final = r"^[A-Za-z0-9][A-Za-z0-9._:=/-]{0,62}\Z"
+_ENV_NAME: Final = r"^[^=\x00]+\Z"
+
+# What a text must be, in words: a pattern is none.
+PATTERN_REASONS: Final = {
+    _NO_NUL: "must not contain NUL",
+    _NO_CONTROL: "must not contain control characters",
+    _TAG: "must be 1 to 63 letters, digits or . _ : = / -, a letter or digit first",
+    _ENV_NAME: "must be the name of a variable, without = and NUL",
+}
+
 # Text that becomes a name, a path or an argument on some machine: NUL ends it there (execve(2)).
-Text = Annotated[str, Meta(min_length=1, pattern=r"^[^\x00]*\Z")]
-Name = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\x00-\x1f\x7f]*\Z")]
-Tag = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:=/-]{0,62}\Z")]
+Text = Annotated[str, Meta(min_length=1, pattern=_NO_NUL)]
+AnyText = Annotated[str, Meta(pattern=_NO_NUL)]
+EnvName = Annotated[str, Meta(pattern=_ENV_NAME)]
+Name = Annotated[str, Meta(min_length=1, max_length=255, pattern=_NO_CONTROL)]
+Tag = Annotated[str, Meta(pattern=_TAG)]
 Tags = Annotated[list[Tag], Meta(max_length=50)]
 
 # The longest duration taken anywhere: what JSON numbers hold exactly (RFC 8259 §6).
