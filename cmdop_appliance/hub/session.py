@@ -230,6 +230,8 @@ class AgentSession:
                 with trio.fail_after(self._services.silent_ms / 1000):
                     frame = await self._connection.receive()
                 for part in split(frame):
+                    if self._conversation.state is State.OVER:
+                        return  # removed meanwhile; it cannot know yet
                     await self._handle(self._conversation.receive_from_agent(part), nursery)
             await self._connection.close(Close.STOPPING, "goodbye")
         except LinkClosed:

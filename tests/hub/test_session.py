@@ -202,7 +202,7 @@ async def test_a_machine_that_is_removed_hears_it_signed_and_is_cut(live, agent,
     assert (await session_of(live, link.session_id)).status == "DISCONNECTED"
 
 
-async def test_a_removed_machine_that_takes_nothing_is_cut_and_writes_no_more(live, agent):
+async def test_a_removed_machine_that_takes_nothing_is_cut_and_writes_no_more(live, agent, caplog):
     link = await agent.join()
     machine = await agent.machine()
     command = await live.hub.commands.start(CALLER, machine.id, "yes", Spec(argv=["yes"]))
@@ -219,6 +219,7 @@ async def test_a_removed_machine_that_takes_nothing_is_cut_and_writes_no_more(li
     row = await live.hub.store.run(commands.get, WORKSPACE, command.id)
     assert (row.status, row.error_code) == ("lost", "machine_removed")
     assert (await live.hub.outputs.sizes(command.id))["stdout"] == 0
+    assert "agent broke the protocol" not in caplog.messages  # it could not know yet
 
 
 async def test_a_machine_that_is_removed_while_it_connects_gets_no_session(live, agent):
