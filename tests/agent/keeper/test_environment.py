@@ -1,3 +1,8 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from cmdop_appliance.agent.keeper.environment import original_environment
@@ -40,3 +45,17 @@ def test_the_given_environment_is_not_changed():
     before = dict(given)
     original_environment(given, BUNDLE)
     assert given == before
+
+
+@pytest.mark.parametrize("given", [{}, {"LC_CTYPE": "C.UTF-8"}, {"LC_CTYPE": "C"}])
+def test_what_python_adds_in_the_c_locale_was_not_there(given):
+    """PEP 538: a command would print UTF-8 where the machine's own environment says C."""
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1]);"
+        "from cmdop_appliance.agent.keeper.environment import process_environment;"
+        "print(process_environment().get('LC_CTYPE'))"
+    )
+    argv = [sys.executable, "-I", "-c", program, str(Path(__file__).parents[3])]
+    environ = {"PATH": os.defpath, **given}
+    said = subprocess.run(argv, env=environ, capture_output=True, text=True, check=True).stdout
+    assert said.strip() == str(given.get("LC_CTYPE"))

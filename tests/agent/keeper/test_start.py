@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cmdop_appliance.agent.keeper.environment import process_environment
 from cmdop_appliance.agent.keeper_client import Record, open_keeper, output_path
 from tests.agent.keeper.running import (
     MARK,
@@ -94,7 +95,8 @@ async def test_the_environment_holds_what_was_there_and_nothing_of_ours(state_di
             keeper, "cmd_1", "env", "-0", env={"EXTRA": "é ü", "CMDOP_OPERATOR": "me"}
         )
     got = dict(item.split("=", 1) for item in output_of(state_dir, started.slot).split("\0")[:-1])
-    expected = {name: value for name, value in os.environ.items() if name != "CMDOP_API_KEY"}
+    given = process_environment().items()
+    expected = {name: value for name, value in given if name != "CMDOP_API_KEY"}
     expected |= {"EXTRA": "é ü", "CMDOP_OPERATOR": "me", "CMDOP_COMMAND_ID": "cmd_1"}
     assert got == expected
     assert got["KEPT"] == "as it was"
