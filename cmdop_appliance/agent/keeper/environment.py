@@ -12,15 +12,17 @@ _PYTHON = ("PYTHONHOME", "PYTHONPATH")
 
 
 def process_environment() -> dict[str, str]:
-    """What this process was started with: in the C locale Python adds LC_CTYPE (PEP 538)."""
+    """The environment without what Python did to it: in the C locale it sets LC_CTYPE (PEP 538)."""
     environ = dict(os.environ)
     try:
         with open("/proc/self/environ", "rb") as file:  # noqa: PTH123 - pathlib is not loaded here
             at_start = file.read().split(b"\0")
     except OSError:  # not Linux
         return environ
-    if not any(variable.startswith(b"LC_CTYPE=") for variable in at_start):
-        environ.pop("LC_CTYPE", None)
+    environ.pop("LC_CTYPE", None)
+    for variable in at_start:
+        if variable.startswith(b"LC_CTYPE="):
+            environ["LC_CTYPE"] = os.fsdecode(variable.partition(b"=")[2])
     return environ
 
 
