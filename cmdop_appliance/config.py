@@ -58,6 +58,13 @@ class CommandsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     sync_timeout_ms: Annotated[int, Meta(ge=1, le=86_400_000)] = 30_000
 
 
+class OutputConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is kept of a command's output."""
+
+    # Per stream: its first 1 MiB and its tail; totals and sha256 are of everything (semantics.md).
+    max_bytes: Annotated[int, Meta(ge=2 * 1024 * 1024, le=1024**4)] = 64 * 1024 * 1024
+
+
 class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one request may cost."""
 
@@ -77,6 +84,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     server: ServerConfig = ServerConfig()
     sessions: SessionsConfig = SessionsConfig()
     commands: CommandsConfig = CommandsConfig()
+    output: OutputConfig = OutputConfig()
     limits: LimitsConfig = LimitsConfig()
     log: LogConfig = LogConfig()
 

@@ -124,8 +124,8 @@ def test_the_data_directory_is_absolute(tmp_path, monkeypatch):
     [
         # an unknown key, an unknown table
         ("[server]\n\nlissen = 1\n", 3, "server.lissen", "listen, data_dir, local_agent, drain_ms"),
-        ("\n[servers]\nx = 1\n", 2, "[servers]", "server, sessions, commands, limits, log"),
-        ("listen = 'x'\n", 1, "[listen]", "server, sessions, commands, limits, log"),
+        ("\n[servers]\nx = 1\n", 2, "[servers]", "server, sessions, commands, output, limits, log"),
+        ("listen = 'x'\n", 1, "[listen]", "server, sessions, commands, output, limits, log"),
         # a wrong type
         ("[sessions]\ngrace_ms = '1'\n", 2, "sessions.grace_ms", "expected `int`, got `str`"),
         ("[sessions]\ngrace_ms = true\n", 2, "sessions.grace_ms", "expected `int`, got `bool`"),
@@ -138,6 +138,7 @@ def test_the_data_directory_is_absolute(tmp_path, monkeypatch):
         ("[sessions]\ngrace_ms = -1\n", 2, "sessions.grace_ms", ">= 0"),
         ("[sessions]\ngrace_ms = 3600001\n", 2, "sessions.grace_ms", "<= 3600000"),
         ("[limits]\nbody_bytes = 99999999999999999999\n", 2, "limits.body_bytes", "int"),
+        ("[output]\nmax_bytes = 2097151\n", 2, "output.max_bytes", ">= 2097152"),
         ("[log]\nlevel = 'loud'\n", 2, "log.level", "debug, info, warning, error"),
         ("[server]\ndata_dir = ''\n", 2, "server.data_dir", "length >= 1"),
         # an address that is none

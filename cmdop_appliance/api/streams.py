@@ -14,6 +14,7 @@ import msgspec
 from cmdop_appliance.errors import InvalidRequest, RangeNotSatisfiable, Unavailable
 from cmdop_appliance.hub.commands import output_subject
 from cmdop_appliance.hub.hub import Hub
+from cmdop_appliance.hub.output import Held
 from cmdop_appliance.model import Command
 from cmdop_appliance.protocol.frames import STREAMS, StreamName
 from cmdop_appliance.store import commands as rows
@@ -34,14 +35,16 @@ class ByteRange:
     partial: bool
 
 
-def read_range(header: str, offset: int, total: int) -> ByteRange:
+def read_range(header: str, offset: int, held: Held) -> ByteRange:
     """The bytes that one `Range` (RFC 9110 §14), or else `offset`, asks for.
 
-    Several ranges, or another unit, are answered with everything, as the RFC allows.
+    Several ranges, or another unit, are answered with everything, as the RFC allows. A range that
+    begins before bytes that are not kept ends there.
 
     Raises:
-        RangeNotSatisfiable: there are no such bytes.
+        RangeNotSatisfiable: there are no such bytes, or the first is not kept.
     """
+    total = held.size
     asked = _RANGE.fullmatch(header)
     if asked is None or not any(asked.groups()):
         if offset > total:
@@ -52,21 +55,33 @@ def read_range(header: str, offset: int, total: int) -> ByteRange:
     end = min(int(last) + 1, total) if start and last else total
     if first >= end:
         raise RangeNotSatisfiable(f"the stream has {total} bytes so far", total)
+    if held.gap <= first < held.gap_end:
+        raise RangeNotSatisfiable(
+            f"of {total} bytes so far, 0-{held.gap - 1} and {held.gap_end}-{total - 1} are kept",
+            total,
+        )
+    if first < held.gap:
+        end = min(end, held.gap)
     return ByteRange(first, end, partial=True)
 
 
 async def output_bytes(
-    hub: Hub, command_id: str, stream: StreamName, part: ByteRange
+    hub: Hub, command_id: str, stream: StreamName, part: ByteRange, *, mark_gap: bool
 ) -> AsyncIterator[bytes]:
-    """These bytes of one stream, piece by piece."""
+    """These bytes of one stream, piece by piece; `mark_gap`: a line where some are not kept."""
     at = part.first
     while at < part.end:
         size = min(READ_BYTES, part.end - at)
         data = await hub.outputs.read(command_id, stream, at, size)
-        if not data:
+        if data:
+            at += len(data)
+            yield data
+            continue
+        held = (await hub.outputs.held(command_id))[stream]
+        if not (mark_gap and held.gap <= at < held.gap_end):
             raise EOFError(f"{stream} of {command_id} ends at {at}")  # the answer breaks off
-        at += len(data)
-        yield data
+        yield f"\n[… {held.gap_end - at} bytes not kept …]\n".encode()
+        at = held.gap_end
 
 
 def read_event_id(header: str | None) -> dict[StreamName, int]:
@@ -91,6 +106,7 @@ async def command_events(
 ) -> AsyncIterator[bytes]:
     """Server-sent events: `stdout` and `stderr` behind `seen` as they come, then `end`.
 
+    A `gap` stands for bytes that are not kept: `from` the one after the last event, up to `to`.
     The `end` carries what `describe` makes of the record. Ends without it when the hub stops.
     """
     with hub.bus.subscribe(output_subject(command.id)) as news:
@@ -100,9 +116,8 @@ async def command_events(
             if hub.outputs.live(command.id) is None:
                 command = await hub.store.run(rows.get, command.workspace_id, command.id)
             for stream in STREAMS:
-                while data := await hub.outputs.read(command.id, stream, seen[stream], READ_BYTES):
-                    seen[stream] += len(data)
-                    yield _event(stream, seen, {"data": base64.b64encode(data).decode()})
+                while event := await _next_output(hub, command.id, stream, seen):
+                    yield event
             if command.finished_ms is not None:
                 yield _event("end", seen, await describe(command))
                 return
@@ -111,6 +126,21 @@ async def command_events(
                     yield b": keep-alive\n\n"
             except Unavailable:
                 return  # the reader comes back with Last-Event-ID
+
+
+async def _next_output(
+    hub: Hub, command_id: str, stream: StreamName, seen: dict[StreamName, int]
+) -> bytes | None:
+    """The event behind `seen`, which then includes it; None at the present end."""
+    at = seen[stream]
+    if data := await hub.outputs.read(command_id, stream, at, READ_BYTES):
+        seen[stream] += len(data)
+        return _event(stream, seen, {"data": base64.b64encode(data).decode()})
+    held = (await hub.outputs.held(command_id))[stream]
+    if held.gap <= at < held.gap_end:
+        seen[stream] = held.gap_end
+        return _event("gap", seen, {"stream": stream, "from": at, "to": held.gap_end})
+    return None
 
 
 def _event(name: str, seen: dict[StreamName, int], data: object) -> bytes:

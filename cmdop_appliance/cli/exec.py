@@ -16,7 +16,7 @@ from cmdop_appliance.cli.durations import Duration
 from cmdop_appliance.cli.failures import Failure, as_failure, report
 from cmdop_appliance.cli.targets import find_machine
 from cmdop_appliance.cli.text import visible
-from cmdop_appliance.sdk import Client, CmdopError, Conflict, Ended, Output
+from cmdop_appliance.sdk import Client, CmdopError, Conflict, Ended, Gap, Output
 from cmdop_appliance.sdk.types import Command
 
 OURS: Final = 255  # what ssh answers when it, and not the command, failed
@@ -154,6 +154,8 @@ def _follow(hub: Hub, client: Client, command_id: str) -> int:
                     case Output(data=data):
                         sys.stderr.buffer.write(data)
                         sys.stderr.buffer.flush()
+                    case Gap(stream=stream, size=size):
+                        print(f"[{size} bytes of {stream} were not kept]", file=sys.stderr)
                     case Ended(command=command):
                         return _exit_code(command, interrupted=interrupts.seen)
         except BrokenPipeError:  # nobody reads on: end the command, as a local pipe would

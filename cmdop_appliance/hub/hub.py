@@ -40,7 +40,7 @@ class Hub:
         seed = await store.run(settings.get_or_set, "hub_key", Identity.generate().seed.hex())
         identity = Identity(bytes.fromhex(seed))
         bus = LocalBus()
-        outputs = Outputs(store, data_dir / OUTPUT_FOLDER)
+        outputs = Outputs(store, data_dir / OUTPUT_FOLDER, config.output.max_bytes)
         commands = Commands(store, bus, outputs, clock)
         enrolments = Enrolments(store, identity, clock)
         services = SessionServices(

@@ -4,6 +4,11 @@ A stream begins in memory and moves to a file when it outgrows `SMALL_BYTES`, so
 commands with a line of output are rows, not files. What is not yet safe is made safe once a
 second and before an end is recorded; after a crash the agent sends again from the last safe byte.
 Whoever reads, live or later, reads by offset through `read`.
+
+Of a stream longer than its cap the head and the tail are kept. The file is the head, then a ring
+in which offset n lies at head + (n - head) % ring. The ring is `UNSAFE_BYTES` larger than the tail,
+and no more than that is taken before it is safe: so what a crash leaves unsafe has overwritten
+nothing of the tail that ends at the last safe byte.
 """
 
 import errno
@@ -27,6 +32,10 @@ from cmdop_appliance.store.transaction import Tx
 SMALL_BYTES: Final = 8 * 1024
 # Ended commands whose small output is still in memory: 4 MB at the most.
 _ENDED_AT_HAND: Final = 256
+# The head that is always kept (semantics.md, Commands 7); the tail is the rest of the cap.
+HEAD_BYTES: Final = 1024 * 1024
+# What of a capped stream may be unsafe at a time, and what its file is larger than its cap.
+UNSAFE_BYTES: Final = 1024 * 1024
 # How long output may stay unsafe (semantics.md: up to the last sync, ≤ 1 s).
 FLUSH_S: Final = 1.0
 
@@ -37,12 +46,37 @@ class OutputGap(RemoteProtocolError):
     """Output begins behind what we hold: bytes are missing in between."""
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Which bytes of a stream are here: `size`, but none from `gap` up to `gap_end`."""
+
+    size: int
+    gap: int
+    gap_end: int
+
+    def readable(self, offset: int, limit: int) -> int:
+        """How many bytes in one piece are here from `offset`, at most `limit`."""
+        if self.gap <= offset < self.gap_end:
+            return 0
+        end = self.gap if offset < self.gap else self.size
+        return min(limit, max(0, end - offset))
+
+
+def _held(size: int, max_bytes: int) -> Held:
+    if size <= max_bytes:
+        return Held(size, size, size)
+    return Held(size, HEAD_BYTES, size - (max_bytes - HEAD_BYTES))
+
+
 class LiveStream:
     """One stream of a command that has not ended."""
 
-    def __init__(self, path: Path, *, content: bytes | None = b"", size: int = 0) -> None:
+    def __init__(
+        self, path: Path, max_bytes: int, *, content: bytes | None = b"", size: int = 0
+    ) -> None:
         """`content` None: the stream is a file already, of which `size` bytes are safe."""
         self._path = path
+        self.max_bytes = max_bytes
         self._memory = None if content is None else bytearray(content)
         self._file: int | None = None
         self.size = size if content is None else len(content)
@@ -55,8 +89,17 @@ class LiveStream:
         """True: it never outgrew the memory."""
         return self._memory is not None
 
+    @property
+    def held(self) -> Held:
+        """Which of its bytes are here."""
+        return _held(self.size, self.max_bytes)
+
+    def has_room(self, size: int) -> bool:
+        """False: `size` bytes more may be taken only when those before are safe."""
+        return self.size + size <= max(self.safe, self.max_bytes) + UNSAFE_BYTES
+
     def append(self, offset: int, data: bytes) -> None:
-        """Take `data` at `offset`; what is already here is passed over.
+        """Take `data`, for which it has room, at `offset`; what is already here is passed over.
 
         Raises:
             OutputGap: `offset` lies beyond the end.
@@ -69,14 +112,19 @@ class LiveStream:
         if self._memory is not None and self.size + len(fresh) <= SMALL_BYTES:
             self._memory += fresh
         elif fresh:
-            _write(self._open_file(), fresh, self.size)
+            file, left, at = self._open_file(), memoryview(fresh), self.size
+            while left:
+                position, room = _place(at, self.max_bytes)
+                _write(file, left[:room], position)
+                left, at = left[room:], at + room
         self.size += len(fresh)
 
     def read(self, offset: int, limit: int) -> bytes:
-        """At most `limit` bytes from `offset`; empty at the end."""
+        """At most `limit` bytes from `offset`; empty at the end, and where none are kept."""
         if self._memory is not None:
             return bytes(self._memory[offset : offset + limit])
-        return os.pread(self._open_file(), min(limit, max(0, self.size - offset)), offset)
+        size = self.held.readable(offset, limit)
+        return _read(self._open_file(), size, offset, self.max_bytes)
 
     def snapshot(self) -> tuple[bytes | None, int | None]:
         """(content, None) or (None, a file descriptor of the caller's own to sync and close)."""
@@ -98,8 +146,13 @@ class LiveStream:
                 if self._memory is None:
                     # Beyond the safe bytes may lie what a power cut tore, and a restored hub may
                     # lack some: what is not here, the agent sends again.
-                    self.safe = self.size = min(self.safe, os.fstat(file).st_size)
-                    os.ftruncate(file, self.safe)
+                    length, file_end = os.fstat(file).st_size, self.max_bytes + UNSAFE_BYTES
+                    if length < min(self.safe, file_end):
+                        # Where the ring was used, only the head is sure to be what it was.
+                        sure = length if self.safe <= self.max_bytes else HEAD_BYTES
+                        self.safe = min(length, sure)
+                    self.size = self.safe
+                    os.ftruncate(file, min(self.safe, file_end))
                 else:
                     os.ftruncate(file, 0)
                     _write(file, self._memory, 0)
@@ -116,9 +169,11 @@ Streams = dict[StreamName, LiveStream]
 class Outputs:
     """The output of every command, ended or not."""
 
-    def __init__(self, store: Store, folder: Path) -> None:
+    def __init__(self, store: Store, folder: Path, max_bytes: int) -> None:
+        """`max_bytes`: the cap of streams that begin now, at least twice `HEAD_BYTES`."""
         self._store = store
         self._folder = folder
+        self._max_bytes = max_bytes
         self._live: dict[str, Streams] = {}
         self._ended: OrderedDict[str, Streams] = OrderedDict()  # small, whole and final
 
@@ -126,7 +181,8 @@ class Outputs:
         """A new command: both streams empty."""
         if command_id not in self._live:
             self._live[command_id] = {
-                stream: LiveStream(self._path(command_id, stream)) for stream in STREAMS
+                stream: LiveStream(self._path(command_id, stream), self._max_bytes)
+                for stream in STREAMS
             }
 
     async def resume(self, command_id: str) -> Streams:
@@ -137,7 +193,10 @@ class Outputs:
                 self.begin(command_id)
                 for stream, row in stored.items():
                     self._live[command_id][stream] = LiveStream(
-                        self._path(command_id, stream), content=row.content, size=row.stored_bytes
+                        self._path(command_id, stream),
+                        row.max_bytes,
+                        content=row.content,
+                        size=row.stored_bytes,
                     )
         return self._live[command_id]
 
@@ -146,7 +205,10 @@ class Outputs:
         return self._live.get(command_id)
 
     async def read(self, command_id: str, stream: StreamName, offset: int, limit: int) -> bytes:
-        """At most `limit` bytes of a stream from `offset`; empty at its present end."""
+        """At most `limit` bytes of a stream from `offset`.
+
+        Empty at its present end, and where none are kept (`held`).
+        """
         if streams := self._at_hand(command_id):
             return streams[stream].read(offset, limit)
         row = (await self._store.run(rows.of_command, command_id)).get(stream)
@@ -154,15 +216,22 @@ class Outputs:
             return b""
         if row.content is not None:
             return row.content[offset : offset + limit]
-        size = min(limit, max(0, row.stored_bytes - offset))
-        return await trio.to_thread.run_sync(_pread, self._path(command_id, stream), size, offset)
+        size = _held(row.stored_bytes, row.max_bytes).readable(offset, limit)
+        path = self._path(command_id, stream)
+        return await trio.to_thread.run_sync(_read_path, path, size, offset, row.max_bytes)
+
+    async def held(self, command_id: str) -> dict[StreamName, Held]:
+        """Which bytes of each stream are here."""
+        if streams := self._at_hand(command_id):
+            return {name: stream.held for name, stream in streams.items()}
+        held = dict.fromkeys(STREAMS, Held(0, 0, 0))
+        for name, row in (await self._store.run(rows.of_command, command_id)).items():
+            held[name] = _held(row.stored_bytes, row.max_bytes)
+        return held
 
     async def sizes(self, command_id: str) -> dict[StreamName, int]:
-        """How many bytes of each stream are held."""
-        if streams := self._at_hand(command_id):
-            return {name: stream.size for name, stream in streams.items()}
-        stored = await self._store.run(rows.of_command, command_id)
-        return {name: stored[name].stored_bytes if name in stored else 0 for name in STREAMS}
+        """How many bytes of each stream were taken, those included that are not kept."""
+        return {name: held.size for name, held in (await self.held(command_id)).items()}
 
     async def sync(self, command_id: str) -> list["Unsafe"]:
         """Make a command's files safe; what its last transaction has to save (`save_all`)."""
@@ -235,7 +304,7 @@ class Outputs:
             for name, stream in self._live.get(command_id, {}).items():
                 if stream.size > stream.safe:
                     content, file = stream.snapshot()
-                    yield Unsafe(command_id, name, stream.size, content, file)
+                    yield Unsafe(command_id, name, stream.size, stream.max_bytes, content, file)
 
     def _path(self, command_id: str, stream: StreamName) -> Path:
         return self._folder / command_id[-2:] / f"{command_id}.{stream}"
@@ -248,6 +317,7 @@ class Unsafe:
     command_id: str
     stream: StreamName
     size: int
+    max_bytes: int
     content: bytes | None
     file: int | None
 
@@ -255,7 +325,9 @@ class Unsafe:
 def save_all(tx: Tx, streams: list[Unsafe]) -> None:
     """Record streams whose bytes are safe, or safe with this transaction."""
     for item in streams:
-        rows.save(tx, item.command_id, item.stream, item.size, item.content)
+        rows.save(
+            tx, item.command_id, item.stream, item.size, item.content, max_bytes=item.max_bytes
+        )
 
 
 def _sync_and_close(files: list[int]) -> None:
@@ -267,7 +339,15 @@ def _sync_and_close(files: list[int]) -> None:
             os.close(file)
 
 
-def _write(file: int, data: bytes | bytearray, offset: int) -> None:
+def _place(offset: int, max_bytes: int) -> tuple[int, int]:
+    """Where in the file a byte of a stream lies, and how many bytes lie there in one piece."""
+    end = max_bytes + UNSAFE_BYTES
+    if offset >= end:
+        offset = HEAD_BYTES + (offset - HEAD_BYTES) % (end - HEAD_BYTES)
+    return offset, end - offset
+
+
+def _write(file: int, data: bytearray | memoryview, offset: int) -> None:
     """All of `data`: on a disk that is nearly full, one call may write a part of it."""
     left = memoryview(data)
     try:
@@ -281,6 +361,14 @@ def _write(file: int, data: bytes | bytearray, offset: int) -> None:
         raise
 
 
-def _pread(path: Path, size: int, offset: int) -> bytes:
+def _read(file: int, size: int, offset: int, max_bytes: int) -> bytes:
+    position, there = _place(offset, max_bytes)
+    data = os.pread(file, min(size, there), position)
+    if size > there == len(data):
+        data += _read(file, size - there, offset + there, max_bytes)
+    return data
+
+
+def _read_path(path: Path, size: int, offset: int, max_bytes: int) -> bytes:
     with path.open("rb") as file:
-        return os.pread(file.fileno(), size, offset)
+        return _read(file.fileno(), size, offset, max_bytes)

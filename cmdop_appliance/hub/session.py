@@ -322,6 +322,10 @@ class AgentSession:
             return
         outputs = self._services.outputs
         streams = outputs.live(output.id) or await outputs.resume(output.id)
+        if not streams[output.stream].has_room(len(output.data)):
+            await outputs.flush()
+            await self._take_output(output)  # anew: meanwhile the command may have ended
+            return
         try:
             streams[output.stream].append(output.offset, output.data)
         except OutputGap:

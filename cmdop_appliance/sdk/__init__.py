@@ -14,7 +14,7 @@ from cmdop_appliance.sdk.errors import (
     Unauthorized,
     UnexpectedAnswer,
 )
-from cmdop_appliance.sdk.types import Ended, Output
+from cmdop_appliance.sdk.types import Ended, Gap, Output
 
 __all__ = [
     "APIError",
@@ -24,6 +24,7 @@ __all__ = [
     "ConnectionFailed",
     "Ended",
     "Forbidden",
+    "Gap",
     "InvalidRequest",
     "NotFound",
     "Output",

@@ -17,6 +17,7 @@ from cmdop_appliance.sdk.types import (
     Command,
     Ended,
     EnrollmentToken,
+    Gap,
     Machine,
     Output,
     Session,
@@ -174,8 +175,10 @@ class Commands(_Resource):
         """
         self._transport.request("DELETE", _path("commands", command_id))
 
-    def stream(self, command_id: str) -> Iterator[Output | Ended]:
+    def stream(self, command_id: str) -> Iterator[Output | Gap | Ended]:
         """Every byte of the command's output from its first, then `Ended`.
+
+        A `Gap` stands for what the hub did not keep of a stream that is longer than its cap.
 
         A broken connection is made again and goes on at the same byte, so a restart of the hub is
         not noticed. The command itself runs on, whatever happens here.
@@ -194,6 +197,8 @@ class Commands(_Resource):
                                 yield Output("stdout", _output_bytes(event))
                             case "stderr":
                                 yield Output("stderr", _output_bytes(event))
+                            case "gap":
+                                yield _gap(event)
                             case "end":
                                 yield Ended(cast("Command", _json_object(event)))
                                 return
@@ -274,6 +279,13 @@ def _json_object(event: Event) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UnexpectedAnswer(f"the hub sent an event {event.name} that is not a JSON object")
     return value
+
+
+def _gap(event: Event) -> Gap:
+    match _json_object(event):
+        case {"stream": "stdout" | "stderr" as stream, "from": int(first), "to": int(end)}:
+            return Gap(stream, end - first)
+    raise UnexpectedAnswer("the hub sent an event gap without its stream and bytes")
 
 
 def _output_bytes(event: Event) -> bytes:

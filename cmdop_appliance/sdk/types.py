@@ -101,6 +101,14 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
+class Gap:
+    """Bytes of a stream that the hub did not keep: `size` of them, between two `Output`s."""
+
+    stream: Literal["stdout", "stderr"]
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """The command has ended and all of its output has been seen."""
 

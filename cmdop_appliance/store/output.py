@@ -6,29 +6,40 @@ from cmdop_appliance.store.transaction import Tx, reads
 
 
 class StoredStream(Record, frozen=True, kw_only=True):
-    """One stream. `content` is None when its bytes are in a file."""
+    """One stream. `content` is None when its bytes are in a file.
+
+    `stored_bytes` is all that was taken; beyond `max_bytes`, its middle is not kept.
+    """
 
     stream: StreamName
     stored_bytes: int
+    max_bytes: int
     content: bytes | None
 
 
 def save(
-    tx: Tx, command_id: str, stream: StreamName, stored_bytes: int, content: bytes | None
+    tx: Tx,
+    command_id: str,
+    stream: StreamName,
+    stored_bytes: int,
+    content: bytes | None,
+    *,
+    max_bytes: int,
 ) -> None:
     """Record how much of a stream is safe; `content` None: a file holds it, already synced.
 
     A stream only grows: an older, shorter state changes nothing.
     """
     tx.execute(
-        "INSERT INTO output (command_id, stream, stored_bytes, content)"
-        " VALUES (:command_id, :stream, :stored_bytes, :content)"
+        "INSERT INTO output (command_id, stream, stored_bytes, max_bytes, content)"
+        " VALUES (:command_id, :stream, :stored_bytes, :max_bytes, :content)"
         " ON CONFLICT (command_id, stream) DO UPDATE"
         " SET stored_bytes = excluded.stored_bytes, content = excluded.content"
         " WHERE output.stored_bytes <= excluded.stored_bytes",
         command_id=command_id,
         stream=stream,
         stored_bytes=stored_bytes,
+        max_bytes=max_bytes,
         content=content,
     )
 
@@ -38,7 +49,8 @@ def of_command(tx: Tx, command_id: str) -> dict[StreamName, StoredStream]:
     """The streams of a command that are not empty."""
     rows = tx.all(
         StoredStream,
-        "SELECT stream, stored_bytes, content FROM output WHERE command_id = :command_id",
+        "SELECT stream, stored_bytes, max_bytes, content FROM output"
+        " WHERE command_id = :command_id",
         command_id=command_id,
     )
     return {row.stream: row for row in rows}

@@ -68,6 +68,13 @@ def test_output_and_exit_code_pass_through_unchanged():
     assert _body(hub) == {"machine_id": "mach_1", "command": "sh -c 'exit 7'"}
 
 
+def test_output_that_the_hub_did_not_keep_is_told_on_stderr():
+    gap = b'event: gap\nid: 9-0\ndata: {"stream":"stdout","from":1,"to":9}\n\n'
+    with _hub(output("stdout", b"a", "1-0"), gap, end()) as hub, _exec(hub, "--", "x") as process:
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (0, b"a", b"[8 bytes of stdout were not kept]\n")
+
+
 def test_every_option_reaches_the_hub_from_both_sides_of_the_machine():
     args = ["--timeout", "30s", "--cwd", "/srv", "--env", "A=1=2", "--user", "ann", "--stdin"]
     with (

@@ -13,7 +13,7 @@ from cmdop_appliance.errors import (
     SessionNotActive,
 )
 from cmdop_appliance.hub.commands import Changed, command_subject
-from cmdop_appliance.hub.output import Outputs
+from cmdop_appliance.hub.output import HEAD_BYTES, Outputs
 from cmdop_appliance.model import Command
 from cmdop_appliance.protocol.frames import Output
 from cmdop_appliance.protocol.messages import (
@@ -288,7 +288,7 @@ async def test_removing_a_machine_through_the_hub_answers_at_once_and_keeps_the_
     assert (await waiter.answer()).status == "lost"
     await link.closed()
     assert live.hub.outputs.live(command_id) is None
-    reread = Outputs(live.hub.store, live.hub.outputs._folder)
+    reread = Outputs(live.hub.store, live.hub.outputs._folder, 2 * HEAD_BYTES)
     assert await reread.read(command_id, "stdout", 0, 99) == b"so far"
     with pytest.raises(MachineNotFound):
         await live.hub.commands.remove_machine(CALLER, machine.id)

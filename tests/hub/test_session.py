@@ -16,6 +16,7 @@ from cmdop_appliance.hub.commands import (
     machine_subject,
     removal_subject,
 )
+from cmdop_appliance.hub.output import HEAD_BYTES, UNSAFE_BYTES
 from cmdop_appliance.identity import is_signed_by
 from cmdop_appliance.ids import new_id
 from cmdop_appliance.model import Session
@@ -474,6 +475,22 @@ async def test_output_is_stored_and_acknowledged_in_pieces(live, agent):
     )
     assert await live.hub.outputs.read(command_id, "stdout", len(data), 10) == data[:10]
     assert await live.hub.outputs.read(command_id, "stderr", 0, 10) == b"oops"
+
+
+async def test_output_beyond_its_cap_is_taken_only_as_fast_as_it_is_made_safe(tmp_path):
+    async with live_hub(tmp_path, max_bytes=2 * HEAD_BYTES) as live:
+        agent = ScriptedAgent(live)
+        link = await agent.join()
+        command_id = await start(live, agent)
+        await link.expect(Dispatch)
+        data = bytes(range(256)) * 128
+        for piece in range(160):
+            await link.say(Output(command_id, "stdout", piece * len(data), data))
+            if piece % 2:
+                await link.expect(Stored)
+        stream = live.hub.outputs.live(command_id)["stdout"]
+        assert stream.size == 160 * len(data)
+        assert stream.size - stream.safe <= UNSAFE_BYTES
 
 
 async def test_a_gap_in_the_output_asks_for_what_is_missing(live, agent):

@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cmdop_appliance.sdk import Client, ConnectionFailed, NotFound, Output, UnexpectedAnswer, sse
+from cmdop_appliance.sdk import (
+    Client,
+    ConnectionFailed,
+    Gap,
+    NotFound,
+    Output,
+    UnexpectedAnswer,
+    sse,
+)
 from cmdop_appliance.sdk import client as client_module
 from cmdop_appliance.sdk.sse import Event, EventParser
 from tests.sdk.scripted_hub import Answer, answer, end, http, output, scripted_hub, stream
@@ -33,6 +41,16 @@ def test_output_comes_as_the_exact_bytes_and_ends_with_the_record():
     assert items[:2] == [Output("stdout", b"\xff\x00\n"), Output("stderr", b"e")]
     assert items[2].command["exit_code"] == 0
     assert asked[0].path == "/api/v1/commands/cmd_1/stream"
+
+
+def test_a_gap_is_told_and_not_asked_for_again():
+    told = b'event: gap\nid: 9-0\ndata: {"stream":"stdout","from":3,"to":9}\n\n'
+    items, asked = _follow(
+        stream(output("stdout", b"abc", "3-0"), told, whole=False),
+        stream(output("stdout", b"jkl", "12-0"), end()),
+    )
+    assert items[:-1] == [Output("stdout", b"abc"), Gap("stdout", 6), Output("stdout", b"jkl")]
+    assert asked[1].headers["last-event-id"] == "9-0"
 
 
 @pytest.mark.parametrize("whole", [True, False])
@@ -81,6 +99,7 @@ def test_a_refusal_is_not_tried_again():
         b"event: end\ndata: nothing\n\n",
         b"event: end\ndata: []\n\n",
         b"event: stdout\ndata: {}\n\n",
+        b'event: gap\ndata: {"stream": "stdin", "from": 0, "to": 9}\n\n',
         b'event: stdout\ndata: {"data": 1}\n\n',
         b'event: stdout\ndata: {"data": "***"}\n\n',
     ],

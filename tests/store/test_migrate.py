@@ -41,10 +41,11 @@ async def test_a_new_store_has_the_latest_schema_and_reopening_applies_nothing(t
 async def test_what_is_missing_is_applied_once_and_data_stays(tmp_path, scripts):
     async with open_store(tmp_path) as store:
         await store.run(lambda tx: tx.execute("INSERT INTO setting VALUES ('old', '1')"))
-    scripts[2] = SECOND
+    number = max(scripts) + 1
+    scripts[number] = SECOND
     for _ in range(2):
         async with open_store(tmp_path) as store:
-            assert await store.run(applied) == "1,2"
+            assert await store.run(applied) == ",".join(map(str, range(1, number + 1)))
             assert await store.run(reads(lambda tx: tx.value("SELECT id FROM second"))) == "kept"
             assert await store.run(reads(lambda tx: tx.value("SELECT name FROM setting"))) == "old"
 
@@ -52,16 +53,17 @@ async def test_what_is_missing_is_applied_once_and_data_stays(tmp_path, scripts)
 @pytest.mark.parametrize("bad", ["CREATE TABLE nonsense", "INSERT INTO second VALUES ('kept')"])
 async def test_a_migration_that_fails_half_way_leaves_the_old_schema_whole(tmp_path, scripts, bad):
     async with open_store(tmp_path) as store:
-        before = await store.run(schema)
-    scripts[2] = SECOND
-    scripts[3] = f"ALTER TABLE setting ADD COLUMN more TEXT;\n{bad};\n"
+        before, numbers = await store.run(schema), await store.run(applied)
+    number = max(scripts) + 1
+    scripts[number] = SECOND
+    scripts[number + 1] = f"ALTER TABLE setting ADD COLUMN more TEXT;\n{bad};\n"
     with pytest.raises(Exception, match=r"incomplete input|UNIQUE constraint"):
         async with open_store(tmp_path):
             pytest.fail("opened with a broken schema")
-    del scripts[2], scripts[3]
+    del scripts[number], scripts[number + 1]
     async with open_store(tmp_path) as store:
         assert await store.run(schema) == before
-        assert await store.run(applied) == "1"
+        assert await store.run(applied) == numbers
 
 
 async def test_a_store_of_a_newer_version_is_refused_and_left_alone(tmp_path, scripts):

@@ -72,7 +72,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A server-sent event; `data` is the output of a stream, or the record at the end."""
+    """A server-sent event; `data` is the bytes of a stream, or the JSON of another event."""
 
     name: str
     id: str
@@ -154,7 +154,7 @@ class Api:
                     if event.name:
                         give_up = time.monotonic() + PATIENCE_S
                         data = json.loads(event.data)
-                        if event.name != "end":
+                        if event.name in ("stdout", "stderr"):
                             data = base64.b64decode(data["data"], validate=True)
                         yield Event(event.name, event.id, data)
 

@@ -114,12 +114,17 @@ class CommandView(Struct, frozen=True, kw_only=True):
 
 
 class CommandWithOutput(CommandView, frozen=True, kw_only=True):
-    """A command and its output so far: at most 1 MiB of each stream, its head and its tail."""
+    """A command and its output so far: at most 1 MiB of each stream, its head and its tail.
+
+    Bytes and, once it has ended, sha256 (hexadecimal) are of all that the command wrote.
+    """
 
     stdout: str
     stderr: str
     stdout_bytes: int
     stderr_bytes: int
+    stdout_sha256: str | None
+    stderr_sha256: str | None
     stdout_truncated: bool
     stderr_truncated: bool
     stdout_lossy: bool
@@ -263,22 +268,30 @@ async def cancel_command(call: Call[None, None]) -> Cancelled:
     errors=(CommandNotFound, RangeNotSatisfiable),
 )
 async def get_command_output(call: Call[None, OutputQuery]) -> Response:
-    """All bytes of one stream, as far as they are here; `Range` is honoured."""
+    """All bytes of one stream, as far as they are here; `Range` is honoured.
+
+    Of a stream longer than the hub keeps, a line stands for the middle: `X-Cmdop-Truncated` has
+    its first and last byte, and there is no `Content-Length`.
+    """
     if not re.fullmatch(r"\d{1,16}", call.query.offset, re.ASCII):
         raise InvalidRequest("offset must be a whole number of at least 0")
     command, stream = await _find(call), call.query.stream
-    total = (await call.hub.outputs.sizes(command.id))[stream]
+    held = (await call.hub.outputs.held(command.id))[stream]
     asked = call.request.headers.get("range", "")
-    part = streams.read_range(asked, int(call.query.offset), total)
+    part = streams.read_range(asked, int(call.query.offset), held)
     headers = {
         "Content-Type": "application/octet-stream",
         "Content-Disposition": f'attachment; filename="{command.id}.{stream}"',
         "Accept-Ranges": "bytes",
-        "Content-Length": str(part.end - part.first),
     }
+    has_gap = part.first < held.gap_end and held.gap < part.end
+    if has_gap:
+        headers["X-Cmdop-Truncated"] = f"{max(part.first, held.gap)}-{held.gap_end - 1}"
+    else:
+        headers["Content-Length"] = str(part.end - part.first)
     if part.partial:
-        headers["Content-Range"] = f"bytes {part.first}-{part.end - 1}/{total}"
-    body = streams.output_bytes(call.hub, command.id, stream, part)
+        headers["Content-Range"] = f"bytes {part.first}-{part.end - 1}/{held.size}"
+    body = streams.output_bytes(call.hub, command.id, stream, part, mark_gap=has_gap)
     return Response(206 if part.partial else 200, headers, body)
 
 
@@ -293,7 +306,8 @@ async def stream_command(call: Call[None, None]) -> Response:
     """Server-sent events: output as it comes, then `end` with the record.
 
     Events `stdout` and `stderr` carry `{"data": base64}`; `id` is the two byte offsets after the
-    event, and `Last-Event-ID` goes on from there without gap or repeat.
+    event, and `Last-Event-ID` goes on from there without gap or repeat. `gap` with `{"stream",
+    "from", "to"}` stands for bytes that the hub did not keep.
     """
     command = await _find(call)
     seen = streams.read_event_id(call.request.headers.get("last-event-id"))
@@ -337,6 +351,8 @@ async def _with_output(hub: Hub, command: Command) -> CommandWithOutput:
         text = raw.decode("utf-8", "replace")
         shown[stream] = text
         shown[f"{stream}_bytes"] = size
+        digest: bytes | None = getattr(command, f"{stream}_sha256")
+        shown[f"{stream}_sha256"] = None if digest is None else digest.hex()
         shown[f"{stream}_truncated"] = size > len(raw)
         shown[f"{stream}_lossy"] = "\ufffd" in text and raw != text.encode()
     return CommandWithOutput(**_fields(command), **shown)
