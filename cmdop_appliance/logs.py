@@ -11,6 +11,11 @@ from cmdop_appliance.clock import rfc3339
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
+def fields_of(record: logging.LogRecord) -> dict[str, object]:
+    """What a record was given as `extra`."""
+    return {key: value for key, value in vars(record).items() if key not in _STANDARD}
+
+
 class JsonLines(logging.Formatter):
     """Time, level, logger, message, then the record's own fields; a traceback as one field."""
 
@@ -22,7 +27,7 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
-        line |= {key: value for key, value in vars(record).items() if key not in _STANDARD}
+        line |= fields_of(record)
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)

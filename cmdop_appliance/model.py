@@ -15,7 +15,6 @@ SessionStatus = Literal[
 CommandStatus = Literal[
     "pending", "running", "completed", "failed", "cancelled", "timeout", "lost", "expired"
 ]
-SESSION_STATUSES: Final[tuple[str, ...]] = get_args(SessionStatus)
 COMMAND_STATUSES: Final[tuple[str, ...]] = get_args(CommandStatus)
 
 # A machine has one session in these states, or none (contract.md §2).

@@ -27,9 +27,10 @@ from cmdop_appliance.ids import new_id
 from cmdop_appliance.local_agent import run_local_agent
 from cmdop_appliance.logs import log_to_stderr
 from cmdop_appliance.model import DEFAULT_NAMESPACE, DEFAULT_WORKSPACE, ApiKey
+from cmdop_appliance.private import write_private
 from cmdop_appliance.protocol.handshake import pin_of
 from cmdop_appliance.store import api_keys, sessions
-from cmdop_appliance.store.directory import claim, write_private
+from cmdop_appliance.store.directory import claim
 from cmdop_appliance.store.engine import Store, open_store
 
 READY_FILE: Final = "hub.json"

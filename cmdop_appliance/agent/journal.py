@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, get_args
 
 from cmdop_appliance.agent.keeper.files import open_private
+from cmdop_appliance.private import sync_directory
 from cmdop_appliance.protocol.messages import End
 
 log = logging.getLogger("cmdop.agent.journal")
@@ -176,15 +177,6 @@ class Journal:
             os.close(self._fd)
         self._fd, self._size = fd, len(data)
         self._compact_at = max(COMPACT_ABOVE_BYTES, 2 * len(data))
-
-
-def sync_directory(path: Path) -> None:
-    """Wait until the disk holds the names in this directory, as after a rename."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _entry_line(entry: Entry) -> bytes:

@@ -20,6 +20,7 @@ from cmdop_appliance.agent.session import HubSession, Verdict
 from cmdop_appliance.agent.state import State, locked_state
 from cmdop_appliance.errors import StartupError
 from cmdop_appliance.identity import Identity
+from cmdop_appliance.logs import fields_of
 
 log = logging.getLogger("cmdop.agent")
 
@@ -119,12 +120,11 @@ async def _stop_on_eof(stop: trio.Event) -> None:
 class _Line(logging.Formatter):
     """One line per record: time, level, message, then the extra fields as JSON, nothing hostile."""
 
-    _ORDINARY = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-
     def format(self, record: logging.LogRecord) -> str:
-        extra = {key: value for key, value in vars(record).items() if key not in self._ORDINARY}
         at = time.strftime("%FT%TZ", time.gmtime(record.created))
-        fields = "".join(f" {key}={json.dumps(value, default=str)}" for key, value in extra.items())
+        fields = "".join(
+            f" {key}={json.dumps(value, default=str)}" for key, value in fields_of(record).items()
+        )
         line = f"{at} {record.levelname.lower()} {record.getMessage()}{fields}"
         if record.exc_info:
             line += "\n" + self.formatException(record.exc_info)

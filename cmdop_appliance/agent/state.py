@@ -8,7 +8,6 @@ journal.log   journal.py          keeper/    the keeper's own
 
 import base64
 import binascii
-import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -16,10 +15,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from cmdop_appliance.agent.journal import sync_directory
 from cmdop_appliance.agent.keeper.files import open_private
 from cmdop_appliance.errors import StartupError
 from cmdop_appliance.identity import Identity
+from cmdop_appliance.private import lock_or_holder, sync_directory, write_private
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +45,7 @@ class State:
         """
         if self.identity is None:
             self.identity = Identity.generate()
-            self._write("machine.key", self.identity.seed.hex().encode() + b"\n")
+            write_private(self.path / "machine.key", self.identity.seed.hex() + "\n")
         return self.identity
 
     def join(self, membership: Membership) -> None:
@@ -58,7 +57,7 @@ class State:
         fields = asdict(replace(membership, hub_key=b"")) | {
             "hub_key": base64.b64encode(membership.hub_key).decode()
         }
-        self._write("hub.json", json.dumps(fields, indent=2).encode() + b"\n")
+        write_private(self.path / "hub.json", json.dumps(fields, indent=2) + "\n")
         self.membership = membership
 
     def leave(self) -> None:
@@ -91,17 +90,6 @@ class State:
             hint="restore it, or remove the state directory and join again (cmdop machines add)",
         )
 
-    def _write(self, name: str, data: bytes) -> None:
-        """Replace a file; once this returns, the disk holds it."""
-        fresh = self.path / f"{name}.new"
-        fd = open_private(str(fresh), os.O_WRONLY | os.O_TRUNC)
-        with os.fdopen(fd, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(fd)
-        fresh.rename(self.path / name)
-        sync_directory(self.path)
-
 
 @contextmanager
 def locked_state(path: Path) -> Iterator[State]:
@@ -117,20 +105,11 @@ def locked_state(path: Path) -> Iterator[State]:
     except OSError as exc:
         raise StartupError(f"cannot use the state directory {path}: {exc.strerror}") from exc
     try:
-        _lock(lock, path)
+        if holder := lock_or_holder(lock):
+            raise StartupError(
+                f"an agent runs already on {path}: process {holder}",
+                hint="stop it first, or choose another --state-dir",
+            )
         yield State(path)
     finally:
         os.close(lock)
-
-
-def _lock(fd: int, path: Path) -> None:
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = os.read(fd, 32).decode("ascii", "replace").strip() or "unknown"
-        raise StartupError(
-            f"an agent runs already on {path}: process {holder}",
-            hint="stop it first, or choose another --state-dir",
-        ) from None
-    os.ftruncate(fd, 0)
-    os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)

@@ -1,13 +1,13 @@
 """The data directory: ours alone, and one hub at a time."""
 
 import contextlib
-import fcntl
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from cmdop_appliance.errors import StartupError
+from cmdop_appliance.private import lock_or_holder
 
 LOCK_FILE = "hub.lock"
 
@@ -37,29 +37,11 @@ def claim(data_dir: Path) -> Iterator[None]:
     except OSError as exc:
         raise StartupError(f"cannot use data directory {data_dir}: {exc.strerror}") from exc
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(lock, 32).decode("ascii", "replace").strip() or "unknown"
+        if holder := lock_or_holder(lock):
             raise StartupError(
                 f"data directory {data_dir} is in use by the hub with pid {holder}",
                 hint="stop that hub, or name another directory with --data-dir",
-            ) from None
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+            )
         yield
     finally:
         os.close(lock)
-
-
-def write_private(path: Path, text: str) -> None:
-    """Replace a file whole, readable by us alone (0600) whatever the umask."""
-    fresh = path.with_name(f".{path.name}.new")
-    with contextlib.suppress(FileNotFoundError):
-        fresh.unlink()
-    handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.rename(path)

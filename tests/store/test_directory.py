@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from cmdop_appliance.errors import StartupError
-from cmdop_appliance.store.directory import LOCK_FILE, claim, write_private
+from cmdop_appliance.private import write_private
+from cmdop_appliance.store.directory import LOCK_FILE, claim
 
 
 @pytest.fixture
