@@ -5,16 +5,15 @@ test holds the two together.
 """
 
 import os
-import re
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
 from cmdop_appliance.errors import StartupError
+from cmdop_appliance.settings import Settings, allowed_in, lowered
 
 DEFAULT_FILE = Path("cmdop.toml")
 _PORT = "([0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
@@ -56,6 +55,10 @@ class CommandsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     # `timeout` of POST /commands where the caller names none (contract.md §4).
     sync_timeout_ms: Annotated[int, Meta(ge=1, le=86_400_000)] = 30_000
+    # `queue_timeout` of a command that waits for its machine, where the caller names none.
+    queue_timeout_ms: Annotated[int, Meta(ge=1, le=2_592_000_000)] = 86_400_000
+    # A machine that is silent for so long has lost its commands, until it returns (semantics.md).
+    lost_after_ms: Annotated[int, Meta(ge=1000, le=2_592_000_000)] = 86_400_000
 
 
 class OutputConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -108,40 +111,15 @@ def load_config(
         StartupError: the file cannot be read, or a key or value is wrong; the message names the
             file, line and key, and what is allowed.
     """
-    tables: dict[str, Any] = {}
-    text = ""
-    where = path or DEFAULT_FILE
+    settings = Settings(path or DEFAULT_FILE, example="config.example.toml")
     if path is not None or DEFAULT_FILE.exists():
-        text, tables = _read(where)
-    sources = {f"{table}.{key}": str(where) for table in tables for key in _keys(tables[table])}
+        settings.read()
     for table, key, name, value in _from_environ(environ):
-        tables.setdefault(table, {})[key] = value
-        sources[f"{table}.{key}"] = name
+        settings.put(table, key, value, source=name)
     for key, value in (flags or {}).items():
         if value is not None:
-            tables.setdefault("server", {})[key] = value
-            sources[f"server.{key}"] = f"--{key.replace('_', '-')}"
-    try:
-        return msgspec.convert(tables, Config)
-    except msgspec.ValidationError as exc:
-        raise _explain(str(exc), text, where, sources) from None
-
-
-def _read(path: Path) -> tuple[str, dict[str, Any]]:
-    try:
-        text = path.read_text(encoding="utf-8")
-        return text, tomllib.loads(text)
-    except OSError as exc:
-        raise StartupError(f"cannot read {path}: {exc.strerror}") from exc
-    except UnicodeDecodeError as exc:
-        line = exc.object.count(b"\n", 0, exc.start) + 1
-        raise StartupError(f"{path}:{line}: not UTF-8 text") from exc
-    except tomllib.TOMLDecodeError as exc:
-        raise StartupError(f"{path}: {exc}", hint="see config.example.toml") from exc
-
-
-def _keys(table: object) -> list[str]:
-    return list(table) if isinstance(table, dict) else []
+            settings.put("server", key, value, source=f"--{key.replace('_', '-')}")
+    return settings.to(Config)
 
 
 def _from_environ(environ: Mapping[str, str]) -> list[tuple[str, str, str, object]]:
@@ -155,57 +133,9 @@ def _from_environ(environ: Mapping[str, str]) -> list[tuple[str, str, str, objec
                 try:
                     value = msgspec.convert(environ[name], field.type, strict=False)
                 except msgspec.ValidationError as exc:
-                    if allowed := _allowed(table.name, field.name):
+                    if allowed := allowed_in(Config, table.name, field.name):
                         hint = f"allowed: {allowed}"
                         raise StartupError(f"{name}: not a valid value", hint=hint) from None
-                    raise StartupError(f"{name}: {_reason(str(exc))}") from None
+                    raise StartupError(f"{name}: {lowered(str(exc))}") from None
                 found.append((table.name, field.name, name, value))
     return found
-
-
-def _explain(error: str, text: str, path: Path, sources: Mapping[str, str]) -> StartupError:
-    """Turn msgspec's words into file, line, key and what is allowed."""
-    reason, _, place = error.partition(" - at `$")
-    place = place.strip("`.")
-    table, _, key = place.partition(".")
-    hint = "config.example.toml shows every key"
-    if unknown := re.search(r"unknown field `(.*)`", reason):
-        table, key = (place, unknown[1]) if place else (unknown[1], "")
-        struct = next((f.type for f in msgspec.structs.fields(Config) if f.name == table), Config)
-        allowed = ", ".join(f.name for f in msgspec.structs.fields(struct))
-        reason, hint = "unknown key" if key else "unknown table", f"allowed here: {allowed}"
-    elif allowed := _allowed(table, key):
-        reason, hint = "not a valid value", f"allowed: {allowed}"
-    name = f"{table}.{key}" if key else f"[{table}]"
-    source = sources.get(name, str(path))
-    if source == str(path):
-        source = f"{path}:{_line_of(text, table, key)}"
-    return StartupError(f"{source}: {name}: {_reason(reason)}", hint=hint)
-
-
-def _allowed(table: str, key: str) -> str:
-    """What a field may hold, where msgspec's own words would not say it."""
-    struct = next((f.type for f in msgspec.structs.fields(Config) if f.name == table), Config)
-    kind = next((f.type for f in msgspec.structs.fields(struct) if f.name == key), None)
-    if get_origin(kind) is Literal:
-        return ", ".join(get_args(kind))
-    return next((m.description or "" for m in get_args(kind) if isinstance(m, Meta)), "")
-
-
-def _reason(error: str) -> str:
-    return error[:1].lower() + error[1:]
-
-
-def _line_of(text: str, table: str, key: str) -> int:
-    """The line that sets `table.key`, for a message: 1 if it is written in an unusual way."""
-    inside, table_line = "", 1
-    for number, line in enumerate(text.splitlines(), 1):
-        if header := re.match(r"\s*\[+\s*([^\]]+?)\s*\]+", line):
-            inside = header[1].strip("\"'")
-            if inside == table:
-                table_line = number
-        elif assigned := re.match(r"""\s*["']?([\w.-]+)["']?\s*=""", line):
-            dotted = f"{inside}.{assigned[1]}" if inside else assigned[1]
-            if dotted in (f"{table}.{key}", table):
-                return number
-    return table_line

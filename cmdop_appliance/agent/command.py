@@ -54,11 +54,13 @@ class Command:
         spec_hash: bytes | None,
         *,
         spec: Spec | None = None,
+        serial_key: str | None = None,
         expires: float = math.inf,
     ) -> None:
         self.id = command_id
         self.spec_hash = spec_hash  # None: no dispatch of it was ever seen
         self.spec = spec  # until it is given to the keeper
+        self.serial_key = serial_key  # of equal ones only one runs at a time
         self.expires = expires  # Trio's clock: not to be started later
         self.phase = Phase.QUEUED
         self.cancelled = False  # the hub asked for its end

@@ -1,7 +1,9 @@
 """Every command of this machine: started at most once, its true end told until acknowledged.
 
-    dispatch → queue → journal: STARTING, synced → keeper → started … exited → acknowledged
-                 └ cancelled, expired: never starts      (commands that start together share a sync)
+    dispatch → its turn by serial key → queue → journal: STARTING, synced → keeper → started
+                 └ cancelled, expired, denied: never starts              … exited → acknowledged
+
+Commands that start together share a sync.
 
 What was under way when the agent or the keeper died is settled by journal × keeper records:
 
@@ -15,14 +17,15 @@ What was under way when the agent or the keeper died is settled by journal × ke
 import logging
 import math
 import time
-from collections import deque
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
 import trio
 
+from cmdop_appliance.agent.audit import append_denial
 from cmdop_appliance.agent.command import Command, Ending, Phase, forgotten
 from cmdop_appliance.agent.groups import first_error
 from cmdop_appliance.agent.journal import Entry, Journal
@@ -37,6 +40,7 @@ from cmdop_appliance.agent.keeper_client import (
     output_path,
 )
 from cmdop_appliance.agent.outbox import Outbox
+from cmdop_appliance.agent.policy import Denied, Policy, judge
 from cmdop_appliance.agent.recovery import ending_of, exit_of, refusal
 from cmdop_appliance.errors import LocalProtocolError, StartupError
 from cmdop_appliance.protocol.messages import (
@@ -50,8 +54,6 @@ from cmdop_appliance.protocol.messages import (
 
 log = logging.getLogger("cmdop.agent.commands")
 
-# Commands that run at a time (semantics.md, Commands 10).
-MAX_PARALLEL: Final = 16
 # Specs waiting for their turn; a hub that sends more is told so, command by command.
 QUEUE_BYTES: Final = 32 * 1024 * 1024
 # A journal sync up to this may hold up everything else: a thread costs some 0.3 ms itself.
@@ -63,28 +65,40 @@ KEEPER_RETRY_S: Final = 1.0
 class Commands:
     """The commands of one state directory; lives as long as the agent."""
 
-    def __init__(self, state_dir: Path, journal: Journal, outbox: Outbox) -> None:
+    def __init__(
+        self,
+        state_dir: Path,
+        journal: Journal,
+        outbox: Outbox,
+        policy: Policy = Policy(),  # noqa: B008 - it is frozen
+        *,
+        open_keeper: Callable[[Path], AbstractAsyncContextManager[Keeper]] = open_keeper,
+    ) -> None:
         self.keeper_id = self.boot_id = ""  # as of the last keeper
         self._state_dir = state_dir
+        self._open_keeper = open_keeper
         self._journal = journal
         self._outbox = outbox
+        self._policy = policy
         self._known: dict[str, Command] = {}
-        self._queue: deque[Command] = deque()
-        self._queued_bytes = 0
-        self._next_expiry = math.inf  # of a command in the queue, or earlier
+        self._queue: dict[Command, None] = {}  # may start, in this order
+        # Per serial key: the command that may start or has, then those that wait for its end.
+        self._lines: dict[str, dict[Command, None]] = {}
+        self._queued_bytes = 0  # of the queue and the lines
+        self._next_expiry = math.inf  # of a command that waits, or earlier
         self._busy: set[Command] = set()  # start, or run
         self._wake = trio.Event()  # the queue may move
         self._settled = trio.Event()
         self._keeper: Keeper | None = None
         self._disk_is_quick = False  # as of the last sync of the journal
         for entry in journal.entries.values():
-            self._known[entry.id] = _under_way(entry.id, entry.spec_hash)
+            self._known[entry.id] = _under_way(entry.id, entry.spec_hash, entry.serial_key)
 
     async def run(self) -> None:
         """Start, watch and end commands until cancelled; a keeper that is gone is replaced."""
         while True:
             try:
-                async with open_keeper(self._state_dir) as self._keeper:
+                async with self._open_keeper(self._state_dir) as self._keeper:
                     await self._settle(self._keeper)
                     async with trio.open_nursery() as nursery:
                         nursery.start_soon(self._start_queued, self._keeper)
@@ -162,7 +176,7 @@ class Commands:
         """The hub holds the ends of these commands: let go of them."""
         ended = [
             command_id
-            for command_id in command_ids
+            for command_id in dict.fromkeys(command_ids)  # the hub may say it twice at once
             if command_id in self._known and self._known[command_id].phase is Phase.ENDED
         ]
         for command_id in ended:
@@ -178,31 +192,56 @@ class Commands:
         expires = (
             math.inf if message.ttl_ms is None else trio.current_time() + message.ttl_ms / 1000
         )
-        command = Command(message.id, message.spec_hash, spec=message.spec, expires=expires)
+        command = Command(
+            message.id,
+            message.spec_hash,
+            spec=message.spec,
+            serial_key=message.spec.serial_key,
+            expires=expires,
+        )
         if self._queued_bytes + command.weight_bytes > QUEUE_BYTES:
             await self._outbox.say(Rejected(id=command.id, reason="queue_full"))
             return
         command.outflow.resume(0, 0)
         self._known[command.id] = command
-        self._queue.append(command)
         self._queued_bytes += command.weight_bytes
         self._next_expiry = min(self._next_expiry, expires)
+        if self._join_line(command):
+            self._queue[command] = None
         self._wake.set()
 
+    def _join_line(self, command: Command) -> bool:
+        """True: no other command of its serial key is before it."""
+        if command.serial_key is None:
+            return True
+        line = self._lines.setdefault(command.serial_key, {})
+        line[command] = None
+        return next(iter(line)) is command
+
+    def _leave_line(self, command: Command) -> None:
+        """It has ended: the next of its serial key may start."""
+        if command.serial_key is None or command.serial_key not in self._lines:
+            return
+        line = self._lines[command.serial_key]
+        line.pop(command, None)
+        if not line:
+            del self._lines[command.serial_key]
+        elif (first := next(iter(line))).phase is Phase.QUEUED and first not in self._busy:
+            self._queue.setdefault(first)
+
     def _leave_queue(self, command: Command) -> None:
-        self._queue.remove(command)
+        self._queue.pop(command, None)
         self._queued_bytes -= command.weight_bytes
 
     async def _start_queued(self, keeper: Keeper) -> None:
         while True:
             self._wake = trio.Event()
             self._expire_queued()
-            batch: list[Command] = []
-            while self._queue and len(self._busy) < MAX_PARALLEL:
-                command = self._queue.popleft()
-                self._queued_bytes -= command.weight_bytes
+            free = max(0, self._policy.commands.max_parallel - len(self._busy))
+            batch = list(islice(self._queue, free))
+            for command in batch:
+                self._leave_queue(command)
                 self._busy.add(command)
-                batch.append(command)
             if batch:
                 await self._start(keeper, batch)
             else:
@@ -213,33 +252,65 @@ class Commands:
         now = trio.current_time()
         if now < self._next_expiry:
             return
-        for command in [each for each in self._queue if each.expires <= now]:
+        for command in [each for each in self._waiting() if each.expires <= now]:
             self._leave_queue(command)
             self._decide(command, Ending(end="expired"))
-        self._next_expiry = min((each.expires for each in self._queue), default=math.inf)
+        self._next_expiry = min((each.expires for each in self._waiting()), default=math.inf)
+
+    def _waiting(self) -> Iterator[Command]:
+        yield from self._queue
+        for line in self._lines.values():
+            yield from islice(line, 1, None)
 
     async def _start(self, keeper: Keeper, batch: list[Command]) -> None:
         try:
-            self._journal.starting(Entry(each.id, each.spec_hash, self.boot_id) for each in batch)
+            allowed = await self._allowed(batch)
+            if allowed and await self._record_starts(allowed):
+                for command in allowed:
+                    if command.cancelled:
+                        self._decide(command, Ending(end="cancelled"))
+                    else:
+                        await self._hand_over(keeper, command)
+        finally:  # the keeper is gone and has not seen those that are queued still
+            again = [command for command in batch if command.phase is Phase.QUEUED]
+            for command in again:
+                self._busy.discard(command)
+                self._queued_bytes += command.weight_bytes
+            if again:
+                self._queue = dict.fromkeys(again) | self._queue
+
+    async def _allowed(self, batch: list[Command]) -> list[Command]:
+        """Those of the batch that agent.toml lets start now; the others have ended."""
+        if self._policy.allows_any_command:
+            return batch
+        specs = [command.spec for command in batch if command.spec is not None]
+        verdicts = await trio.to_thread.run_sync(
+            judge, self._policy, self._state_dir, specs, abandon_on_cancel=True
+        )
+        for command, verdict in zip(batch, verdicts, strict=True):
+            if isinstance(verdict, Denied):
+                log.warning("denied", extra={"command_id": command.id, "reason": verdict.message})
+                append_denial(self._state_dir, command.id, verdict.code, verdict.message)
+                denial = Ending(end="failed", reason=verdict.code, message=verdict.message)
+                self._decide(command, denial)
+            else:
+                command.spec = verdict
+        return [command for command in batch if command.phase is Phase.QUEUED]
+
+    async def _record_starts(self, batch: list[Command]) -> bool:
+        """False: it cannot be recorded, so they have ended instead."""
+        try:
+            self._journal.starting(
+                Entry(each.id, each.spec_hash, self.boot_id, serial_key=each.serial_key)
+                for each in batch
+            )
             await self._sync_journal()
         except OSError as exc:
             message = f"the agent cannot record the start: {exc.strerror}"
             for command in batch:
                 self._decide(command, Ending(end="failed", reason="journal", message=message))
-            return
-        try:
-            for command in batch:
-                assert command.spec is not None
-                if command.cancelled:
-                    self._decide(command, Ending(end="cancelled"))
-                else:
-                    await self._hand_over(keeper, command)
-        finally:
-            for command in reversed(batch):  # the keeper is gone and has not seen these
-                if command.phase is Phase.QUEUED:
-                    self._busy.discard(command)
-                    self._queue.appendleft(command)
-                    self._queued_bytes += command.weight_bytes
+            return False
+        return True
 
     async def _sync_journal(self) -> None:
         """In place while the disk is quick: a thread would take longer than the sync itself."""
@@ -298,7 +369,7 @@ class Commands:
                 if record.state != "running":
                     done.append(command_id)
             elif command_id not in self._known:  # the journal was damaged; what runs is true
-                self._known[command_id] = _under_way(command_id, None)
+                self._known[command_id] = _under_way(command_id, None, None)
         if done:
             await keeper.forget(done)
         for command in list(self._known.values()):  # more may be dispatched meanwhile
@@ -316,6 +387,7 @@ class Commands:
         if ending is None:
             assert record is not None
             self._busy.add(command)
+            self._join_line(command)
             command.start(record.started_ms)
             self._outbox.look_later(command)
         elif ending.end == "lost":
@@ -342,6 +414,7 @@ class Commands:
     def _finish(self, command: Command, ending: Ending) -> None:
         command.finish(ending)
         self._busy.discard(command)
+        self._leave_line(command)
         if self._queue:
             self._wake.set()
         self._outbox.look_at(command)
@@ -354,7 +427,7 @@ class Commands:
         )
 
 
-def _under_way(command_id: str, spec_hash: bytes | None) -> Command:
-    command = Command(command_id, spec_hash)
+def _under_way(command_id: str, spec_hash: bytes | None, serial_key: str | None) -> Command:
+    command = Command(command_id, spec_hash, serial_key=serial_key)
     command.phase = Phase.STARTING
     return command

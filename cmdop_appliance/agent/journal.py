@@ -45,6 +45,7 @@ class Entry:
     end: End | None = None
     reason: str | None = None
     message: str | None = None
+    serial_key: str | None = None
 
 
 class Journal:
@@ -187,6 +188,7 @@ def _entry_line(entry: Entry) -> bytes:
         "end": entry.end,
         "reason": entry.reason,
         "message": entry.message,
+        "serial_key": entry.serial_key,
     }
     return _line({key: value for key, value in fields.items() if value is not None})
 

@@ -81,14 +81,8 @@ async def open_link(hub_url: str, pace: Pace) -> AsyncIterator[Link]:
         # The library's own client leaves the socket open when the hub closes first, so it is ours.
         async with trio.open_nursery() as nursery:
             with trio.fail_after(pace.handshake_s):
-                ws = await wrap_client_stream(
-                    nursery,
-                    stream,
-                    url.netloc.rpartition("@")[2],
-                    url.path,
-                    max_message_size=MESSAGE_BYTES,
-                    receive_buffer_size=_RECEIVE_BYTES,
-                )
+                host = url.netloc.rpartition("@")[2]
+                ws = await _upgrade(nursery, _Watched(stream), host, url.path)
             link = Link(ws, pace)
             try:
                 yield link
@@ -96,6 +90,8 @@ async def open_link(hub_url: str, pace: Pace) -> AsyncIterator[Link]:
                 failure = exc
             await link.close(1000, "")
             nursery.cancel_scope.cancel()
+    except* LinkLost as group:
+        failure = failure or LinkLost(first_error(group))
     except* Exception as group:  # noqa: BLE001
         # The library's task raises whatever its parsers do about bytes that a hub never sends.
         failure = failure or LinkLost(f"what answers is no hub: {first_error(group)}")
@@ -103,6 +99,60 @@ async def open_link(hub_url: str, pace: Pace) -> AsyncIterator[Link]:
         await trio.aclose_forcefully(stream)
     if failure is not None:
         raise failure
+
+
+class _Watched(trio.abc.Stream):
+    """A stream that tells when it has ended: the library keeps that to itself in its handshake."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self.ended = trio.Event()
+        self._stream = stream
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        data: bytes | bytearray = b""
+        try:
+            data = await self._stream.receive_some(max_bytes)
+        finally:
+            if not data:
+                self.ended.set()
+        return data
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        try:
+            await self._stream.send_all(data)
+        except trio.BrokenResourceError:
+            self.ended.set()
+            raise
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+async def _upgrade(
+    nursery: trio.Nursery, stream: _Watched, host: str, path: str
+) -> WebSocketConnection:
+    """The websocket. Whoever is cut off before it is one must not wait for its answer in vain."""
+    async with trio.open_nursery() as attempt:
+
+        async def give_up() -> None:
+            await stream.ended.wait()
+            attempt.cancel_scope.cancel()
+
+        attempt.start_soon(give_up)
+        ws = await wrap_client_stream(
+            nursery,
+            stream,  # type: ignore[arg-type]  # it takes any stream
+            host,
+            path,
+            max_message_size=MESSAGE_BYTES,
+            receive_buffer_size=_RECEIVE_BYTES,
+        )
+        attempt.cancel_scope.cancel()
+        return ws
+    raise LinkLost("the connection was cut")
 
 
 async def _dial(

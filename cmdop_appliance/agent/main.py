@@ -6,16 +6,20 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import trio
 
+from cmdop_appliance.agent.audit import tell_hub
 from cmdop_appliance.agent.commands import Commands
 from cmdop_appliance.agent.enrolment import Enrolment, enrolment_of
+from cmdop_appliance.agent.grants import audit_expiry
 from cmdop_appliance.agent.journal import Journal
 from cmdop_appliance.agent.outbox import Outbox
 from cmdop_appliance.agent.pace import Pace
+from cmdop_appliance.agent.policy import Policy, load_policy
 from cmdop_appliance.agent.session import HubSession, Verdict
 from cmdop_appliance.agent.state import State, locked_state
 from cmdop_appliance.errors import StartupError
@@ -35,17 +39,20 @@ def run(
     token: str | None,
     name: str | None,
     stop_on_eof: bool,
+    config: Path | None = None,
 ) -> int:
     """Be this machine's agent until SIGTERM or SIGINT, with `stop_on_eof` also the end of stdin.
 
     The first time it joins the hub at `hub_url` with `token`; from then on `state_dir` is enough,
-    and `hub_url` tells where the same hub is now. Returns the exit code: 0 when it was stopped,
+    and `hub_url` tells where the same hub is now. `config` is the agent.toml to obey, if it is not
+    the one in `state_dir`. Returns the exit code: 0 when it was stopped,
     3 when the hub removed this machine. Commands run on in either case.
 
     Raises:
         StartupError: it cannot start as told, or the token is refused.
     """
     _log_to_stderr()
+    policy = load_policy(config, state_dir)
     with locked_state(state_dir) as state:
         enrolment = enrolment_of(state, hub_url, token, name)
         try:
@@ -55,7 +62,9 @@ def run(
             message = f"cannot write to the state directory {state_dir}: {exc.strerror}"
             raise StartupError(message) from exc
         try:
-            verdict = trio.run(serve, state, identity, enrolment, journal, stop_on_eof)
+            verdict = trio.run(
+                partial(serve, state, identity, enrolment, journal, stop_on_eof, policy=policy)
+            )
             return _conclude(verdict, state, journal)
         finally:
             journal.close()
@@ -68,17 +77,20 @@ async def serve(
     journal: Journal,
     stop_on_eof: bool,
     pace: Pace = Pace(),  # noqa: B008 - it is frozen
+    policy: Policy = Policy(),  # noqa: B008 - it is frozen
 ) -> Verdict:
     """Run commands and keep the link, until told to stop or the hub's word is final."""
     stop = trio.Event()
     outbox = Outbox()
-    commands = Commands(state.path, journal, outbox)
+    commands = Commands(state.path, journal, outbox, policy)
     session = HubSession(state, identity, enrolment, commands, outbox, pace)
     async with trio.open_nursery() as nursery:
         await nursery.start(_stop_on_signal, stop)
         if stop_on_eof:
             nursery.start_soon(_stop_on_eof, stop)
         nursery.start_soon(commands.run)
+        nursery.start_soon(audit_expiry, state.path)
+        nursery.start_soon(tell_hub, state.path, outbox)
         verdict = await session.run(stop)
         nursery.cancel_scope.cancel()
     return verdict

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from cmdop_appliance.protocol.frames import STREAMS, Output
-from cmdop_appliance.protocol.limits import CHUNK_BYTES, WINDOW_BYTES
+from cmdop_appliance.protocol.limits import OUTPUT_BYTES, WINDOW_BYTES
 from cmdop_appliance.protocol.messages import Stream
 
 log = logging.getLogger("cmdop.agent.output")
@@ -69,7 +69,7 @@ class Outflow:
         for index in (self._turn, 1 - self._turn):
             flow = self._flows[index]
             offset = flow.sent
-            if data := flow.read(min(room, CHUNK_BYTES)):
+            if data := flow.read(min(room, OUTPUT_BYTES)):
                 self._turn = 1 - index
                 return Output(self._id, STREAMS[index], offset, data)
         return None

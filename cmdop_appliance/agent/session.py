@@ -8,6 +8,8 @@ import logging
 import random
 import secrets
 from collections import deque
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from enum import Enum, auto
 from typing import Final
 
@@ -83,6 +85,8 @@ class HubSession:
         commands: Commands,
         outbox: Outbox,
         pace: Pace,
+        *,
+        open_link: Callable[[str, Pace], AbstractAsyncContextManager[Link]] = open_link,
     ) -> None:
         self._state = state
         self._identity = identity
@@ -90,6 +94,7 @@ class HubSession:
         self._commands = commands
         self._outbox = outbox
         self._pace = pace
+        self._open_link = open_link
         self._nonce = b""  # of this connection
         self._ready_at: float | None = None  # when this connection became ready, Trio's clock
         self._verdict = Verdict.STOPPED
@@ -138,7 +143,7 @@ class HubSession:
         return False
 
     async def _connection(self) -> bool:
-        async with open_link(self._enrolment.url, self._pace) as link:
+        async with self._open_link(self._enrolment.url, self._pace) as link:
             conversation = Conversation("agent")
             try:
                 with trio.fail_after(self._pace.handshake_s):

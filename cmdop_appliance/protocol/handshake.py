@@ -5,13 +5,12 @@ Each signature covers its purpose and both nonces, so none can be used elsewhere
 
 import base64
 import binascii
-import secrets
 from dataclasses import dataclass
 
 from cmdop_appliance.errors import InvalidRequest
 
 NONCE_BYTES = 32
-_SECRET_BYTES = 24  # 192 bits: not to be guessed, whatever the rate
+SECRET_BYTES = 24  # 192 bits: not to be guessed, whatever the rate
 _KEY_BYTES = 32  # Ed25519 public key, RFC 8032
 _PREFIX = "cmdop_enroll_"
 
@@ -40,13 +39,8 @@ def pin_of(hub_key: bytes) -> str:
 class EnrolmentToken:
     """A secret that lets a machine join, and the key of the only hub that it may join."""
 
-    secret: bytes
+    secret: bytes  # SECRET_BYTES random ones
     hub_key: bytes
-
-    @classmethod
-    def generate(cls, hub_key: bytes) -> "EnrolmentToken":
-        """A new one for the hub with this public key."""
-        return cls(secrets.token_bytes(_SECRET_BYTES), hub_key)
 
     def __str__(self) -> str:
         return _PREFIX + base64.urlsafe_b64encode(self.secret + self.hub_key).decode().rstrip("=")
@@ -70,6 +64,6 @@ class EnrolmentToken:
             raw = base64.b64decode(body + "=" * (-len(body) % 4), altchars=b"-_", validate=True)
         except (binascii.Error, ValueError):
             raise wrong from None
-        if not text.strip().startswith(_PREFIX) or len(raw) != _SECRET_BYTES + _KEY_BYTES:
+        if not text.strip().startswith(_PREFIX) or len(raw) != SECRET_BYTES + _KEY_BYTES:
             raise wrong
-        return cls(raw[:_SECRET_BYTES], raw[_SECRET_BYTES:])
+        return cls(raw[:SECRET_BYTES], raw[SECRET_BYTES:])

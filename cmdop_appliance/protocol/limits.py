@@ -4,8 +4,11 @@ VERSION = 1  # raised when an older peer could misunderstand us; both ends name 
 
 # One websocket message; both ends raise the library's limit together (stack.md, decision 3).
 MESSAGE_BYTES = 1024 * 1024
-# Payload of one output frame: small enough that a cancel never waits long behind it (semantics.md).
+# Output under one checksum (semantics.md, Commands 6).
 CHUNK_BYTES = 32 * 1024
+# Payload of one output frame: half the window, so that one is stored while the next is sent; some
+# 0.3 ms of work at either end.
+OUTPUT_BYTES = 4 * CHUNK_BYTES
 # Output sent but not yet stored by the hub, per command (semantics.md, Commands 6).
 WINDOW_BYTES = 256 * 1024
 # Linux refuses one argv string above 128 KiB with its NUL (MAX_ARG_STRLEN, linux/binfmts.h).

@@ -72,6 +72,8 @@ class Spec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     stdin: bytes | None = None  # default: empty
     timeout_ms: Annotated[int, Meta(gt=0, lt=2**53)] | None = None  # from the start; default: none
     operator: str | None = None  # who asked, shown to the command as CMDOP_OPERATOR
+    # Equal keys run one after another, in the order dispatched; default: beside everything else.
+    serial_key: Annotated[str, Meta(min_length=1, max_length=NAME_CHARS)] | None = None
 
 
 class Stream(Struct, frozen=True):
@@ -159,6 +161,13 @@ class Rejected(Message, frozen=True):
     reason: Label
 
 
+class Notice(Message, frozen=True):
+    """What this machine allows was widened, or narrowed again, by somebody who works there."""
+
+    event: Label  # a stable word: grant.opened, grant.closed, grant.expired
+    message: Label  # the same for people, and who did it
+
+
 class Bye(Message, frozen=True):
     """The agent stops on purpose and will not be back at once."""
 
@@ -232,7 +241,7 @@ class Heartbeatack(Message, frozen=True, tag="heartbeat_ack"):
 
 
 FromAgent = (
-    Hello | Prove | Inventory | Ready | Heartbeat | Started | Finished | Rejected | Bye
+    Hello | Prove | Inventory | Ready | Heartbeat | Started | Finished | Rejected | Notice | Bye
 )  # fmt: skip
 FromHub = (
     Challenge | Welcome | Revoked | Dispatch | Cancel | Resume | Stored | Acknowledge | Heartbeatack

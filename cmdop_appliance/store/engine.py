@@ -7,6 +7,12 @@ bytes are on disk, in one go. Functions marked `@reads` run on connections of th
 threads, against the last commit. The driver brings its own SQLite: distributions still ship
 versions with the WAL-reset bug (3.7.0–3.51.2).
 
+To the thread and back takes longer than a commit does on a quick disk. So while the disk is quick
+and the thread has nothing to do, functions marked `@brief` are committed by the event loop itself:
+those that come in one pass of the scheduler together. Only the event loop decides, and it counts
+what the thread has not given back (`_handed`): while that is not zero, it leaves the connection
+alone, and while it is zero, so does the thread.
+
 Exclusive use of the data directory is a lock file's job (`directory.py`), not SQLite's: its
 exclusive locking mode would shut out our own readers.
 """
@@ -14,12 +20,14 @@ exclusive locking mode would shut out our own readers.
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import apsw
 import trio
+from trio.lowlevel import cancel_shielded_checkpoint
 
 from cmdop_appliance.errors import StartupError, StorageFull, Unavailable
 from cmdop_appliance.store import migrate
@@ -35,6 +43,10 @@ _READERS = 4
 _BUSY_MS = 5000
 # Pages of 4 KiB between checkpoints: fewer and longer ones than the default of 1000.
 _CHECKPOINT_PAGES = 4000
+# The event loop may wait so long for a commit (as the agent does for its journal) …
+_QUICK_S = 0.001
+# … if so many in a row were that quick: a disk that is busy is quick now and then.
+_QUICK_COMMITS = 8
 # What the driver says when the disk lost or refused something: it is never asked again.
 _DISK_FAILED = (apsw.IOError, apsw.CorruptError, apsw.NotADBError, apsw.CantOpenError)
 
@@ -62,7 +74,12 @@ class Store:
         self._writer = _connect(path)
         self._readers: list[apsw.Connection] = []
         self._reader_slots = trio.CapacityLimiter(_READERS)
-        self._waiting: list[_Unit] = []
+        self._gathered: list[_Unit] = []  # for the event loop to commit
+        self._waiting: list[_Unit] = []  # for the thread
+        self._handed = 0  # units that the thread has, or is about to have
+        self._quick_commits = 0  # in a row
+        self._log_pages = 0  # in the write-ahead log, since the last checkpoint
+        self._writer.set_wal_hook(self._note_log)
         self._wake = threading.Condition(threading.Lock())
         self._closing = False
         self._failed = False
@@ -90,15 +107,17 @@ class Store:
             await trio.lowlevel.checkpoint()
             unit = _Unit(call, trio.lowlevel.current_task())
             self._commit([unit])
+            self._checkpoint_if_due()
         elif getattr(fn, "reads", False):
             return await trio.to_thread.run_sync(self._read, call, limiter=self._reader_slots)
         else:
             unit = _Unit(call, trio.lowlevel.current_task())
             await trio.lowlevel.checkpoint_if_cancelled()
-            with self._wake:
-                self._waiting.append(unit)
-                self._wake.notify()
-            await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.FAILED)
+            if self._handed == 0 and self._is_quick and getattr(fn, "brief", False):
+                await self._commit_here(unit)
+            else:
+                self._hand_over([unit])
+                await _wait_done()
         if unit.error is not None:
             raise unit.error
         result: T = unit.result
@@ -122,6 +141,43 @@ class Store:
     async def wait_broken(self) -> None:
         """Return when the disk has failed: the only right thing left is to stop the process."""
         await self._broken.wait()
+
+    @property
+    def _is_quick(self) -> bool:
+        """True: a commit will not keep the event loop for long."""
+        return self._quick_commits >= _QUICK_COMMITS and self._log_pages < _CHECKPOINT_PAGES
+
+    async def _commit_here(self, unit: _Unit) -> None:
+        self._gathered.append(unit)
+        if len(self._gathered) > 1:
+            await _wait_done()  # for the one who came first
+            return
+        await cancel_shielded_checkpoint()  # here come the others
+        units, self._gathered = self._gathered, []
+        if self._handed:
+            self._hand_over(units)
+            await _wait_done()
+            return
+        self._note_time(self._commit(units))
+        _reschedule(units[1:])
+
+    def _hand_over(self, units: list[_Unit]) -> None:
+        self._handed += len(units)
+        with self._wake:
+            self._waiting += units
+            self._wake.notify()
+
+    def _take_back(self, units: list[_Unit], seconds: float) -> None:
+        self._handed -= len(units)
+        self._note_time(seconds)
+        _reschedule(units)
+
+    def _note_time(self, seconds: float) -> None:
+        self._quick_commits = self._quick_commits + 1 if seconds < _QUICK_S else 0
+
+    def _note_log(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
+        self._log_pages = pages
+        return apsw.SQLITE_OK
 
     def _read(self, call: Callable[[Tx], T]) -> T:
         try:
@@ -147,12 +203,17 @@ class Store:
                         return
                     self._wake.wait()
                 units, self._waiting = self._waiting, []
-            self._commit(units)
+            seconds = self._commit(units)
+            self._checkpoint_if_due()
             with contextlib.suppress(trio.RunFinishedError):
-                self._token.run_sync_soon(_reschedule, units)
+                self._token.run_sync_soon(self._take_back, units, seconds)
 
-    def _commit(self, units: list[_Unit]) -> None:
-        """Run all units in one transaction. A failing unit is undone alone; a failing disk, all."""
+    def _commit(self, units: list[_Unit]) -> float:
+        """Run all units in one transaction; how many seconds that took.
+
+        A failing unit is undone alone; a failing disk, all.
+        """
+        begun = time.perf_counter()
         try:
             if self._failed:
                 raise Unavailable("the hub's disk failed")  # noqa: TRY301 - every unit gets it
@@ -168,6 +229,18 @@ class Store:
             if self._writer.in_transaction:
                 with contextlib.suppress(apsw.Error):
                     self._writer.execute("ROLLBACK")
+        return time.perf_counter() - begun
+
+    def _checkpoint_if_due(self) -> None:
+        """Move what is in the log to the database; what readers still need stays for later."""
+        if self._log_pages < _CHECKPOINT_PAGES or self._failed:
+            return
+        try:
+            self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except apsw.Error as exc:
+            self._judge(exc)  # on a full disk the log goes on, and so do we
+        else:
+            self._log_pages = 0
 
     def _run_unit(self, tx: Tx, unit: _Unit, *, alone: bool) -> None:
         if alone:
@@ -209,6 +282,11 @@ class Store:
             connection.close()
 
 
+async def _wait_done() -> None:
+    """Wait for `_reschedule`, also when cancelled."""
+    await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.FAILED)
+
+
 def _reschedule(units: list[_Unit]) -> None:
     for unit in units:
         trio.lowlevel.reschedule(unit.task)
@@ -218,8 +296,8 @@ def _connect(path: Path) -> apsw.Connection:
     connection = apsw.Connection(str(path))
     connection.set_busy_timeout(_BUSY_MS)
     connection.execute(
-        f"PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;"
-        f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}; PRAGMA temp_store = MEMORY"
+        "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;"
+        "PRAGMA temp_store = MEMORY"
     ).fetchall()  # the driver stops at each row that a statement answers
     return connection
 

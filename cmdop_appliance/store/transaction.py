@@ -64,3 +64,9 @@ def reads(fn: Callable[Concatenate[Tx, P], T]) -> Callable[Concatenate[Tx, P], T
     """Mark a store function that changes nothing: it runs beside the writer, not behind it."""
     fn.reads = True  # type: ignore[attr-defined]
     return fn
+
+
+def brief(fn: Callable[Concatenate[Tx, P], T]) -> Callable[Concatenate[Tx, P], T]:
+    """Mark a store function that changes a few rows by key: the event loop may wait for it."""
+    fn.brief = True  # type: ignore[attr-defined]
+    return fn

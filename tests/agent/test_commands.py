@@ -12,8 +12,9 @@ from contextlib import suppress
 import pytest
 import trio
 
-from cmdop_appliance.agent.commands import MAX_PARALLEL
+from cmdop_appliance.agent.grants import close_window, open_window
 from cmdop_appliance.agent.journal import Entry, Journal
+from cmdop_appliance.agent.policy import CommandsPolicy, FilesPolicy, Policy
 from cmdop_appliance.ids import new_id
 from cmdop_appliance.protocol.frames import Output
 from cmdop_appliance.protocol.limits import WINDOW_BYTES
@@ -22,6 +23,7 @@ from cmdop_appliance.protocol.messages import (
     Cancel,
     Finished,
     Heartbeat,
+    Notice,
     Rejected,
     Started,
 )
@@ -33,6 +35,8 @@ from tests.support.agents import (
     running_agent,
 )
 from tests.support.hub_peer import running_hub
+
+MAX_PARALLEL = Policy().commands.max_parallel
 
 
 @pytest.fixture
@@ -258,6 +262,207 @@ async def test_a_queued_command_that_is_cancelled_never_starts(peer, tmp_path):
     assert not (tmp_path / "marker").exists()
 
 
+async def test_no_more_run_than_the_machine_allows(state_dir, hub):
+    policy = Policy(commands=CommandsPolicy(max_parallel=2))
+    async with running_agent(state_dir, hub, policy=policy):
+        peer = await hub.accept()
+        running = [await peer.dispatch("sleep", "60") for _ in range(2)]
+        waiting = await peer.dispatch("true")
+        for _ in running:
+            await peer.expect(Started)
+        await peer.send(Cancel(id=(probe := new_id("cmd"))))
+        await peer.finish(probe)
+        assert peer.heard_of(waiting) == []
+        await cancel_all(peer, running[:1])
+        assert (await peer.finish(waiting)).exit_code == 0
+        await cancel_all(peer, running[1:])
+
+
+# ── serial keys ──────────────────────────────────────────────────────────────────────────────
+
+
+async def test_equal_keys_run_one_after_another_in_order_and_others_overtake(peer, tmp_path):
+    go, log = tmp_path / "go", tmp_path / "log"
+    body = f"echo begin $N >> {log}; until [ -e {go} ]; do sleep 0.01; done; echo end $N >> {log}"
+    keyed = [await peer.dispatch(*sh(body), env={"N": n}, serial_key="k") for n in "123"]
+    for other in ({"serial_key": "l"}, {}):
+        assert (await peer.finish(await peer.dispatch("true", **other))).exit_code == 0
+    await eventually(log.exists, "the first has begun")
+    assert log.read_text() == "begin 1\n"
+    go.touch()
+    for command in keyed:
+        assert (await peer.finish(command)).exit_code == 0
+    assert log.read_text().split("\n")[:-1] == [f"{w} {n}" for n in "123" for w in ("begin", "end")]
+
+
+async def test_a_command_that_waits_for_its_key_takes_no_place_of_another(state_dir, hub):
+    policy = Policy(commands=CommandsPolicy(max_parallel=2))
+    async with running_agent(state_dir, hub, policy=policy):
+        peer = await hub.accept()
+        first, *waiting = [await peer.dispatch("sleep", "60", serial_key="k") for _ in range(3)]
+        assert (await peer.finish(await peer.dispatch("true"))).exit_code == 0
+        await cancel_all(peer, [*waiting, first])
+
+
+async def test_what_leaves_the_line_of_a_key_never_starts_and_holds_up_nobody(peer, tmp_path):
+    marker = sh(f"touch {tmp_path}/marker")
+    first = await peer.dispatch("sleep", "60", serial_key="k", ttl_ms=1000)  # it starts in time
+    await peer.expect(Started, first)
+    cancelled = await peer.dispatch(*marker, serial_key="k")
+    expired = await peer.dispatch(*marker, serial_key="k", ttl_ms=1000)
+    last = await peer.dispatch("true", serial_key="k")
+    assert (await peer.expect(Finished, expired)).end == "expired"
+    await peer.send(Cancel(id=cancelled))
+    assert (await peer.expect(Finished, cancelled)).end == "cancelled"
+    await peer.send(Cancel(id=(probe := new_id("cmd"))))
+    await peer.finish(probe)
+    assert peer.heard_of(last) == []  # the first runs still
+    await peer.send(Cancel(id=first))
+    await peer.finish(first)
+    assert (await peer.finish(last)).exit_code == 0
+    assert not (tmp_path / "marker").exists()
+
+
+async def test_what_waits_for_its_key_is_counted_as_queued_until_it_leaves(peer, monkeypatch):
+    monkeypatch.setattr("cmdop_appliance.agent.commands.QUEUE_BYTES", 100_000)
+    first = await peer.dispatch("sleep", "60", serial_key="k")
+    await peer.expect(Started, first)
+    for _ in range(3):
+        waiting = await peer.dispatch("echo", "x" * 60_000, serial_key="k")
+        refused = await peer.dispatch("echo", "x" * 60_000)
+        assert (await peer.expect(Rejected, refused)).reason == "queue_full"
+        await peer.send(Cancel(id=waiting))
+        await peer.finish(waiting)
+    assert (await peer.finish(await peer.dispatch("echo", "x" * 60_000))).exit_code == 0
+    await cancel_all(peer, [first])
+
+
+async def test_a_key_is_held_by_a_command_that_an_earlier_agent_started(state_dir, hub, tmp_path):
+    body = f"until [ -e {tmp_path}/go ]; do sleep 0.01; done; touch {tmp_path}/first"
+    async with running_agent(state_dir, hub):
+        peer = await hub.accept()
+        ended = await peer.dispatch("true", serial_key="k")  # the hub does not acknowledge it
+        await peer.expect(Finished, ended)
+        first = await peer.dispatch(*sh(body), serial_key="k")
+        await peer.expect(Started, first)
+    async with running_agent(state_dir, hub):
+        peer = await hub.accept()
+        await peer.resume(first)
+        second = await peer.dispatch("test", "-e", f"{tmp_path}/first", serial_key="k")
+        await peer.finish(await peer.dispatch("true"))
+        assert peer.heard_of(second) == []
+        (tmp_path / "go").touch()
+        assert (await peer.finish(first)).exit_code == 0
+        assert (await peer.finish(second)).exit_code == 0
+
+
+async def test_a_key_is_free_again_when_its_command_is_lost(peer, state_dir):
+    first = await peer.dispatch("sleep", "60", serial_key="k")
+    await peer.expect(Started, first)
+    second = await peer.dispatch("true", serial_key="k")
+    (keeper,) = keepers_of(state_dir)
+    os.kill(keeper, signal.SIGKILL)
+    assert (await peer.finish(first)).reason == "keeper_killed"
+    assert (await peer.finish(second)).exit_code == 0
+
+
+async def test_a_key_is_free_again_when_its_command_cannot_start(peer):
+    commands = [await peer.dispatch("/no/such/program", serial_key="k") for _ in range(3)]
+    for command in commands:
+        assert (await peer.finish(command)).end == "failed"
+
+
+# ── what agent.toml denies ───────────────────────────────────────────────────────────────────
+
+NO_EXEC = Policy(commands=CommandsPolicy(exec=False))
+
+
+@pytest.mark.parametrize(
+    ("policy", "spec", "reason", "key"),
+    [
+        (NO_EXEC, {}, "policy_denied", "commands.exec"),
+        (Policy(commands=CommandsPolicy(users=())), {"user": "x"}, "user_denied", "commands.users"),
+        (Policy(files=FilesPolicy(roots=("/a",))), {"cwd": "/"}, "policy_denied", "files.roots"),
+    ],
+)
+async def test_a_denied_command_has_failed_for_good_and_left_no_trace_of_a_start(
+    state_dir, hub, tmp_path, policy, spec, reason, key
+):
+    async with running_agent(state_dir, hub, policy=policy):
+        peer = await hub.accept()
+        command = await peer.dispatch(*sh(f"touch {tmp_path}/marker"), **spec)
+        first = await peer.expect(Finished, command)
+        assert (first.end, first.reason, first.exit_code) == ("failed", reason, None)
+        assert key in first.message
+    assert not [line for line in _journal_of(state_dir, command) if "end" not in line]
+    assert f'"command_id": "{command}"' in (state_dir / "audit.log").read_text()
+    async with running_agent(state_dir, hub):  # with a policy that would allow it
+        peer = await hub.accept()
+        assert peer.inventory == {command: "ended"}
+        await peer.resume(command)
+        assert await peer.finish(command) == first
+        await peer.finish(await peer.dispatch("true"))
+    assert not (tmp_path / "marker").exists()
+
+
+async def test_a_window_counts_when_a_command_starts_and_not_when_it_was_dispatched(
+    state_dir, hub, tmp_path
+):
+    policy = Policy(commands=CommandsPolicy(exec=False, max_parallel=1))
+    async with running_agent(state_dir, hub, policy=policy):
+        peer = await hub.accept()
+        open_window(state_dir, 60_000)
+        begun = await peer.dispatch(*sh(f"until [ -e {tmp_path}/go ]; do sleep 0.01; done; exit 3"))
+        await peer.expect(Started, begun)
+        queued = await peer.dispatch("true")
+        close_window(state_dir)
+        (tmp_path / "go").touch()
+        assert (await peer.finish(begun)).exit_code == 3
+        assert (await peer.finish(queued)).reason == "policy_denied"
+        open_window(state_dir, 60_000)
+        assert (await peer.finish(await peer.dispatch("true"))).exit_code == 0
+
+
+async def test_a_denied_command_frees_its_place_and_its_key(state_dir, hub):
+    policy = Policy(commands=CommandsPolicy(max_parallel=1), files=FilesPolicy(roots=("/tmp",)))
+    async with running_agent(state_dir, hub, policy=policy):
+        peer = await hub.accept()
+        denied = [await peer.dispatch("true", cwd="/", serial_key="k") for _ in range(3)]
+        allowed = await peer.dispatch("true", cwd="/tmp", serial_key="k")
+        for command in denied:
+            assert (await peer.finish(command)).reason == "policy_denied"
+        assert (await peer.finish(allowed)).exit_code == 0
+
+
+async def test_a_command_starts_where_its_working_directory_led_when_it_was_judged(
+    state_dir, hub, tmp_path, monkeypatch
+):
+    link, sync = tmp_path / "link", os.fdatasync
+    (tmp_path / "real").mkdir()
+    link.symlink_to("real")
+
+    def sync_and_change_the_link(fd):
+        sync(fd)
+        link.unlink()
+        link.symlink_to("/")
+
+    monkeypatch.setattr(os, "fdatasync", sync_and_change_the_link)
+    policy = Policy(files=FilesPolicy(roots=(str(tmp_path),)))
+    async with running_agent(state_dir, hub, policy=policy):
+        peer = await hub.accept()
+        command = await peer.dispatch("pwd", "-P", cwd=f"{tmp_path}/link")
+        await peer.finish(command)
+        assert peer.stdout(command) == f"{tmp_path}/real\n".encode()
+
+
+async def test_the_hub_is_told_of_a_window_when_it_opens_and_when_it_ends(state_dir, hub):
+    async with running_agent(state_dir, hub, policy=NO_EXEC):
+        peer = await hub.accept()
+        open_window(state_dir, 100)
+        assert (await peer.expect(Notice)).event == "grant.opened"
+        assert (await peer.expect(Notice)).event == "grant.expired"
+
+
 # ── output ───────────────────────────────────────────────────────────────────────────────────
 
 
@@ -394,6 +599,18 @@ async def test_an_acknowledged_command_is_in_no_inventory_and_leaves_no_output_f
         assert peer.inventory == {}
 
 
+async def test_an_end_that_is_acknowledged_twice_at_once_is_let_go_of(state_dir, hub):
+    async with running_agent(state_dir, hub):
+        peer = await hub.accept()
+        command = await peer.dispatch(*sh("echo out"))
+        await peer.expect(Finished, command)
+        twice = [str(peer.conversation.send(Acknowledge(id=command))) for _ in range(2)]
+        await peer.ws.send_message("\n".join(twice))
+        await peer.dispatch("true", again=command)  # on the same connection
+        assert (await peer.expect(Finished, command)).reason == "forgotten"
+        await eventually(lambda: _written(state_dir) == b"", "its files removed")
+
+
 async def test_what_the_keeper_missed_of_an_acknowledgement_it_is_told_later(state_dir, hub):
     async with running_agent(state_dir, hub):
         peer = await hub.accept()
@@ -464,6 +681,19 @@ async def test_a_killed_keeper_loses_its_commands_and_says_which_process_lives(s
         peer = await hub.accept()
         await peer.resume(command)
         assert (await peer.expect(Finished, command)).reason == "keeper_killed"
+
+
+async def cancel_all(peer, commands):
+    for command in commands:
+        await peer.send(Cancel(id=command))
+        await peer.finish(command)
+
+
+def _journal_of(state_dir, command_id):
+    """What the journal says of one command, line by line."""
+    lines = (state_dir / "journal.log").read_bytes().splitlines()
+    facts = [json.loads(line.partition(b" ")[2]) for line in lines]
+    return [fact for fact in facts if fact["id"] == command_id]
 
 
 def _written(state_dir):

@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 import time
+import zlib
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,7 @@ from cmdop_appliance.agent import journal as module
 from cmdop_appliance.agent.journal import Entry, Journal
 from cmdop_appliance.ids import new_id
 
-STARTING = Entry("cmd_1", b"h" * 32, "boot")
+STARTING = Entry("cmd_1", b"h" * 32, "boot", serial_key="key")
 LOST = Entry("cmd_2", b"i" * 32, "boot", end="lost", reason="rebooted", message="it was")
 
 
@@ -40,6 +41,15 @@ def test_starts_ends_and_tombstones_are_read_again(tmp_path):
         assert journal.entries == {"cmd_1": STARTING, "cmd_2": LOST}
         assert set(journal.tombstones) == {"cmd_3"}
     journal.close()
+
+
+def test_an_entry_of_before_there_were_serial_keys_is_read(tmp_path):
+    path = tmp_path / "journal.log"
+    body = b'{"id":"cmd_1","boot_id":"boot"}'
+    path.write_bytes(b"%08x %s\n" % (zlib.crc32(body), body))
+    journal = Journal(path)
+    journal.close()
+    assert journal.entries == {"cmd_1": Entry("cmd_1", None, "boot", serial_key=None)}
 
 
 def test_it_is_private_whatever_the_umask(tmp_path):

@@ -3,14 +3,17 @@
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import trio
 
 from cmdop_appliance.agent.enrolment import enrolment_of, link_url
+from cmdop_appliance.agent.link import LinkLost, open_link
 from cmdop_appliance.agent.main import EXIT_REMOVED, run
 from cmdop_appliance.agent.pace import Pace, retry_delay
 from cmdop_appliance.agent.state import Membership, locked_state
@@ -158,6 +161,23 @@ async def test_a_hub_that_stops_in_the_handshake_is_left_and_dialled_again(state
     async with running_agent(state_dir, hub, pace=pace):
         await hub.dialled()
         await hub.dialled()
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
+async def test_a_link_that_is_cut_before_it_is_one_is_lost_at_once(reset):
+    async def cut(stream):
+        await stream.receive_some()
+        if reset:
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    async with trio.open_nursery() as nursery:
+        (listener,) = await nursery.start(partial(trio.serve_tcp, cut, 0, host="127.0.0.1"))
+        host, port = listener.socket.getsockname()
+        patient = replace(QUICK, handshake_s=3600)
+        with trio.fail_after(PATIENCE_S), pytest.raises(LinkLost, match=r"^the connection was cut"):
+            async with open_link(f"http://{host}:{port}", patient):
+                pass
+        nursery.cancel_scope.cancel()
 
 
 async def test_garbage_of_any_kind_costs_the_hub_its_connection_and_nothing_else(state_dir, hub):

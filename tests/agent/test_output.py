@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cmdop_appliance.agent.output import HASH_BYTES, Outflow
-from cmdop_appliance.protocol.limits import CHUNK_BYTES, WINDOW_BYTES
+from cmdop_appliance.protocol.limits import CHUNK_BYTES, OUTPUT_BYTES, WINDOW_BYTES
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_the_window_is_never_exceeded_by_both_streams_together(paths, size):
     flow = flowing(paths, b"o" * size, b"e" * 2 * WINDOW_BYTES)
     sent = 0
     while (piece := flow.next()) is not None:
-        assert len(piece.data) <= CHUNK_BYTES
+        assert len(piece.data) <= OUTPUT_BYTES
         sent += len(piece.data)
     assert sent == WINDOW_BYTES
 
@@ -73,6 +73,7 @@ def test_a_hub_cannot_open_the_window_by_storing_what_was_not_sent(paths):
 def test_neither_stream_starves_the_other(paths):
     flow = flowing(paths, b"o" * WINDOW_BYTES, b"e" * WINDOW_BYTES)
     assert {flow.next().stream, flow.next().stream} == {"stdout", "stderr"}
+    assert flow.next() is None
 
 
 def test_it_ends_at_the_sizes_of_the_exit_though_the_files_grow_on(paths):

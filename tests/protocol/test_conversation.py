@@ -21,6 +21,7 @@ from cmdop_appliance.protocol.messages import (
     Heartbeatack,
     Hello,
     Inventory,
+    Notice,
     Prove,
     Ready,
     Rejected,
@@ -54,6 +55,7 @@ SAID = {
         "output": Output(ID, "stdout", 0, b"x"),
         "finished": Finished(id=ID, end="exited", stdout=NOTHING, stderr=NOTHING, exit_code=0),
         "rejected": Rejected(id=ID, reason="spec_mismatch"),
+        "notice": Notice(event="grant.opened", message="for 30 s"),
         "bye": Bye(),
     },
     "hub": {

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from cmdop_appliance.errors import LocalProtocolError, RemoteProtocolError
 from cmdop_appliance.ids import new_id
 from cmdop_appliance.protocol.frames import STREAMS, Output, decode_output, encode_output
-from cmdop_appliance.protocol.limits import CHUNK_BYTES
+from cmdop_appliance.protocol.limits import CHUNK_BYTES, OUTPUT_BYTES
 
 OUTPUTS = st.builds(
     Output,
@@ -56,10 +56,33 @@ def test_a_damaged_kind_stream_or_id_is_refused_or_names_another_stream(output, 
         assert (received.id, received.stream) != (output.id, output.stream)
 
 
-def test_a_frame_holds_one_byte_to_one_chunk():
-    full = Output(new_id("cmd"), "stdout", 0, b"x" * CHUNK_BYTES)
+@pytest.mark.parametrize(
+    "size", [1, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 2 * CHUNK_BYTES, OUTPUT_BYTES]
+)
+def test_every_chunk_of_a_frame_has_its_checksum(size):
+    output = Output(new_id("cmd"), "stdout", 5, bytes(n % 251 for n in range(size)))
+    frame = encode_output(output)
+    assert decode_output(frame) == output
+    chunks = -(-size // CHUNK_BYTES)
+    assert len(frame) == 40 + 4 * chunks + size
+    for at in [40, 40 + 4 * chunks - 1, *range(40 + 4 * chunks, len(frame), CHUNK_BYTES)]:
+        damaged = bytearray(frame)
+        damaged[at] ^= 1
+        with pytest.raises(RemoteProtocolError, match="damaged"):
+            decode_output(bytes(damaged))
+
+
+def test_a_frame_with_a_checksum_too_many_is_refused():
+    head = encode_output(Output(new_id("cmd"), "stdout", 0, b"x"))[:40]
+    # As long as one with two chunks, of which the second has no bytes.
+    with pytest.raises(RemoteProtocolError):
+        decode_output(head + bytes(8) + b"x" * CHUNK_BYTES)
+
+
+def test_a_frame_holds_one_byte_to_half_a_window():
+    full = Output(new_id("cmd"), "stdout", 0, b"x" * OUTPUT_BYTES)
     assert decode_output(encode_output(full)) == full
-    for data in (b"", b"x" * (CHUNK_BYTES + 1)):
+    for data in (b"", b"x" * (OUTPUT_BYTES + 1)):
         with pytest.raises(LocalProtocolError):
             encode_output(Output(full.id, "stdout", 0, data))
     with pytest.raises(RemoteProtocolError):

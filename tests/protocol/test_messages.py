@@ -26,6 +26,7 @@ from cmdop_appliance.protocol.messages import (
     Inventory,
     Known,
     Message,
+    Notice,
     Prove,
     Ready,
     Rejected,
@@ -70,6 +71,7 @@ SPECS = st.builds(
     stdin=st.none() | st.binary(max_size=50),
     timeout_ms=st.none() | st.integers(1, 2**53 - 1),
     operator=st.none() | TEXT,
+    serial_key=st.none() | TEXT.filter(bool),
 )
 FROM_AGENT = {
     Hello: st.builds(Hello, version=VERSIONS, nonce=BYTES32),
@@ -107,6 +109,7 @@ FROM_AGENT = {
         duration_ms=st.none() | COUNTS,
     ),
     Rejected: st.builds(Rejected, id=IDS, reason=TEXT),
+    Notice: st.builds(Notice, event=TEXT, message=TEXT),
     Bye: st.just(Bye()),
 }
 FROM_HUB = {
@@ -214,6 +217,8 @@ def test_an_unknown_field_is_ignored(message, name, value):
         (Hello(version=1, nonce=b"n" * 32), "nonce", "bm4="),
         (Hello(version=1, nonce=b"n" * 32), "version", 0),
         (Rejected(id="cmd_01JZZZZZZZZZZZZZZZZZZZZZZZ", reason="r"), "reason", "r" * 4097),
+        (Notice(event="e", message="m"), "message", "m" * 4097),
+        (Notice(event="e", message="m"), "event", "e" * 4097),
         (Started(id="cmd_01JZZZZZZZZZZZZZZZZZZZZZZZ", started_ms=1), "started_ms", 2**63),
         (Started(id="cmd_01JZZZZZZZZZZZZZZZZZZZZZZZ", started_ms=1), "started_ms", -1),
         (Started(id="cmd_01JZZZZZZZZZZZZZZZZZZZZZZZ", started_ms=1), "started_ms", True),

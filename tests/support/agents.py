@@ -12,6 +12,7 @@ from cmdop_appliance.agent.enrolment import enrolment_of
 from cmdop_appliance.agent.journal import Journal
 from cmdop_appliance.agent.main import serve
 from cmdop_appliance.agent.pace import Pace
+from cmdop_appliance.agent.policy import Policy
 from cmdop_appliance.agent.state import locked_state
 from tests.support.hub_peer import PATIENCE_S, HubPeer
 
@@ -20,7 +21,12 @@ QUICK = Pace(retry_least_s=0.02, retry_most_s=0.1, handshake_s=5, close_s=0.2)
 
 @asynccontextmanager
 async def running_agent(
-    state_dir: Path, hub: HubPeer, *, pace: Pace = QUICK, join: bool = True
+    state_dir: Path,
+    hub: HubPeer,
+    *,
+    pace: Pace = QUICK,
+    join: bool = True,
+    policy: Policy = Policy(),  # noqa: B008 - it is frozen
 ) -> AsyncIterator[None]:
     """An agent in this process; leaving the context ends it like a kill: without a word."""
     token = hub.token if join else None
@@ -30,7 +36,7 @@ async def running_agent(
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(
-                    serve, state, state.make_identity(), enrolment, journal, False, pace
+                    serve, state, state.make_identity(), enrolment, journal, False, pace, policy
                 )
                 yield
                 nursery.cancel_scope.cancel()

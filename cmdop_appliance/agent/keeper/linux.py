@@ -43,8 +43,8 @@ def close_on_exec() -> None:
 
 def boot_id() -> str:
     """Names this boot of the machine: process ids and start times mean nothing in another one."""
-    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-        return file.read().strip()
+    with open("/proc/sys/kernel/random/boot_id", "rb") as file:
+        return file.read().strip().decode()
 
 
 def peer_uid(connection: socket.socket) -> int:

@@ -1,0 +1,171 @@
+"""`agent.toml`: what the hub may do on this machine. The file is the host's; no hub can widen it.
+
+The structs are the specification: `agent.example.toml` shows every key with its default, and a
+test holds the two together.
+"""
+
+import os
+import pwd
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta, Struct
+
+from cmdop_appliance.agent.grants import is_open
+from cmdop_appliance.errors import StartupError
+from cmdop_appliance.protocol.messages import Spec
+from cmdop_appliance.settings import Settings
+
+FILE_NAME: Final = "agent.toml"
+_ANY: Final = "*"
+_SHOWN_CHARS: Final = 200  # of a name that the hub chose, in a message
+
+
+class CommandsPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What may be run."""
+
+    # False: nothing, unless a window is open (grants.py).
+    exec: bool = True
+    # For `user` of a command; without it, or naming the agent's own user, it runs as the agent.
+    users: tuple[
+        Annotated[str, Meta(min_length=1, description='a list of names, or ["*"] for any')], ...
+    ] = (_ANY,)
+    # Commands that run at a time; the others wait (semantics.md, Commands 10).
+    max_parallel: Annotated[int, Meta(ge=1, le=1000)] = 16
+
+
+class FilesPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What of the file system the hub may name. A command, once it runs, is not held by it."""
+
+    roots: tuple[
+        Annotated[
+            str,
+            Meta(pattern=r"^/[^\0]*\Z", description='a list of absolute paths, such as ["/srv"]'),
+        ],
+        ...,
+    ] = ("/",)
+
+
+class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything that the host decides."""
+
+    commands: CommandsPolicy = CommandsPolicy()
+    files: FilesPolicy = FilesPolicy()
+
+    @property
+    def allows_any_command(self) -> bool:
+        """True: there is nothing to check."""
+        anyone, anywhere = _ANY in self.commands.users, "/" in self.files.roots
+        return self.commands.exec and anyone and anywhere
+
+
+class Denied(Exception):
+    """The policy does not allow a command. `code` is part of the public API."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+def load_policy(path: Path | None, state_dir: Path) -> Policy:
+    """The policy in force. Without `path`, `agent.toml` in the state directory if it is there.
+
+    Raises:
+        StartupError: the file cannot be read, others may write to it, or a key or value is wrong.
+    """
+    file = path or state_dir / FILE_NAME
+    try:
+        # A link to nowhere is no sign that all is allowed.
+        if path is None and not file.exists() and not file.is_symlink():
+            return Policy()
+        _check_that_it_is_ours(file, file.stat())
+    except OSError as exc:
+        raise StartupError(f"cannot read {file}: {exc.strerror}") from exc
+    settings = Settings(file, example="agent.example.toml")
+    settings.read()
+    return settings.to(Policy)
+
+
+def _check_that_it_is_ours(path: Path, status: os.stat_result) -> None:
+    """A policy that somebody else may rewrite is none."""
+    if status.st_uid not in (0, os.geteuid()):
+        raise StartupError(
+            f"{path} belongs to user id {status.st_uid}, who could change what is allowed here",
+            hint=f"chown {os.geteuid()} {path}",
+        )
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise StartupError(
+            f"{path} can be written by others than its owner: its mode is"
+            f" {stat.S_IMODE(status.st_mode):04o}",
+            hint=f"chmod go-w {path}",
+        )
+
+
+def judge(policy: Policy, state_dir: Path, specs: Iterable[Spec]) -> list[Spec | Denied]:
+    """Each spec as it may start now, its `cwd` resolved; or why not. It reads files and may block.
+
+    A window that is open allows what `commands.exec` does not, and widens nothing else.
+    """
+    may_run = policy.commands.exec or is_open(state_dir)
+    return [_verdict(policy, may_run, spec) for spec in specs]
+
+
+def _verdict(policy: Policy, may_run: bool, spec: Spec) -> Spec | Denied:
+    if not may_run:
+        return Denied(
+            "policy_denied",
+            "agent.toml of this machine allows no commands (commands.exec);"
+            " cmdop agent grant exec 30m, run there, opens a window",
+        )
+    if not _may_be(policy.commands.users, spec.user):
+        user = (spec.user or "")[:_SHOWN_CHARS]
+        return Denied(
+            "user_denied",
+            f"agent.toml of this machine allows no commands as user {user!r} (commands.users)",
+        )
+    if spec.cwd is None or "\0" in spec.cwd or "/" in policy.files.roots:
+        return spec  # no path holds a NUL: the keeper refuses it
+    cwd = _resolved(spec.cwd, spec.user)
+    if not any(_is_within(cwd, os.path.realpath(os.fsencode(root))) for root in policy.files.roots):
+        return Denied(
+            "policy_denied",
+            f"agent.toml of this machine does not allow the working directory"
+            f" {spec.cwd[:_SHOWN_CHARS]!r} (files.roots)",
+        )
+    # The keeper is given what was judged, lest a link that is changed meanwhile leads elsewhere.
+    return msgspec.structs.replace(spec, cwd=cwd.decode("utf-8", "surrogateescape"))
+
+
+def _may_be(users: tuple[str, ...], user: str | None) -> bool:
+    return user is None or _ANY in users or user in users or user == _own_name()
+
+
+def _own_name() -> str | None:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:  # a container may run as a number that has no name
+        return None
+
+
+def _resolved(cwd: str, user: str | None) -> bytes:
+    """Where `cwd` leads, links followed; it counts from the user's home, in the keeper's bytes."""
+    name = cwd.encode("utf-8", "surrogateescape")
+    return os.path.realpath(name if name.startswith(b"/") else _home_of(user) + b"/" + name)
+
+
+def _home_of(user: str | None) -> bytes:
+    home = os.environ.get("HOME") if user is None else None
+    try:
+        entry = pwd.getpwuid(os.geteuid()) if user is None else pwd.getpwnam(user)
+        home = home or entry.pw_dir
+    except (KeyError, ValueError):  # no such user: the keeper says so
+        home = home or "/"
+    return os.fsencode(home)
+
+
+def _is_within(path: bytes, root: bytes) -> bool:
+    return path == root or path.startswith(root.rstrip(b"/") + b"/")
