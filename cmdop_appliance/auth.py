@@ -1,6 +1,8 @@
 """API keys, scopes and callers. Pure: it decides, others look up and store."""
 
+import base64
 import hashlib
+import hmac
 import re
 import secrets
 from dataclasses import dataclass
@@ -68,9 +70,20 @@ class Caller:
             )
 
 
-def new_key() -> str:
-    """A new API key: 256 random bits behind a prefix that secret scanners know."""
-    return _KEY_PREFIX + secrets.token_urlsafe(32)
+def new_key(secret: bytes | None = None) -> str:
+    """An API key: 256 random bits, or these, behind a prefix that secret scanners know."""
+    secret = secret or new_secret()
+    return _KEY_PREFIX + base64.urlsafe_b64encode(secret).rstrip(b"=").decode()
+
+
+def new_secret() -> bytes:
+    """256 random bits."""
+    return secrets.token_bytes(32)
+
+
+def derived_secret(key: str, salt: bytes) -> bytes:
+    """256 bits that nobody has who lacks the API key, or the random salt."""
+    return hmac.digest(key.encode(), salt, "sha256")
 
 
 def shown_prefix(key: str) -> str:

@@ -62,6 +62,12 @@ class CommandNotFound(NotFound):
     code = "command_not_found"
 
 
+class BatchNotFound(NotFound):
+    """No batch of the caller's workspace has this id."""
+
+    code = "batch_not_found"
+
+
 class MethodNotAllowed(ApplianceError):
     """The path exists, but not with this method. `allowed` becomes the Allow header."""
 
@@ -88,6 +94,12 @@ class CommandNotRunning(Conflict):
     """The command has ended already."""
 
     code = "command_not_running"
+
+
+class IdempotencyConflict(Conflict):
+    """The Idempotency-Key was used before, for another request."""
+
+    code = "idempotency_conflict"
 
 
 class PayloadTooLarge(ApplianceError):

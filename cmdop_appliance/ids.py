@@ -8,11 +8,15 @@ import time
 from typing import Final, Literal
 
 Kind = Literal[
-    "mach", "sess", "cli", "cmd", "sched", "run", "hook", "evt", "dlv", "key", "ws", "req", "enr"
-]
+    "mach", "sess", "cli", "cmd", "sched", "run", "hook", "evt", "dlv", "key", "ws", "req", "enr",
+    "batch",
+]  # fmt: skip
 
 _FROM_BASE32: Final = bytes.maketrans(
     b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", b"0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+)
+_TO_BASE32: Final = bytes.maketrans(
+    b"0123456789ABCDEFGHJKMNPQRSTVWXYZ", b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 )
 _ULID: Final = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
 _RANDOM_BITS: Final = 80  # ULID specification: 48 bits of ms time, 80 bits of randomness
@@ -40,3 +44,9 @@ def is_id(kind: Kind, text: str) -> bool:
     """True: `text` has the form of an id of this kind (says nothing about existence)."""
     head, _, tail = text.partition("_")
     return head == kind and _ULID.fullmatch(tail) is not None
+
+
+def made_ms(made: str) -> int:
+    """When an id was made, ms since 1970 UTC, as its maker's clock had it."""
+    digits = made.rpartition("_")[2].rjust(32, "0").encode().translate(_TO_BASE32)
+    return int.from_bytes(base64.b32decode(digits)) >> _RANDOM_BITS

@@ -3,7 +3,7 @@
 Times are wall-clock milliseconds since 1970 UTC (`_ms`), durations milliseconds, sizes bytes.
 """
 
-from typing import Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 from msgspec import Struct
 
@@ -13,7 +13,15 @@ SessionStatus = Literal[
     "PENDING", "CONNECTED", "BACKGROUND", "GRACE_PERIOD", "DISCONNECTED", "ERROR"
 ]
 CommandStatus = Literal[
-    "pending", "running", "completed", "failed", "cancelled", "timeout", "lost", "expired"
+    "pending",
+    "running",
+    "completed",
+    "failed",
+    "cancelled",
+    "timeout",
+    "lost",
+    "expired",
+    "skipped",
 ]
 COMMAND_STATUSES: Final[tuple[str, ...]] = get_args(CommandStatus)
 
@@ -88,30 +96,62 @@ class Session(Record, frozen=True, kw_only=True):
     sampled_ms: int | None
 
 
+class Refusal(Struct, frozen=True):
+    """An error as its reader gets it."""
+
+    code: str
+    message: str
+    details: dict[str, Any]
+
+
 class Command(Record, frozen=True, kw_only=True):
     """One execution on one machine."""
 
     id: str
     workspace_id: str
     machine_id: str
-    session_id: str
+    session_id: str | None  # through which it was first sent; None: it certainly never was
+    batch_id: str | None = None
     command: str  # as the caller wrote it
     spec: Spec
     spec_hash: bytes
     status: CommandStatus
     operator: str  # who asked
+    supersede_key: str | None = None  # a newer command with it takes the place of this one
     created_ms: int
     start_until_ms: int  # not to be sent to its machine for a first time later than this
-    is_awaited: bool  # a caller waits for its end: it must not start later than that, either
-    cancel_requested_ms: int | None
-    started_ms: int | None
-    finished_ms: int | None
-    duration_ms: int | None
-    exit_code: int | None
-    signal: str | None
-    error_code: str | None  # failed: why it could not start; lost: what nobody can prove
-    error_message: str | None
-    stdout_bytes: int | None
-    stderr_bytes: int | None
-    stdout_sha256: bytes | None
-    stderr_sha256: bytes | None
+    is_bounded: bool  # it must not start later than that, either
+    is_queued: bool = False  # it waits for its machine
+    is_held: bool = False  # its batch has not come to it yet
+    is_late: bool = False  # it was `lost: silent` until its machine returned
+    is_unknown_to_hub: bool = False  # its machine named it to a hub that does not know it
+    cancel_requested_ms: int | None = None
+    started_ms: int | None = None
+    finished_ms: int | None = None
+    duration_ms: int | None = None
+    exit_code: int | None = None
+    signal: str | None = None
+    error_code: str | None = None  # why it could not start, or what nobody can prove
+    error_message: str | None = None
+    stdout_bytes: int | None = None
+    stderr_bytes: int | None = None
+    stdout_sha256: bytes | None = None
+    stderr_sha256: bytes | None = None
+    stale_ms: int | None = None  # when its machine was last heard of, where the query tells it
+
+
+class Batch(Record, frozen=True, kw_only=True):
+    """One request for many machines: at most `concurrency` of its commands are open at a time.
+
+    It is stopped, and what has not begun is skipped, by an error before `canary` commands have
+    completed, or by more than `max_errors` (None: by no number of them).
+    """
+
+    id: str
+    workspace_id: str
+    concurrency: int
+    canary: int
+    max_errors: int | None
+    refused: dict[str, Refusal]  # machine id → why nothing was recorded for it
+    resumed_by: str | None = None  # the batch that runs what this one skipped
+    created_ms: int

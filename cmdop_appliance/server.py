@@ -39,8 +39,8 @@ EXIT_DISK_FAILED: Final = 74  # EX_IOERR, sysexits.h
 
 # Addresses to listen on that are none to dial, and how this machine reaches them.
 _EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
-# Sessions whose grace is over are found within this.
-_GRACE_SWEEP_S: Final = 1.0
+# Sessions whose grace is over, and commands that waited too long, are found within this.
+_SWEEP_S: Final = 1.0
 # The join line in the banner is good for this long.
 _JOIN_TTL_MS: Final = 3_600_000
 
@@ -86,7 +86,7 @@ async def _serve(config: Config, umask: int) -> int:
         async with trio.open_nursery() as services:
             await services.start(_set_on_signal, stop)
             services.start_soon(_stop_if_broken, store, stop)
-            services.start_soon(_sweep_grace, hub)
+            services.start_soon(_sweep, hub)
             services.start_soon(hub.outputs.flush_forever)
             services.start_soon(front.run, listeners)
             if config.server.local_agent:
@@ -162,7 +162,10 @@ async def _announce(hub: Hub, url: str, data_dir: Path) -> None:
 
 
 async def _serve_link(hub: Hub, stream: PeekedStream) -> None:
-    address = str(stream.socket.getpeername()[0])
+    try:
+        address = str(stream.socket.getpeername()[0])
+    except OSError:  # it has been reset since its request was read
+        return
     try:
         async with accept(stream, address) as connection:
             await serve_agent(hub.sessions, connection)
@@ -170,12 +173,13 @@ async def _serve_link(hub: Hub, stream: PeekedStream) -> None:
         pass
 
 
-async def _sweep_grace(hub: Hub) -> None:
+async def _sweep(hub: Hub) -> None:
     while True:
         # A full disk passes, and a failed one ends the hub by `_stop_if_broken`.
         with suppress(StorageFull, Unavailable):
             await hub.store.run(sessions.end_expired, hub.clock.now_ms())
-        await trio.sleep(_GRACE_SWEEP_S)
+            await hub.commands.sweep()
+        await trio.sleep(_SWEEP_S)
 
 
 async def _stop_if_broken(store: Store, stop: trio.Event) -> None:

@@ -8,7 +8,7 @@ from typing import get_args
 import pytest
 
 from cmdop_appliance import ids
-from cmdop_appliance.ids import Kind, is_id, new_id, new_ulid
+from cmdop_appliance.ids import Kind, is_id, made_ms, new_id, new_ulid
 
 
 def test_an_id_is_greater_than_every_one_before():
@@ -51,6 +51,17 @@ def test_an_id_begins_with_the_time_of_its_making(monkeypatch):
     made = new_ulid()
     monkeypatch.setattr(ids, "_last", 0)
     assert made.startswith("01ARYZ6S41")  # the example of the ULID specification
+
+
+def test_an_id_tells_when_it_was_made(monkeypatch):
+    assert made_ms("cmd_01ARYZ6S41TSV4RRFFQ69G5FAV") == 1_469_918_176_385  # as above
+    assert made_ms("cmd_" + "0" * 26) == 0
+    assert made_ms("cmd_7" + "Z" * 25) == 2**48 - 1
+    for now_ms in (0, 1, 31, 32, 1_700_000_000_000, 2**48 - 1):
+        monkeypatch.setattr(ids, "_last", 0)
+        monkeypatch.setattr(ids.time, "time_ns", lambda now_ms=now_ms: now_ms * 1_000_000)
+        assert made_ms(new_id("cmd")) == now_ms
+    monkeypatch.setattr(ids, "_last", 0)
 
 
 @pytest.mark.parametrize("kind", get_args(Kind))

@@ -11,7 +11,7 @@ OURS = "cmdop_appliance"
 
 # Left never imports right.
 LAYERS = (
-    ("errors", "ids", "clock", "logs", "identity", "private"),
+    ("errors", "ids", "clock", "logs", "identity", "private", "settings"),
     ("model", "config", "auth", "protocol"),
     ("store",),
     ("hub",),

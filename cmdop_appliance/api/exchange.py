@@ -3,6 +3,7 @@
 Quart and the hot route both come here, so that a rule holds on every way to the same data.
 """
 
+import hashlib
 import logging
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ from msgspec import Struct
 
 from cmdop_appliance.api.fields import PATTERN_REASONS
 from cmdop_appliance.api.registry import PREFIXES, Route
-from cmdop_appliance.auth import Caller
+from cmdop_appliance.auth import Caller, new_secret, presented_key
 from cmdop_appliance.clock import Clock, rfc3339
 from cmdop_appliance.errors import (
     ApplianceError,
@@ -28,6 +29,7 @@ from cmdop_appliance.errors import (
 )
 from cmdop_appliance.hub.hub import Hub
 from cmdop_appliance.ids import new_id
+from cmdop_appliance.store.idempotency import Once
 from cmdop_appliance.store.listing import Page, Paging
 
 B = TypeVar("B")
@@ -43,6 +45,7 @@ _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _CREDENTIALS: Final = frozenset(
     {"token", "access_token", "api_key", "apikey", "key", "authorization", "password", "secret"}
 )
+_IDEMPOTENCY_KEY: Final = re.compile(r"[ -~]{1,200}")  # contract.md §1
 _PLACE: Final = re.compile(r" - at `(?:key` in `)?\$\.?(.*)`$")
 
 _log = logging.getLogger("cmdop.api")
@@ -92,6 +95,7 @@ class Call(Generic[B, Q]):
     body: B
     query: Q
     request: Request
+    once: Once | None  # the caller may send this request again
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +110,12 @@ async def respond(hub: Hub, route: Route, path: Mapping[str, str], request: Requ
     """Carry out one request of the table; every failure becomes an answer of its plane."""
     try:
         _refuse_credentials(request.query)
-        _refuse_promises(request.headers)
         caller = await hub.callers.identify(request.headers.get("authorization"))
         caller.require(*route.scopes)
         query = _read_query(route.query, request.query)
         body = await _read_body(route.body, request)
-        result = await route.handler(Call(hub, caller, path, body, query, request))
+        once = _read_once(hub, caller, route, path, body, request)
+        result = await route.handler(Call(hub, caller, path, body, query, request, once))
     except Exception as exc:  # noqa: BLE001 - the one edge where a bug becomes a 500
         return error_response(exc, request, hub.clock)
     if isinstance(result, Response):
@@ -182,10 +186,26 @@ def _refuse_credentials(query: str) -> None:
             )
 
 
-def _refuse_promises(headers: Mapping[str, str]) -> None:
-    """To ignore the header would start things twice for a caller who counts on once."""
-    if "idempotency-key" in headers:
-        raise InvalidRequest("Idempotency-Key is not supported by this version")
+def _read_once(
+    hub: Hub, caller: Caller, route: Route, path: Mapping[str, str], body: Any, request: Request
+) -> Once | None:
+    """What makes this request the same as one before: its key, its target and its body."""
+    key = request.headers.get("idempotency-key")
+    if key is None or route.method != "POST":
+        return None
+    if not _IDEMPOTENCY_KEY.fullmatch(key):
+        raise InvalidRequest("Idempotency-Key must be 1 to 200 printable ASCII characters")
+    target = [route.path, sorted(path.items()), body]
+    text = msgspec.json.encode(target, order="deterministic")
+    request_hash = hashlib.sha256(text).digest()
+    return Once(
+        api_key_id=caller.key_id,
+        key=key,
+        request_hash=request_hash,
+        salt=new_secret(),
+        now_ms=hub.clock.now_ms(),
+        caller_key=presented_key(request.headers.get("authorization")),
+    )
 
 
 def _read_query(kind: type[Struct] | None, query: str) -> Any:

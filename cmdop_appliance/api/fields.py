@@ -11,6 +11,7 @@ from cmdop_appliance.errors import InvalidRequest
 _NO_NUL: Final = r"^[^\x00]*\Z"
 _NO_CONTROL: Final = r"^[^\x00-\x1f\x7f]*\Z"
 _TAG: Final = r"^[A-Za-z0-9][A-Za-z0-9._:=/-]{0,62}\Z"
+_SHARE: Final = r"^(?:100|[1-9][0-9]?)%\Z"
 _ENV_NAME: Final = r"^[^=\x00]+\Z"
 
 # What a text must be, in words: a pattern is none.
@@ -18,6 +19,7 @@ PATTERN_REASONS: Final = {
     _NO_NUL: "must not contain NUL",
     _NO_CONTROL: "must not contain control characters",
     _TAG: "must be 1 to 63 letters, digits or . _ : = / -, a letter or digit first",
+    _SHARE: 'must be a number of machines, or a share from "1%" to "100%"',
     _ENV_NAME: "must be the name of a variable, without = and NUL",
 }
 
@@ -26,8 +28,13 @@ Text = Annotated[str, Meta(min_length=1, pattern=_NO_NUL)]
 AnyText = Annotated[str, Meta(pattern=_NO_NUL)]
 EnvName = Annotated[str, Meta(pattern=_ENV_NAME)]
 Name = Annotated[str, Meta(min_length=1, max_length=255, pattern=_NO_CONTROL)]
+Key = Annotated[str, Meta(min_length=1, max_length=200, pattern=_NO_CONTROL)]
 Tag = Annotated[str, Meta(pattern=_TAG)]
 Tags = Annotated[list[Tag], Meta(max_length=50)]
+
+Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+AtLeastOne = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+Share = Annotated[str, Meta(pattern=_SHARE)]
 
 # The longest duration taken anywhere: what JSON numbers hold exactly (RFC 8259 §6).
 DURATION_MAX_MS: Final = 2**53 - 1

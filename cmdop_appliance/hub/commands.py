@@ -7,7 +7,7 @@ agent may forget it. In between, everything is found again from the store.
 import hashlib
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -17,15 +17,17 @@ import trio
 
 from cmdop_appliance.auth import Caller
 from cmdop_appliance.clock import Clock
-from cmdop_appliance.errors import ApplianceError, CommandNotFound, Unavailable
+from cmdop_appliance.errors import Unavailable
+from cmdop_appliance.hub import lifecycle
 from cmdop_appliance.hub.bus import Bus, Subscription
-from cmdop_appliance.hub.output import Outputs, Unsafe, save_all
+from cmdop_appliance.hub.output import Outputs, save_all
 from cmdop_appliance.ids import new_id
-from cmdop_appliance.model import Command, CommandStatus
+from cmdop_appliance.model import Batch, Command
 from cmdop_appliance.protocol.messages import Finished, Rejected, Spec, Started
+from cmdop_appliance.store import batches, sessions
 from cmdop_appliance.store import commands as rows
-from cmdop_appliance.store import machines, sessions
 from cmdop_appliance.store.engine import Store
+from cmdop_appliance.store.idempotency import Once
 from cmdop_appliance.store.transaction import Tx, reads
 
 # A command that did not reach its machine within this is not started there later, and one whose
@@ -35,16 +37,9 @@ DELIVER_MS: Final = 30_000
 # busy machine gets this long.
 _START_AT_LEAST_MS: Final = 5_000
 # How much longer than its timeout a caller waits: SIGTERM, 10 s, SIGKILL, and the way back.
-_END_S: Final = 15.0
-
-_STATUS_OF_END: Final[dict[str, CommandStatus]] = {
-    "timeout": "timeout",
-    "cancelled": "cancelled",
-    "failed": "failed",
-    "lost": "lost",
-    "expired": "expired",
-}
-
+_END_MS: Final = 15_000
+# Contact with machines begins anew with each hub: none is called silent before this.
+_SETTLE_MS: Final = 60_000
 
 _log = logging.getLogger("cmdop.hub.commands")
 
@@ -90,55 +85,72 @@ def command_subject(command_id: str) -> str:
     return f"command.{command_id}"
 
 
+def batch_subject(batch_id: str) -> str:
+    """Changes of the commands of one batch."""
+    return f"batch.{batch_id}"
+
+
 def output_subject(command_id: str) -> str:
     """Wake-ups: a command has new output."""
     return f"output.{command_id}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """How a command is to be carried out, beside what to run."""
+
+    queue_ms: int | None = None  # wait so long for a machine that is away; None: do not wait
+    supersede_key: str | None = None  # take the place of unsent commands with the same key
+    once: Once | None = None  # the caller may ask again, and means the same command
+
+
+_PLAIN: Final = Ask()
+
+
 class Commands:
     """Starts, follows and ends commands for callers and for agents' connections."""
 
-    def __init__(self, store: Store, bus: Bus, outputs: Outputs, clock: Clock) -> None:
+    def __init__(
+        self, store: Store, bus: Bus, outputs: Outputs, clock: Clock, lost_after_ms: int
+    ) -> None:
+        """`lost_after_ms`: a machine that is silent for so long has lost its commands."""
         self._store = store
         self._bus = bus
         self._outputs = outputs
         self._clock = clock
+        self._lost_after_ms = lost_after_ms
+        self._opened_ms = clock.now_ms()
 
     # ── for callers ──────────────────────────────────────────────────────────────────────────
 
-    async def start(self, caller: Caller, machine_id: str, text: str, spec: Spec) -> Command:
-        """Record a command and send it on its way.
+    async def start(
+        self, caller: Caller, machine_id: str, text: str, spec: Spec, ask: Ask = _PLAIN
+    ) -> Command:
+        """Record a command and send it on its way, or find the one that was asked for before.
 
         Raises:
-            MachineNotFound, SessionNotActive: nothing was recorded.
+            MachineNotFound, SessionNotActive, IdempotencyConflict: nothing was recorded.
         """
-        command = self._new(caller, machine_id, text, spec)
-        return _unless_error(await self._start([command]), machine_id)
+        new = self._new(caller, machine_id, text, spec, ask)
+        command, *others = await self._store.run(lifecycle.start, new, ask.once)
+        if command.id == new.id:
+            await self._tell([command, *others])
+        return command
 
-    async def start_each(
-        self, caller: Caller, machine_ids: Iterable[str], text: str, spec: Spec
-    ) -> dict[str, Command | ApplianceError]:
-        """`start` on many machines at once, for a caller who waits for each with `wait_end`.
-
-        Each machine has its command, or the reason why not.
-        """
-        return await self._start(
-            [self._new(caller, m, text, spec, is_awaited=True) for m in machine_ids]
-        )
-
-    async def run(self, caller: Caller, machine_id: str, text: str, spec: Spec) -> Command:
+    async def run(
+        self, caller: Caller, machine_id: str, text: str, spec: Spec, ask: Ask = _PLAIN
+    ) -> Command:
         """`start`, then wait for the end.
 
         Returns a record that is still open when the machine is lost, or the hub is stopping,
         before the end is known: the command may run on, and its id stays valid.
         """
-        command = self._new(caller, machine_id, text, spec, is_awaited=True)
-        with self._bus.subscribe(command_subject(command.id)) as changes:
-            command = _unless_error(await self._start([command]), machine_id)
-            return await self._wait_end(command, changes)
-
-    async def wait_end(self, command: Command) -> Command:
-        """Wait as `run` does for a command that was started before."""
+        new = self._new(caller, machine_id, text, spec, ask, is_awaited=True)
+        with self._bus.subscribe(command_subject(new.id)) as changes:
+            command, *others = await self._store.run(lifecycle.start, new, ask.once)
+            if command.id == new.id:
+                await self._tell([command, *others])
+                return await self._wait_end(command, changes)
         with self._bus.subscribe(command_subject(command.id)) as changes:
             command = await self._store.run(rows.get, command.workspace_id, command.id)
             return await self._wait_end(command, changes)
@@ -148,7 +160,7 @@ class Commands:
         with self._bus.subscribe(command_subject(command.id)) as changes:
             command = await self._store.run(rows.get, command.workspace_id, command.id)
             with trio.move_on_after(within_s):
-                while command.status == "pending":
+                while command.status == "pending" and command.session_id is not None:
                     message = await changes.next()
                     if isinstance(message, Changed):
                         command = message.command
@@ -157,15 +169,18 @@ class Commands:
         return command
 
     async def cancel(self, caller: Caller, command_id: str) -> None:
-        """Record that a command is to end, and tell its machine.
+        """Record that a command is to end, and tell its machine; unsent, it has ended at once.
 
         Raises:
             CommandNotFound, CommandNotRunning: nothing was recorded.
         """
-        command = await self._store.run(
-            rows.request_cancel, caller.workspace_id, command_id, self._clock.now_ms()
+        command, *others = await self._store.run(
+            lifecycle.cancel, caller.workspace_id, command_id, self._clock.now_ms()
         )
-        self._bus.publish(machine_subject(command.machine_id), CancelRequested(command_id))
+        if command.finished_ms is None:
+            self._bus.publish(machine_subject(command.machine_id), CancelRequested(command_id))
+        else:
+            await self._tell([command, *others])
 
     async def remove_machine(self, caller: Caller, machine_id: str) -> None:
         """Take a machine out: its connection is cut, its open commands are lost.
@@ -173,125 +188,277 @@ class Commands:
         Raises:
             MachineNotFound: the caller's workspace has no such machine.
         """
-        lost = await self._store.run(
-            _remove_machine, caller.workspace_id, machine_id, self._clock.now_ms()
+        changed = await self._store.run(
+            lifecycle.remove_machine, caller.workspace_id, machine_id, self._clock.now_ms()
         )
         self._bus.publish(removal_subject(machine_id), Removed())
-        for command in lost:
-            await self._store.run(save_all, await self._outputs.sync(command.id))
-            self._tell_end(command)
+        await self._tell(changed)
+
+    async def sweep(self) -> None:
+        """Expire what waited too long, and give up on machines that are silent for long."""
+        now_ms = self._clock.now_ms()
+        silent_before_ms = now_ms - self._lost_after_ms
+        if now_ms - self._opened_ms < min(_SETTLE_MS, self._lost_after_ms):
+            silent_before_ms = 0
+        await self._tell(await self._store.run(lifecycle.sweep, now_ms, silent_before_ms))
+
+    # ── batches ──────────────────────────────────────────────────────────────────────────────
+
+    async def start_batch(
+        self,
+        caller: Caller,
+        machine_ids: Iterable[str],
+        text: str,
+        spec: Spec,
+        ask: Ask,
+        *,
+        concurrency: int,
+        canary: int,
+        max_errors: int | None,
+    ) -> tuple[Batch, list[Command]]:
+        """Record a command for each machine, and let the first of them go.
+
+        Raises:
+            IdempotencyConflict: nothing was recorded.
+        """
+        batch = Batch(
+            id=new_id("batch"),
+            workspace_id=caller.workspace_id,
+            concurrency=concurrency,
+            canary=canary,
+            max_errors=max_errors,
+            refused={},
+            created_ms=self._clock.now_ms(),
+        )
+        new = [
+            msgspec.structs.replace(
+                self._new(caller, machine_id, text, spec, ask, is_awaited=True),
+                batch_id=batch.id,
+            )
+            for machine_id in machine_ids
+        ]
+        return await self._start_batch(batch, new, ask.once)
+
+    async def resume_batch(
+        self, caller: Caller, batch_id: str, once: Once | None
+    ) -> tuple[Batch, list[Command]]:
+        """A new batch, like the one that was stopped, of the commands that it skipped.
+
+        Raises:
+            BatchNotFound, Conflict, IdempotencyConflict: nothing was recorded.
+        """
+        old, skipped = await self._store.run(lifecycle.rest_of, caller.workspace_id, batch_id)
+        now_ms = self._clock.now_ms()
+        batch = msgspec.structs.replace(
+            old, id=new_id("batch"), refused={}, resumed_by=None, created_ms=now_ms
+        )
+        new = [self._again(caller, batch.id, command) for command in skipped]
+        return await self._start_batch(batch, new, once, resumes=batch_id)
+
+    async def find_batch(self, caller: Caller, batch_id: str) -> tuple[Batch, list[Command]]:
+        """A batch and all its commands as they stand.
+
+        Raises:
+            BatchNotFound: the caller's workspace has none with this id.
+        """
+        batch = await self._store.run(batches.get, caller.workspace_id, batch_id)
+        return batch, await self._store.run(batches.commands_of, batch_id)
+
+    async def wait_batch(self, batch: Batch) -> list[Command]:
+        """Wait for the ends of a batch; as with `run`, some may be open still.
+
+        What is held is waited for as long as something goes on that it waits for.
+        """
+        known: dict[str, Command] = {}
+        away: set[str] = set()  # commands whose machines cannot tell of their ends
+
+        async def look() -> None:
+            away.clear()
+            for command, is_reachable in await self._store.run(_look_at_all, batch.id):
+                known[command.id] = command
+                # What was not sent is sent in time, or expires.
+                if not (is_reachable or command.is_queued or command.session_id is None):
+                    away.add(command.id)
+
+        def under_way() -> list[Command]:
+            return [
+                each
+                for each in known.values()
+                if each.finished_ms is None and not each.is_held and each.id not in away
+            ]
+
+        with self._bus.subscribe(batch_subject(batch.id)) as changes:
+            await look()
+            with suppress(Unavailable):
+                while commands := under_way():
+                    left_ms = max(map(_wait_until_ms, commands)) - self._clock.now_ms()
+                    message = None
+                    with trio.move_on_after(max(0, left_ms) / 1000) as patience:
+                        message = await changes.next()
+                    if patience.cancelled_caught:
+                        break
+                    if isinstance(message, Changed):
+                        known[message.command.id] = message.command
+                        away.discard(message.command.id)
+                    if message is None or not under_way():  # what was held may go on now
+                        await look()
+        return list(known.values())
+
+    async def _start_batch(
+        self, batch: Batch, new: list[Command], once: Once | None, resumes: str | None = None
+    ) -> tuple[Batch, list[Command]]:
+        started, changed = await self._store.run(lifecycle.start_batch, batch, new, once, resumes)
+        if started.id == batch.id:
+            await self._tell(changed)
+        return started, [each for each in changed if each.batch_id == started.id]
 
     # ── for agents' connections ──────────────────────────────────────────────────────────────
 
-    async def started(self, machine_id: str, message: Started) -> None:
-        """Record that a command runs."""
-        changed = await self._store.run(_started, machine_id, message, now_ms=self._clock.now_ms())
-        if changed is not None:
-            self._bus.publish(command_subject(changed.id), Changed(changed))
-
-    async def finished(self, machine_id: str, message: Finished) -> None:
-        """Record an end with its output; when this returns, the agent may forget it.
+    async def started(self, machine_id: str, epoch: int, message: Started) -> None:
+        """Record that a command runs.
 
         Raises:
             CommandNotFound: the command is not this machine's.
+            StaleConnection: a newer connection speaks for it.
+        """
+        changed = await self._store.run(
+            lifecycle.started, machine_id, epoch, message, self._clock.now_ms()
+        )
+        if changed is not None:
+            await self._tell([changed])
+
+    async def finished(self, machine_id: str, epoch: int, message: Finished) -> None:
+        """Record an end with its output; when this returns, the agent may forget it.
+
+        Raises:
+            CommandNotFound, StaleConnection: as `started`.
         """
         unsafe = await self._outputs.sync(message.id)
-        ended = await self._store.run(
-            _finished, machine_id, message, unsafe, now_ms=self._clock.now_ms()
+        held, now_ms = await self._outputs.sizes(message.id), self._clock.now_ms()
+        ended, *others = await self._store.run(
+            lifecycle.finished, machine_id, epoch, message, held, unsafe, now_ms
         )
         self._tell_end(ended)
+        await self._tell(others)
 
-    async def rejected(self, machine_id: str, message: Rejected) -> None:
-        """Record that an agent refused a dispatch which contradicts what it knows."""
-        command = await self._store.run(rows.of_machine, machine_id, message.id)
-        if command is None:
-            raise CommandNotFound("not a command of this machine", command_id=message.id)
+    async def rejected(self, machine_id: str, epoch: int, message: Rejected) -> None:
+        """Record that an agent refused a dispatch which contradicts what it knows.
+
+        Raises:
+            CommandNotFound, StaleConnection: as `started`.
+        """
         _log.warning("dispatch rejected", extra={"command_id": message.id, "why": message.reason})
-        await self._end_here(command, "failed", message.reason, "the machine refused the command")
+        now_ms = self._clock.now_ms()
+        await self._tell(
+            await self._store.run(
+                lifecycle.rejected, machine_id, epoch, message.id, message.reason, now_ms
+            )
+        )
 
     async def lose(self, command: Command, reason: str) -> None:
         """Record that nobody can tell how a command ended."""
-        await self._end_here(command, "lost", reason, "the machine knows nothing of this command")
+        message, now_ms = "the machine knows nothing of this command", self._clock.now_ms()
+        await self._tell(
+            await self._store.run(lifecycle.end_here, command, "lost", reason, message, now_ms)
+        )
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────
 
     def _new(
-        self, caller: Caller, machine_id: str, text: str, spec: Spec, *, is_awaited: bool = False
+        self,
+        caller: Caller,
+        machine_id: str,
+        text: str,
+        spec: Spec,
+        ask: Ask,
+        *,
+        is_awaited: bool = False,
     ) -> Command:
+        """A command to be recorded; one that a caller waits for must not start long after."""
         now_ms = self._clock.now_ms()
         start_ms = DELIVER_MS
-        if is_awaited and spec.timeout_ms is not None:
+        if ask.queue_ms is not None:
+            start_ms = ask.queue_ms
+        elif is_awaited and spec.timeout_ms is not None:
             start_ms = min(DELIVER_MS, max(spec.timeout_ms, _START_AT_LEAST_MS))
         return Command(
             id=new_id("cmd"),
             workspace_id=caller.workspace_id,
             machine_id=machine_id,
-            session_id="",
+            session_id=None,
             command=text,
             spec=spec,
             spec_hash=hashlib.sha256(msgspec.json.encode(spec)).digest(),
             status="pending",
             operator=caller.email,
+            supersede_key=ask.supersede_key,
             created_ms=now_ms,
             start_until_ms=now_ms + start_ms,
-            is_awaited=is_awaited,
-            cancel_requested_ms=None,
-            started_ms=None,
-            finished_ms=None,
-            duration_ms=None,
-            exit_code=None,
-            signal=None,
-            error_code=None,
-            error_message=None,
-            stdout_bytes=None,
-            stderr_bytes=None,
-            stdout_sha256=None,
-            stderr_sha256=None,
+            is_bounded=is_awaited or ask.queue_ms is not None,
+            is_queued=ask.queue_ms is not None,
         )
 
-    async def _start(self, new: list[Command]) -> dict[str, Command | ApplianceError]:
-        outcomes = await self._store.run(_insert_each, new)
-        for outcome in outcomes.values():
-            if isinstance(outcome, Command):
-                self._outputs.begin(outcome.id)
-                self._bus.publish(machine_subject(outcome.machine_id), Dispatched(outcome))
-        return outcomes
+    def _again(self, caller: Caller, batch_id: str, skipped: Command) -> Command:
+        """A new command like one that was skipped, as its new caller asks for it."""
+        ask = Ask(supersede_key=skipped.supersede_key)
+        if skipped.is_queued:
+            queue_ms = skipped.start_until_ms - skipped.created_ms
+            ask = Ask(queue_ms=queue_ms, supersede_key=skipped.supersede_key)
+        spec = msgspec.structs.replace(skipped.spec, operator=caller.email)
+        machine_id, text = skipped.machine_id, skipped.command
+        new = self._new(caller, machine_id, text, spec, ask, is_awaited=True)
+        return msgspec.structs.replace(new, batch_id=batch_id)
 
-    async def _end_here(
-        self, command: Command, status: CommandStatus, reason: str, message: str
-    ) -> None:
-        sizes = await self._outputs.sizes(command.id)
-        unsafe = await self._outputs.sync(command.id)
-        ended = msgspec.structs.replace(
-            command,
-            status=status,
-            finished_ms=self._clock.now_ms(),
-            error_code=reason,
-            error_message=message,
-            stdout_bytes=sizes["stdout"],
-            stderr_bytes=sizes["stderr"],
-        )
-        self._tell_end(await self._store.run(_end_and_save, ended, unsafe))
+    async def _tell(self, changed: Sequence[Command]) -> None:
+        """Wake whoever waits for these commands, and the machines that are to start some."""
+        for command in changed:
+            if command.finished_ms is not None:
+                await self._store_output(command.id)
+                self._tell_end(command)
+                continue
+            if command.status == "pending" and command.session_id is not None:
+                self._outputs.begin(command.id)
+                self._bus.publish(machine_subject(command.machine_id), Dispatched(command))
+            self._tell_change(command)
+
+    async def _store_output(self, command_id: str) -> None:
+        if unsafe := await self._outputs.sync(command_id):
+            await self._store.run(save_all, unsafe)
 
     def _tell_end(self, ended: Command) -> None:
-        self._bus.publish(command_subject(ended.id), Changed(ended))
+        self._tell_change(ended)
         self._bus.publish(output_subject(ended.id), None)
         self._outputs.end(ended.id)
 
+    def _tell_change(self, command: Command) -> None:
+        self._bus.publish(command_subject(command.id), Changed(command))
+        if command.batch_id is not None:
+            self._bus.publish(batch_subject(command.batch_id), Changed(command))
+
     async def _wait_end(self, command: Command, changes: Subscription) -> Command:
-        limit_s = math.inf
-        if command.spec.timeout_ms is not None:
-            start_ms = command.start_until_ms - command.created_ms
-            limit_s = (start_ms + command.spec.timeout_ms) / 1000 + _END_S
-        with trio.move_on_after(limit_s), suppress(Unavailable):
+        with trio.CancelScope() as patience, suppress(Unavailable):
             reachable = True
-            while reachable and command.finished_ms is None:
+            while (reachable or command.is_queued) and command.finished_ms is None:
+                left_s = (_wait_until_ms(command) - self._clock.now_ms()) / 1000
+                patience.deadline = trio.current_time() + left_s
                 message = await changes.next()
                 if isinstance(message, Changed):
                     command = message.command
                 else:
                     command, reachable = await self._store.run(_look, command)
         return command
+
+
+def _wait_until_ms(command: Command) -> float:
+    """How long a caller waits for this end: until then it is certain to come, if all is well."""
+    timeout_ms = command.spec.timeout_ms
+    if timeout_ms is None:
+        return math.inf
+    if command.started_ms is not None:
+        return command.started_ms + timeout_ms + _END_MS
+    if command.is_queued:  # nobody knows when its machine comes
+        return command.created_ms + timeout_ms
+    return command.start_until_ms + timeout_ms + _END_MS
 
 
 @reads
@@ -301,87 +468,6 @@ def _look(tx: Tx, command: Command) -> tuple[Command, bool]:
     return rows.get(tx, command.workspace_id, command.id), machine is not None
 
 
-def _insert_each(tx: Tx, new: list[Command]) -> dict[str, Command | ApplianceError]:
-    outcomes: dict[str, Command | ApplianceError] = {}
-    for command in new:
-        try:
-            session_id = rows.live_session(tx, command.workspace_id, command.machine_id)
-        except ApplianceError as exc:
-            outcomes[command.machine_id] = exc
-        else:
-            placed = msgspec.structs.replace(command, session_id=session_id)
-            rows.insert(tx, placed)
-            outcomes[command.machine_id] = placed
-    return outcomes
-
-
-def _remove_machine(tx: Tx, workspace_id: str, machine_id: str, now_ms: int) -> list[Command]:
-    before = rows.open_on(tx, machine_id)
-    machines.remove(tx, workspace_id, machine_id, now_ms)
-    return [rows.get(tx, workspace_id, command.id) for command in before]
-
-
-def _started(tx: Tx, machine_id: str, message: Started, *, now_ms: int) -> Command | None:
-    command = _own(tx, machine_id, message.id)
-    started_ms = _between(command.created_ms, message.started_ms, now_ms)
-    if not rows.started(tx, command.id, machine_id, started_ms):
-        return None
-    return msgspec.structs.replace(command, status="running", started_ms=started_ms)
-
-
-def _finished(
-    tx: Tx, machine_id: str, message: Finished, unsafe: list[Unsafe], *, now_ms: int
-) -> Command:
-    command = _own(tx, machine_id, message.id)
-    if command.finished_ms is not None:
-        return command
-    status = _STATUS_OF_END.get(message.end, "completed" if message.exit_code == 0 else "failed")
-    started_ms = command.started_ms
-    if started_ms is None and message.started_ms is not None:
-        started_ms = _between(command.created_ms, message.started_ms, now_ms)
-    finished_ms = now_ms
-    if started_ms is not None and message.duration_ms is not None:
-        finished_ms = _between(started_ms, started_ms + message.duration_ms, now_ms)
-    ended = msgspec.structs.replace(
-        command,
-        status=status,
-        started_ms=started_ms,
-        finished_ms=finished_ms,
-        duration_ms=message.duration_ms,
-        exit_code=message.exit_code if message.end == "exited" else None,
-        signal=message.signal,
-        error_code=message.reason,
-        error_message=message.message,
-        stdout_bytes=message.stdout.bytes,
-        stderr_bytes=message.stderr.bytes,
-        stdout_sha256=message.stdout.sha256,
-        stderr_sha256=message.stderr.sha256,
-    )
-    return _end_and_save(tx, ended, unsafe)
-
-
-def _end_and_save(tx: Tx, ended: Command, unsafe: list[Unsafe]) -> Command:
-    """The record as it then stands: an end that was there before is the one that counts."""
-    if not rows.finish(tx, ended):
-        return rows.get(tx, ended.workspace_id, ended.id)
-    save_all(tx, unsafe)
-    return ended
-
-
-def _own(tx: Tx, machine_id: str, command_id: str) -> Command:
-    command = rows.of_machine(tx, machine_id, command_id)
-    if command is None:
-        raise CommandNotFound("not a command of this machine", command_id=command_id)
-    return command
-
-
-def _between(low: int, value: int, high: int) -> int:
-    """A time that a machine tells, held to what the hub's own clock allows."""
-    return max(low, min(value, high))
-
-
-def _unless_error(outcomes: dict[str, Command | ApplianceError], machine_id: str) -> Command:
-    outcome = outcomes[machine_id]
-    if isinstance(outcome, ApplianceError):
-        raise outcome
-    return outcome
+@reads
+def _look_at_all(tx: Tx, batch_id: str) -> list[tuple[Command, bool]]:
+    return [_look(tx, command) for command in batches.commands_of(tx, batch_id)]

@@ -3,7 +3,7 @@
 import secrets
 from dataclasses import dataclass
 
-from cmdop_appliance.auth import secret_hash
+from cmdop_appliance.auth import new_secret, secret_hash
 from cmdop_appliance.clock import Clock
 from cmdop_appliance.errors import ApplianceError, InvalidRequest, RemoteProtocolError
 from cmdop_appliance.hub.connection import Connection
@@ -14,6 +14,7 @@ from cmdop_appliance.protocol.closing import Close
 from cmdop_appliance.protocol.conversation import Conversation
 from cmdop_appliance.protocol.handshake import (
     NONCE_BYTES,
+    SECRET_BYTES,
     EnrolmentToken,
     hub_transcript,
     machine_transcript,
@@ -23,6 +24,7 @@ from cmdop_appliance.protocol.limits import VERSION
 from cmdop_appliance.protocol.messages import Challenge, Hello, Prove, Revoked
 from cmdop_appliance.store import enrolments, machines
 from cmdop_appliance.store.engine import Store
+from cmdop_appliance.store.idempotency import Once
 from cmdop_appliance.store.transaction import Tx
 
 
@@ -83,10 +85,19 @@ class Enrolments:
         return Proof(machine, prove, hello.nonce)
 
     async def issue(
-        self, workspace_id: str, ttl_ms: int, max_uses: int, tags: list[str]
+        self,
+        workspace_id: str,
+        ttl_ms: int,
+        max_uses: int,
+        tags: list[str],
+        once: Once | None = None,
     ) -> tuple[Enrolment, str]:
-        """(record, token text): lets `max_uses` machines join this hub for `ttl_ms`."""
-        token = EnrolmentToken.generate(self._identity.public_key)
+        """(record, token text): lets `max_uses` machines join this hub for `ttl_ms`.
+
+        Raises:
+            IdempotencyConflict: nothing was recorded.
+        """
+        token = self._token(new_secret() if once is None else once.secret(once.salt))
         now_ms = self._clock.now_ms()
         enrolment = Enrolment(
             id=new_id("enr"),
@@ -97,8 +108,14 @@ class Enrolments:
             created_ms=now_ms,
             expires_ms=now_ms + ttl_ms,
         )
-        await self._store.run(enrolments.insert, enrolment, secret_hash(token.secret))
+        made = await self._store.run(enrolments.insert, enrolment, secret_hash(token.secret), once)
+        if once is not None and made is not None and made.made_id != enrolment.id:
+            enrolment = await self._store.run(enrolments.get, workspace_id, made.made_id)
+            token = self._token(once.secret(made.salt))
         return enrolment, str(token)
+
+    def _token(self, secret: bytes) -> EnrolmentToken:
+        return EnrolmentToken(secret[:SECRET_BYTES], self._identity.public_key)
 
     def revoked(self, agent_nonce: bytes, machine_id: str) -> Revoked:
         """The signed word that ends an agent for good."""

@@ -41,7 +41,7 @@ class Hub:
         identity = Identity(bytes.fromhex(seed))
         bus = LocalBus()
         outputs = Outputs(store, data_dir / OUTPUT_FOLDER, config.output.max_bytes)
-        commands = Commands(store, bus, outputs, clock)
+        commands = Commands(store, bus, outputs, clock, config.commands.lost_after_ms)
         enrolments = Enrolments(store, identity, clock)
         services = SessionServices(
             store=store,

@@ -2,8 +2,8 @@
 
 A stream begins in memory and moves to a file when it outgrows `SMALL_BYTES`, so that a million
 commands with a line of output are rows, not files. What is not yet safe is made safe once a
-second and before an end is recorded; after a crash the agent sends again from the last safe byte.
-Whoever reads, live or later, reads by offset through `read`.
+second, sooner if it is much, and before an end is recorded; after a crash the agent sends again
+from the last safe byte. Whoever reads, live or later, reads by offset through `read`.
 
 Of a stream longer than its cap the head and the tail are kept. The file is the head, then a ring
 in which offset n lies at head + (n - head) % ring. The ring is `UNSAFE_BYTES` larger than the tail,
@@ -38,6 +38,12 @@ HEAD_BYTES: Final = 1024 * 1024
 UNSAFE_BYTES: Final = 1024 * 1024
 # How long output may stay unsafe (semantics.md: up to the last sync, ≤ 1 s).
 FLUSH_S: Final = 1.0
+# And how much of one stream: while many megabytes are written back, every commit waits behind them
+# (measured at 250 MB/s: commits at p99 take 14 ms, with small syncs 5 ms).
+FLUSH_BYTES: Final = 4 * 1024 * 1024
+# What stays in the page cache of a long stream: its live readers are there. The rest would push
+# out what others need, and a machine that lends us its memory has to find ever more.
+CACHED_BYTES: Final = 16 * 1024 * 1024
 
 _log = logging.getLogger("cmdop.hub.output")
 
@@ -97,6 +103,12 @@ class LiveStream:
     def has_room(self, size: int) -> bool:
         """False: `size` bytes more may be taken only when those before are safe."""
         return self.size + size <= max(self.safe, self.max_bytes) + UNSAFE_BYTES
+
+    @property
+    def is_due(self) -> bool:
+        """True: so much of it is unsafe that it should be made safe now."""
+        most = FLUSH_BYTES if self.size <= self.max_bytes else UNSAFE_BYTES // 2
+        return self.size - self.safe >= most
 
     def append(self, offset: int, data: bytes) -> None:
         """Take `data`, for which it has room, at `offset`; what is already here is passed over.
@@ -175,6 +187,8 @@ class Outputs:
         self._folder = folder
         self._max_bytes = max_bytes
         self._live: dict[str, Streams] = {}
+        self._due: set[str] = set()  # commands of which much is unsafe
+        self._has_due = trio.Event()
         self._ended: OrderedDict[str, Streams] = OrderedDict()  # small, whole and final
 
     def begin(self, command_id: str) -> None:
@@ -203,6 +217,14 @@ class Outputs:
     def live(self, command_id: str) -> Streams | None:
         """The streams of a command that is under way here, or None."""
         return self._live.get(command_id)
+
+    def append(self, command_id: str, stream: StreamName, offset: int, data: bytes) -> None:
+        """`LiveStream.append` to a command that is live."""
+        taken = self._live[command_id][stream]
+        taken.append(offset, data)
+        if taken.is_due:
+            self._due.add(command_id)
+            self._has_due.set()
 
     async def read(self, command_id: str, stream: StreamName, offset: int, limit: int) -> bytes:
         """At most `limit` bytes of a stream from `offset`.
@@ -261,25 +283,32 @@ class Outputs:
                 for stream in self._live.pop(command_id, {}).values():
                     stream.close()
 
-    async def flush(self) -> None:
-        """Make everything safe that is not yet."""
-        unsafe = list(self._unsafe(list(self._live)))
+    async def flush(self, command_ids: Iterable[str] | None = None) -> None:
+        """Make everything safe that is not yet, or only what these commands wrote."""
+        unsafe = list(self._unsafe(list(self._live if command_ids is None else command_ids)))
         if not unsafe:
             return
         await self._sync_files(unsafe)
         await self._store.run(save_all, unsafe)
         for item in unsafe:
             if streams := self._live.get(item.command_id):
-                streams[item.stream].safe = item.size
+                stream = streams[item.stream]
+                stream.safe = max(stream.safe, item.size)  # a later flush may have been faster
 
     async def flush_forever(self) -> None:
         """The service that keeps what may be lost by a power cut under `FLUSH_S`."""
+        next_round = trio.current_time() + FLUSH_S
         while True:
-            await trio.sleep(FLUSH_S)
+            with trio.move_on_at(next_round) as waiting:
+                await self._has_due.wait()
+            due, self._due, self._has_due = self._due, set(), trio.Event()
+            if waiting.cancelled_caught:
+                next_round = trio.current_time() + FLUSH_S
             try:
-                await self.flush()
+                await self.flush(None if waiting.cancelled_caught else due)
             except (StorageFull, Unavailable) as exc:  # the next round tries again, or none comes
                 _log.warning("output is not safe yet", extra={"why": exc.message})
+                await trio.sleep_until(next_round)
 
     def close(self) -> None:
         """Let go of every file, after the last flush."""
@@ -287,7 +316,7 @@ class Outputs:
             self.end(command_id)
 
     async def _sync_files(self, streams: list["Unsafe"]) -> None:
-        files = [item.file for item in streams if item.file is not None]
+        files = [(item.file, item.size - CACHED_BYTES) for item in streams if item.file is not None]
         if not files:
             return
         try:
@@ -330,12 +359,15 @@ def save_all(tx: Tx, streams: list[Unsafe]) -> None:
         )
 
 
-def _sync_and_close(files: list[int]) -> None:
+def _sync_and_close(files: list[tuple[int, int]]) -> None:
+    """Sync each file, and let go of as many of its first bytes in the page cache."""
     try:
-        for file in files:
+        for file, cold in files:
             os.fdatasync(file)
+            if cold > 0:
+                os.posix_fadvise(file, 0, cold, os.POSIX_FADV_DONTNEED)
     finally:
-        for file in files:
+        for file, _ in files:
             os.close(file)
 
 

@@ -1,15 +1,15 @@
 """One agent socket, from its welcome to its end: what it hears, what it may say.
 
 Each frame is looked up as (command id, machine of this socket): an agent can speak only of its
-own. A connection that was replaced is fenced: the store takes no change of session from an older
-epoch, and the bus tells it to go.
+own. A connection that was replaced is fenced: the store takes no change of session or command from
+an older epoch, and the bus tells it to go.
 """
 
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final, NoReturn, TypeVar
+from typing import Final, TypeVar
 
 import trio
 
@@ -22,6 +22,7 @@ from cmdop_appliance.errors import (
     StorageFull,
     Unavailable,
 )
+from cmdop_appliance.hub import lifecycle
 from cmdop_appliance.hub.bus import Bus, Request, Subscription
 from cmdop_appliance.hub.commands import (
     CancelRequested,
@@ -33,6 +34,7 @@ from cmdop_appliance.hub.commands import (
 )
 from cmdop_appliance.hub.connection import Connection, LinkClosed
 from cmdop_appliance.hub.enrolment import Enrolments, Proof, Refused
+from cmdop_appliance.hub.lifecycle import StaleConnection
 from cmdop_appliance.hub.line import Line
 from cmdop_appliance.hub.output import OutputGap, Outputs
 from cmdop_appliance.model import Command
@@ -51,6 +53,7 @@ from cmdop_appliance.protocol.messages import (
     Heartbeatack,
     Inventory,
     Message,
+    Notice,
     Ready,
     Rejected,
     Resume,
@@ -61,14 +64,13 @@ from cmdop_appliance.protocol.messages import (
 from cmdop_appliance.store import commands as command_rows
 from cmdop_appliance.store import machines, sessions
 from cmdop_appliance.store.engine import Store
-from cmdop_appliance.store.transaction import Tx
 
 # A removed machine is told so within this; with the close it is 1 s in all (contract.md §3).
 _LAST_WORD_S: Final = 0.25
 # The holder of a key has so long to answer a ping before another may take its place.
 _PROBE_S: Final = 5.0
-# Tell the agent what is stored at least this often: a quarter of what it may have under way.
-_STORED_EVERY: Final = WINDOW_BYTES // 4
+# Tell the agent what is stored at least this often: half of what it may have under way.
+_STORED_EVERY: Final = WINDOW_BYTES // 2
 # Starts and ends of one machine that are being recorded at a time; the reader waits beyond.
 _RECORDING: Final = 64
 # Commands that an agent may name in its inventory: some 10 MB of ids while it connects.
@@ -240,6 +242,8 @@ class AgentSession:
             await self._connection.close(Close.SILENT, "nothing was heard for too long")
         except (ProtocolError, CommandNotFound) as exc:
             await _blame(self._connection, exc)
+        except StaleConnection:
+            await self._close_stale()
         except (Unavailable, StorageFull) as exc:
             await self._connection.close(Close.STOPPING, exc.message)
 
@@ -256,7 +260,7 @@ class AgentSession:
                 if not await self._services.store.run(
                     sessions.heartbeat, self._session_id, self._epoch, message.telemetry, now_ms
                 ):
-                    await self._leave()
+                    raise StaleConnection
                 await self._line.say(Heartbeatack())
             case Inventory():
                 self._inventory.update(known.id for known in message.commands)
@@ -265,8 +269,11 @@ class AgentSession:
             case Ready():
                 await self._begin()
             case Rejected():
-                await self._services.commands.rejected(self._machine_id, message)
+                await self._services.commands.rejected(self._machine_id, self._epoch, message)
                 self._own.discard(message.id)
+            case Notice():
+                notice = {"event": message.event, "notice": message.message}
+                _log.warning("notice", extra={"machine_id": self._machine_id, **notice})
             case Bye():
                 self._said_bye = True
 
@@ -275,10 +282,10 @@ class AgentSession:
         services = self._services
         now_ms = services.clock.now_ms()
         before = await services.store.run(
-            _ready, self._session_id, self._epoch, self._machine_id, now_ms=now_ms
+            lifecycle.ready, self._session_id, self._epoch, self._machine_id, now_ms
         )
         if before is None:
-            await self._leave()
+            raise StaleConnection
         for command in before:
             if command.id in self._inventory:
                 self._own.add(command.id)
@@ -286,7 +293,7 @@ class AgentSession:
                 await self._resume(command.id)
                 if command.cancel_requested_ms is not None:
                     await self._line.say(Cancel(id=command.id))
-            elif command.status == "pending":
+            elif command.status == "pending" and not command.is_unknown_to_hub:
                 self._dispatch(command)
                 await self._line.send()
             else:
@@ -296,26 +303,40 @@ class AgentSession:
         _log.info("machine connected", extra={"machine_id": self._machine_id})
 
     async def _settle_ended(self, command_ids: set[str]) -> None:
-        """The agent may forget what ended here; what this hub never knew is left with it."""
-        waiting, unknown = list(command_ids), 0
+        """The agent may forget what ended here; what this hub never knew is kept, and followed."""
+        waiting, unknown = sorted(command_ids), list[str]()
         while waiting:
             part, waiting = waiting[:INVENTORY_ITEMS], waiting[INVENTORY_ITEMS:]
-            ours = await self._services.store.run(
-                command_rows.ids_of_machine, self._machine_id, part
+            ours = set(
+                await self._services.store.run(command_rows.ids_of_machine, self._machine_id, part)
             )
-            unknown += len(part) - len(ours)
+            unknown += [command_id for command_id in part if command_id not in ours]
             for command_id in ours:
                 await self._line.say(Acknowledge(id=command_id))
         if unknown:
-            _log.warning(
-                "agent names commands that this hub does not know",
-                extra={"machine_id": self._machine_id, "count": unknown},
-            )
+            await self._adopt(unknown)
 
-    async def _leave(self) -> NoReturn:
+    async def _adopt(self, unknown: list[str]) -> None:
+        now_ms = self._services.clock.now_ms()
+        adopted = await self._services.store.run(
+            lifecycle.adopt, self._proof.machine, self._session_id, unknown, now_ms
+        )
+        for command in adopted:
+            self._own.add(command.id)
+            self._sent.add(command.id)
+            await self._resume(command.id)
+        _log.warning(
+            "agent names commands that this hub does not know",
+            extra={
+                "machine_id": self._machine_id,
+                "count": len(unknown),
+                "kept": len(adopted),
+            },
+        )
+
+    async def _close_stale(self) -> None:
         """Our session is over, or has a newer connection; an agent that is alive comes back."""
         await self._connection.close(Close.REPLACED, "the session of this connection is over")
-        raise LinkClosed
 
     async def _take_output(self, output: Output) -> None:
         if not await self._is_open(output.id):
@@ -323,11 +344,11 @@ class AgentSession:
         outputs = self._services.outputs
         streams = outputs.live(output.id) or await outputs.resume(output.id)
         if not streams[output.stream].has_room(len(output.data)):
-            await outputs.flush()
+            await outputs.flush([output.id])
             await self._take_output(output)  # anew: meanwhile the command may have ended
             return
         try:
-            streams[output.stream].append(output.offset, output.data)
+            outputs.append(output.id, output.stream, output.offset, output.data)
         except OutputGap:
             await self._resume(output.id)
             return
@@ -352,8 +373,8 @@ class AgentSession:
         else:
             await self._record(nursery, self._end, message)
 
-    async def _end(self, machine_id: str, message: Finished) -> None:
-        await self._services.commands.finished(machine_id, message)
+    async def _end(self, machine_id: str, epoch: int, message: Finished) -> None:
+        await self._services.commands.finished(machine_id, epoch, message)
         self._own.discard(message.id)
         self._sent.discard(message.id)
         self._unreported.pop(message.id, None)
@@ -364,14 +385,13 @@ class AgentSession:
 
         Raises:
             CommandNotFound: it is not this machine's.
+            StaleConnection: a newer connection speaks for the machine.
         """
         if command_id in self._own and self._services.outputs.live(command_id) is not None:
             return True
         command = await self._services.store.run(
-            command_rows.of_machine, self._machine_id, command_id
+            lifecycle.own, self._machine_id, self._epoch, command_id
         )
-        if command is None:
-            raise CommandNotFound("not a command of this machine", command_id=command_id)
         if command.finished_ms is not None:
             await self._line.say(Acknowledge(id=command_id))
             return False
@@ -381,7 +401,7 @@ class AgentSession:
     async def _record(
         self,
         nursery: trio.Nursery,
-        record: Callable[[str, M], Awaitable[None]],
+        record: Callable[[str, int, M], Awaitable[None]],
         message: M,
     ) -> None:
         """Record beside the reader, so that the ends of many commands share one commit."""
@@ -392,9 +412,11 @@ class AgentSession:
 
         async def task() -> None:
             try:
-                await record(self._machine_id, message)
+                await record(self._machine_id, self._epoch, message)
             except (LinkClosed, Unavailable, StorageFull):
                 nursery.cancel_scope.cancel()
+            except StaleConnection:
+                await self._close_stale()
             except CommandNotFound as exc:
                 await _blame(self._connection, exc)
             finally:
@@ -458,7 +480,7 @@ class AgentSession:
 
     async def _sweep(self) -> None:
         """Find what a lost wake-up left behind."""
-        for command in await self._services.store.run(command_rows.open_on, self._machine_id):
+        for command in await self._services.store.run(command_rows.sent_to, self._machine_id):
             if command.id in self._sent and command.cancel_requested_ms is not None:
                 await self._line.say(Cancel(id=command.id))
             self._dispatch(command)
@@ -480,7 +502,7 @@ class AgentSession:
                 spec_hash=command.spec_hash,
                 # 0: too late for a first start; an agent that knows it tells how it went. What
                 # nobody waits for may wait on the machine for as long as that is busy.
-                ttl_ms=left_ms if command.is_awaited or not left_ms else None,
+                ttl_ms=left_ms if command.is_bounded or not left_ms else None,
                 spec=command.spec,
             )
         )
@@ -489,15 +511,3 @@ class AgentSession:
         streams = await self._services.outputs.resume(command_id)
         stdout, stderr = streams["stdout"].size, streams["stderr"].size
         await self._line.say(Resume(id=command_id, stdout=stdout, stderr=stderr))
-
-
-def _ready(
-    tx: Tx, session_id: str, epoch: int, machine_id: str, *, now_ms: int
-) -> list[Command] | None:
-    """CONNECTED, and the open commands from before: in one transaction, so that none is new.
-
-    None: the session is over, or a newer connection has it.
-    """
-    if not sessions.ready(tx, session_id, epoch, now_ms):
-        return None
-    return command_rows.open_on(tx, machine_id)

@@ -2,6 +2,7 @@
 
 from cmdop_appliance.errors import Conflict, NotFound
 from cmdop_appliance.model import ApiKey
+from cmdop_appliance.store.idempotency import Claim, Once, claim
 from cmdop_appliance.store.listing import Page, Paging, select_page
 from cmdop_appliance.store.transaction import Tx, reads, to_json
 
@@ -10,8 +11,11 @@ _SOURCE = "api_key JOIN workspace ON workspace.id = api_key.workspace_id"
 ORDER = {"created_at": "api_key.created_ms", "name": "api_key.name"}
 
 
-def insert(tx: Tx, key: ApiKey, key_hash: str) -> None:
-    """Record a new key."""
+def insert(tx: Tx, key: ApiKey, key_hash: str, once: Once | None = None) -> Claim | None:
+    """Record a new key; with `once`, who made it: this request, or the same one before."""
+    made = None if once is None else claim(tx, once, key.id)
+    if made is not None and made.made_id != key.id:
+        return made
     tx.execute(
         "INSERT INTO api_key"
         " (id, workspace_id, name, key_hash, key_prefix, scopes_json, created_ms, expires_ms)"
@@ -26,6 +30,27 @@ def insert(tx: Tx, key: ApiKey, key_hash: str) -> None:
         created_ms=key.created_ms,
         expires_ms=key.expires_ms,
     )
+    return made
+
+
+@reads
+def get(tx: Tx, workspace_id: str, key_id: str) -> ApiKey:
+    """One key.
+
+    Raises:
+        NotFound: the workspace has no such key.
+    """
+    key = tx.one(
+        ApiKey,
+        "SELECT api_key.*, workspace.namespace AS namespace"
+        " FROM api_key JOIN workspace ON workspace.id = api_key.workspace_id"
+        " WHERE api_key.id = :id AND workspace_id = :workspace_id",
+        id=key_id,
+        workspace_id=workspace_id,
+    )
+    if key is None:
+        raise NotFound("API key not found", key_id=key_id)
+    return key
 
 
 @reads

@@ -1,4 +1,7 @@
-"""Commands: pending → running → one end. An end is recorded once and never changed."""
+"""Commands: pending → running → one end. An end is recorded once and never changed.
+
+But for `lost: silent`, which only says that a machine was not heard of for long.
+"""
 
 from cmdop_appliance.errors import (
     CommandNotFound,
@@ -17,6 +20,17 @@ ORDER = {
     "duration": "duration_ms",
     "status": "status",
 }
+# SQLite finds the index of open commands only by its own words.
+_PENDING = "status IN ('pending', 'running') AND status = 'pending'"
+# With this a record tells since when nobody can say whether it is still so.
+COLUMNS = (
+    "command.*, CASE WHEN status IN ('pending', 'running') AND session_id IS NOT NULL"
+    " AND NOT EXISTS (SELECT 1 FROM session WHERE session.machine_id = command.machine_id"
+    " AND session.status NOT IN ('DISCONNECTED', 'ERROR')"
+    " AND session.status IN ('CONNECTED', 'BACKGROUND'))"
+    " THEN (SELECT last_seen_ms FROM machine WHERE machine.id = command.machine_id)"
+    " END AS stale_ms"
+)
 
 
 def live_session(tx: Tx, workspace_id: str, machine_id: str) -> str:
@@ -48,22 +62,29 @@ def live_session(tx: Tx, workspace_id: str, machine_id: str) -> str:
 def insert(tx: Tx, command: Command) -> None:
     """Record a new command."""
     tx.execute(
-        "INSERT INTO command (id, workspace_id, machine_id, session_id, command, spec_json,"
-        " spec_hash, status, operator, created_ms, start_until_ms, is_awaited)"
-        " VALUES (:id, :workspace_id, :machine_id, :session_id, :command, :spec, :spec_hash,"
-        " :status, :operator, :created_ms, :start_until_ms, :is_awaited)",
+        "INSERT INTO command (id, workspace_id, machine_id, session_id, batch_id, command,"
+        " spec_json, spec_hash, status, operator, supersede_key, created_ms, start_until_ms,"
+        " is_bounded, is_queued, is_held, is_late, is_unknown_to_hub)"
+        " VALUES (:id, :workspace_id, :machine_id, :session_id, :batch_id, :command,"
+        " :spec, :spec_hash, :status, :operator, :supersede_key, :created_ms, :start_until_ms,"
+        " :is_bounded, :is_queued, :is_held, 0, :is_unknown_to_hub)",
         id=command.id,
         workspace_id=command.workspace_id,
         machine_id=command.machine_id,
         session_id=command.session_id,
+        batch_id=command.batch_id,
         command=command.command,
         spec=to_json(command.spec),
         spec_hash=command.spec_hash,
         status=command.status,
         operator=command.operator,
+        supersede_key=command.supersede_key,
         created_ms=command.created_ms,
         start_until_ms=command.start_until_ms,
-        is_awaited=int(command.is_awaited),
+        is_bounded=int(command.is_bounded),
+        is_queued=int(command.is_queued),
+        is_held=int(command.is_held),
+        is_unknown_to_hub=int(command.is_unknown_to_hub),
     )
 
 
@@ -76,7 +97,7 @@ def get(tx: Tx, workspace_id: str, command_id: str) -> Command:
     """
     command = tx.one(
         Command,
-        "SELECT * FROM command WHERE id = :id AND workspace_id = :workspace_id",
+        f"SELECT {COLUMNS} FROM command WHERE id = :id AND workspace_id = :workspace_id",  # noqa: S608
         id=command_id,
         workspace_id=workspace_id,
     )
@@ -85,29 +106,38 @@ def get(tx: Tx, workspace_id: str, command_id: str) -> Command:
     return command
 
 
-@reads
-def of_machine(tx: Tx, machine_id: str, command_id: str) -> Command | None:
-    """A command, if it is this machine's: what an agent may speak about."""
+def of_connection(tx: Tx, machine_id: str, epoch: int, command_id: str) -> Command | None:
+    """A command, if it is this machine's and `epoch` is its newest connection."""
     return tx.one(
         Command,
-        "SELECT * FROM command WHERE id = :id AND machine_id = :machine_id",
+        "SELECT command.* FROM command JOIN machine ON machine.id = command.machine_id"
+        " WHERE command.id = :id AND machine.id = :machine_id AND machine.epoch = :epoch"
+        " AND machine.removed_ms IS NULL",
         id=command_id,
         machine_id=machine_id,
+        epoch=epoch,
     )
 
 
 @reads
 def ids_of_machine(tx: Tx, machine_id: str, command_ids: list[str]) -> list[str]:
-    """Those of `command_ids` that are this machine's commands."""
+    """Those of `command_ids` that were sent to this machine."""
     return [
         command_id
         for command_id in command_ids
         if tx.value(
-            "SELECT 1 FROM command WHERE id = :id AND machine_id = :machine_id",
+            "SELECT 1 FROM command WHERE id = :id AND machine_id = :machine_id"
+            " AND session_id IS NOT NULL",
             id=command_id,
             machine_id=machine_id,
         )
     ]
+
+
+@reads
+def exists(tx: Tx, command_id: str) -> bool:
+    """True: some machine has a command with this id."""
+    return tx.value("SELECT 1 FROM command WHERE id = :id", id=command_id) is not None
 
 
 @reads
@@ -122,6 +152,119 @@ def open_on(tx: Tx, machine_id: str) -> list[Command]:
 
 
 @reads
+def sent_to(tx: Tx, machine_id: str) -> list[Command]:
+    """Those of its open commands that a machine may have heard of, oldest first."""
+    return tx.all(
+        Command,
+        "SELECT * FROM command WHERE machine_id = :machine_id AND session_id IS NOT NULL"
+        " AND status IN ('pending', 'running') ORDER BY created_ms, id",
+        machine_id=machine_id,
+    )
+
+
+def superseded_by(tx: Tx, command: Command) -> list[Command]:
+    """The commands that were never sent, and need not be: a newer one takes their place."""
+    return tx.all(
+        Command,
+        f"SELECT * FROM command WHERE machine_id = :machine_id AND {_PENDING}"  # noqa: S608
+        " AND workspace_id = :workspace_id AND session_id IS NULL"
+        " AND supersede_key = :key AND id <> :id",
+        machine_id=command.machine_id,
+        workspace_id=command.workspace_id,
+        key=command.supersede_key,
+        id=command.id,
+    )
+
+
+def place(tx: Tx, command: Command) -> None:
+    """Record that a command was held and is so no more; with a session it is to be sent now."""
+    tx.execute(
+        "UPDATE command SET is_held = 0, session_id = :session_id,"
+        " start_until_ms = :start_until_ms WHERE id = :id AND status = 'pending'",
+        id=command.id,
+        session_id=command.session_id,
+        start_until_ms=command.start_until_ms,
+    )
+
+
+def send_queued(tx: Tx, machine_id: str, session_id: str, now_ms: int) -> None:
+    """The machine is there: what waited for it in time is to be sent now."""
+    tx.execute(
+        f"UPDATE command SET session_id = :session_id WHERE machine_id = :machine_id"  # noqa: S608
+        f" AND {_PENDING} AND session_id IS NULL AND is_held = 0"
+        " AND start_until_ms >= :now_ms",
+        machine_id=machine_id,
+        session_id=session_id,
+        now_ms=now_ms,
+    )
+
+
+def reopen_silent(tx: Tx, machine_id: str) -> None:
+    """The machine is back: what was lost only because it was silent is open again, marked late."""
+    tx.execute(
+        "UPDATE command SET is_late = 1,"
+        " status = CASE WHEN started_ms IS NULL THEN 'pending' ELSE 'running' END,"
+        " finished_ms = NULL, error_code = NULL, error_message = NULL"
+        " WHERE machine_id = :machine_id AND status = 'lost' AND error_code = 'silent'",
+        machine_id=machine_id,
+    )
+
+
+def reopen_unsent(tx: Tx, machine_id: str, session_id: str, command_id: str) -> Command | None:
+    """Open again, and sent: its machine knows a command that was never sent as far as we know.
+
+    None: it is another machine's, or was sent.
+    """
+    return tx.one(
+        Command,
+        "UPDATE command SET session_id = :session_id, status = 'pending', is_held = 0,"
+        " is_late = CASE WHEN finished_ms IS NULL THEN is_late ELSE 1 END,"
+        " finished_ms = NULL, error_code = NULL, error_message = NULL"
+        " WHERE id = :id AND machine_id = :machine_id AND session_id IS NULL RETURNING *",
+        session_id=session_id,
+        id=command_id,
+        machine_id=machine_id,
+    )
+
+
+@reads
+def count_unknown(tx: Tx, machine_id: str) -> int:
+    """How many open commands of a machine only it knows."""
+    return int(
+        tx.value(
+            "SELECT COUNT(*) FROM command WHERE machine_id = :machine_id"
+            " AND status IN ('pending', 'running') AND is_unknown_to_hub = 1",
+            machine_id=machine_id,
+        )
+    )
+
+
+@reads
+def unsent_since(tx: Tx, now_ms: int) -> list[Command]:
+    """Commands that were never sent, and are too late for it now."""
+    return tx.all(
+        Command,
+        f"SELECT * FROM command WHERE {_PENDING}"  # noqa: S608
+        " AND session_id IS NULL AND is_held = 0 AND start_until_ms < :now_ms",
+        now_ms=now_ms,
+    )
+
+
+@reads
+def silent_since(tx: Tx, before_ms: int) -> list[Command]:
+    """Open commands that were sent to machines of which nothing was heard since `before_ms`."""
+    return tx.all(
+        Command,
+        "SELECT command.* FROM command JOIN machine ON machine.id = command.machine_id"
+        " WHERE command.status IN ('pending', 'running') AND command.session_id IS NOT NULL"
+        " AND machine.last_seen_ms < :before_ms"
+        " AND NOT EXISTS (SELECT 1 FROM session WHERE session.machine_id = machine.id"
+        " AND session.status NOT IN ('DISCONNECTED', 'ERROR'))",
+        before_ms=before_ms,
+    )
+
+
+@reads
 def page(
     tx: Tx,
     workspace_id: str,
@@ -129,6 +272,7 @@ def page(
     *,
     machine_id: str | None = None,
     session_id: str | None = None,
+    batch_id: str | None = None,
     status: CommandStatus | None = None,
     since_ms: int | None = None,
 ) -> Page[Command]:
@@ -137,12 +281,13 @@ def page(
         tx,
         Command,
         paging,
-        columns="*",
+        columns=COLUMNS,
         source="command",
         filters={
             "workspace_id = :workspace_id": workspace_id,
             "machine_id = :machine_id": machine_id,
             "session_id = :session_id": session_id,
+            "batch_id = :batch_id": batch_id,
             "status = :status": status,
             "created_ms >= :since_ms": since_ms,
         },
@@ -166,7 +311,7 @@ def request_cancel(tx: Tx, workspace_id: str, command_id: str, now_ms: int) -> C
         id=command_id,
         now_ms=now_ms,
     )
-    return command
+    return get(tx, workspace_id, command_id)
 
 
 def started(tx: Tx, command_id: str, machine_id: str, started_ms: int) -> bool:
@@ -190,7 +335,7 @@ def finish(tx: Tx, ended: Command) -> bool:
             " finished_ms = :finished_ms, duration_ms = :duration_ms, exit_code = :exit_code,"
             " signal = :signal, error_code = :error_code, error_message = :error_message,"
             " stdout_bytes = :stdout_bytes, stderr_bytes = :stderr_bytes,"
-            " stdout_sha256 = :stdout_sha256, stderr_sha256 = :stderr_sha256"
+            " stdout_sha256 = :stdout_sha256, stderr_sha256 = :stderr_sha256, is_held = 0"
             " WHERE id = :id AND machine_id = :machine_id AND status IN ('pending', 'running')",
             id=ended.id,
             machine_id=ended.machine_id,

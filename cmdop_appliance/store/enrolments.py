@@ -2,14 +2,20 @@
 
 from cmdop_appliance.errors import NotFound
 from cmdop_appliance.model import Enrolment
+from cmdop_appliance.store.idempotency import Claim, Once, claim
 from cmdop_appliance.store.listing import Page, Paging, select_page
 from cmdop_appliance.store.transaction import Tx, reads, to_json
 
 ORDER = {"created_at": "created_ms", "expires_at": "expires_ms"}
 
 
-def insert(tx: Tx, enrolment: Enrolment, secret_hash: str) -> None:
-    """Record a new token."""
+def insert(
+    tx: Tx, enrolment: Enrolment, secret_hash: str, once: Once | None = None
+) -> Claim | None:
+    """Record a new token; with `once`, who made it: this request, or the same one before."""
+    made = None if once is None else claim(tx, once, enrolment.id)
+    if made is not None and made.made_id != enrolment.id:
+        return made
     tx.execute(
         "INSERT INTO enrolment"
         " (id, workspace_id, secret_hash, tags_json, max_uses, uses, created_ms, expires_ms)"
@@ -24,6 +30,25 @@ def insert(tx: Tx, enrolment: Enrolment, secret_hash: str) -> None:
         created_ms=enrolment.created_ms,
         expires_ms=enrolment.expires_ms,
     )
+    return made
+
+
+@reads
+def get(tx: Tx, workspace_id: str, enrolment_id: str) -> Enrolment:
+    """One token.
+
+    Raises:
+        NotFound: the workspace has no such token.
+    """
+    enrolment = tx.one(
+        Enrolment,
+        "SELECT * FROM enrolment WHERE id = :id AND workspace_id = :workspace_id",
+        id=enrolment_id,
+        workspace_id=workspace_id,
+    )
+    if enrolment is None:
+        raise NotFound("enrolment token not found", enrolment_id=enrolment_id)
+    return enrolment
 
 
 def use(tx: Tx, secret_hash: str, now_ms: int) -> Enrolment | None:

@@ -157,7 +157,7 @@ def flag_clone(tx: Tx, machine_id: str, now_ms: int) -> None:
 
 
 def remove(tx: Tx, workspace_id: str, machine_id: str, now_ms: int) -> None:
-    """Take a machine out: its key is refused from now on, its session and commands are over.
+    """Take a machine out: its key is refused from now on, its session is over.
 
     Raises:
         MachineNotFound: the workspace has no such machine.
@@ -177,10 +177,12 @@ def remove(tx: Tx, workspace_id: str, machine_id: str, now_ms: int) -> None:
         id=machine_id,
         now_ms=now_ms,
     )
-    tx.execute(
-        "UPDATE command SET status = 'lost', error_code = 'machine_removed',"
-        " error_message = 'the machine was removed while the command was open',"
-        " finished_ms = :now_ms WHERE machine_id = :id AND status IN ('pending', 'running')",
-        id=machine_id,
-        now_ms=now_ms,
+
+
+@reads
+def epoch_of(tx: Tx, machine_id: str) -> int | None:
+    """Which connection of a machine is the newest; None: it was removed."""
+    epoch: int | None = tx.value(
+        "SELECT epoch FROM machine WHERE id = :id AND removed_ms IS NULL", id=machine_id
     )
+    return epoch

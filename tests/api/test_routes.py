@@ -17,6 +17,7 @@ from cmdop_appliance.api import cmdop as cmdop  # fills the table
 from cmdop_appliance.api.exchange import Paged
 from cmdop_appliance.api.registry import PREFIXES, ROUTES
 from cmdop_appliance.errors import (
+    BatchNotFound,
     CommandNotFound,
     InvalidRequest,
     MachineNotFound,
@@ -50,6 +51,10 @@ RUN_WRONG = {
     "user": ["root"],
     "stdin": 3,
     "shell": "",
+    "queue": "yes",
+    "queue_timeout": 0,
+    "supersede_key": "",
+    "serial_key": "a\nb",
 }
 TABLE = {
     ("GET", "/machines"): Expected("machines:read", bad_query=("status=on", "status=")),
@@ -78,8 +83,19 @@ TABLE = {
     ("POST", "/commands/batch"): Expected(
         "commands:execute",
         body={"machine_ids": [f"mach_{ID}"], "command": "true"},
-        wrong={"machine_ids": [], **RUN_WRONG},
+        wrong={
+            "machine_ids": [],
+            "concurrency": "0%",
+            "canary": -1,
+            "max_errors": "101%",
+            **RUN_WRONG,
+        },
         required=("machine_ids", "command"),
+        bad_query=("wait=perhaps", "wait="),
+    ),
+    ("GET", "/commands/batch/:id"): Expected("sessions:read", BatchNotFound),
+    ("POST", "/commands/batch/:id/resume"): Expected(
+        "commands:execute", BatchNotFound, bad_query=("wait=perhaps",)
     ),
     ("GET", "/commands"): Expected(
         "sessions:read", bad_query=("status=done", "since=1", "since=2026-13-01T00:00:00Z")
@@ -358,7 +374,7 @@ def test_nul_is_not_valid_where_it_would_end_the_text(hub, route):
 
 @pytest.mark.parametrize("route", WITH_BODY)
 def test_a_huge_number_is_refused(hub, route):
-    for name in ("timeout", "ttl", "max_uses", "expires_in_days"):
+    for name in ("timeout", "queue_timeout", "ttl", "max_uses", "expires_in_days"):
         if name not in route.body.__struct_fields__:
             continue
         for number in ("9" * 30, "9" * 5000, "1e400", "-1", "1.5", "9007199254740993"):
@@ -521,6 +537,13 @@ def test_since_without_an_offset_or_a_sense_is_refused(hub, since):
     assert "since" in error_of(answer, 400, "invalid_request")["message"]
 
 
+@pytest.mark.parametrize("route", [p for p in EVERY if p.values[0].method == "POST"])
+def test_a_bad_query_of_an_action_is_refused(hub, route):
+    for query in _expected(route).bad_query:
+        answer = hub.api.call("POST", f"{_path(route)}?{query}", _good(route))
+        assert query.partition("=")[0] in error_of(answer, 400, "invalid_request")["message"]
+
+
 def test_the_first_of_many_mistakes_is_the_key(powerless, hub):
     """Whoever may not call learns nothing of how to call."""
     nobody = Api(hub.api.url, UNKNOWN_KEY)
@@ -537,25 +560,43 @@ def test_every_code_that_is_answered_here_is_documented():
             assert unknown in route.errors, route.path
 
 
-@pytest.mark.parametrize("field", [{"queue": True}, {"serial_key": "disk"}, {"pty": True}])
 @pytest.mark.parametrize("path", ["/commands", "/commands/async", "/commands/batch"])
-def test_what_this_version_does_not_do_is_refused_not_passed_over(hub, path, field):
-    body = dict(TABLE["POST", path].body) | field
+def test_what_this_version_does_not_do_is_refused_not_passed_over(hub, path):
+    body = dict(TABLE["POST", path].body) | {"pty": True}
     error = error_of(hub.api.call("POST", path, body), 422, "validation_failed")
-    assert error["details"] == dict.fromkeys(field, "is not supported by this version")
+    assert error["details"] == {"pty": "is not supported by this version"}
+
+
+@pytest.mark.parametrize("path", ["/commands", "/commands/async", "/commands/batch"])
+def test_a_time_to_wait_needs_the_wish_to_wait(hub, path):
+    body = dict(TABLE["POST", path].body) | {"queue_timeout": 1000}
+    error = error_of(hub.api.call("POST", path, body), 422, "validation_failed")
+    assert set(error["details"]) == {"queue_timeout"}
+
+
+@pytest.mark.parametrize("field", ["concurrency", "max_errors"])
+def test_a_number_of_machines_is_a_number_or_a_share(hub, field):
+    body = dict(TABLE["POST", "/commands/batch"].body)
+    for good in (1, 1000, "1%", "25%", "100%", None):
+        answer = hub.api.call("POST", "/commands/batch", body | {field: good})
+        assert answer.status == 200, good
+    for bad in (-1, 2**31, 1.5, "0%", "101%", "%", "25", " 25%", "25%\n", "1e1%", "\u0661%", True):
+        answer = hub.api.call("POST", "/commands/batch", body | {field: bad})
+        assert set(error_of(answer, 422, "validation_failed")["details"]) == {field}, bad
+    answer = hub.api.call("POST", "/commands/batch", body | {field: "0%"})
+    assert "1%" in answer.error["details"][field]
+
+
+def test_none_at_a_time_is_refused_and_no_error_allowed_is_not(hub):
+    body = dict(TABLE["POST", "/commands/batch"].body)
+    assert hub.api.call("POST", "/commands/batch", body | {"concurrency": 0}).status == 422
+    assert hub.api.call("POST", "/commands/batch", body | {"max_errors": 0}).status == 200
 
 
 def test_a_key_is_not_made_wider_than_it_was_asked_for(hub):
     body = dict(TABLE["POST", "/api-keys"].body) | {"tags": ["web"]}
     error = error_of(hub.api.call("POST", "/api-keys", body), 422, "validation_failed")
     assert set(error["details"]) == {"tags"}
-
-
-@pytest.mark.parametrize("path", ["/commands", "/api-keys"])
-def test_an_idempotency_key_is_refused_because_it_would_be_broken(hub, path):
-    headers = {"Idempotency-Key": "once"}
-    answer = hub.api.call("POST", path, dict(TABLE["POST", path].body), headers=headers)
-    error_of(answer, 400, "invalid_request")
 
 
 def test_reasons_are_words_not_patterns(hub):

@@ -183,6 +183,10 @@ def test_commands(hub, agent, command):
     hub.api.wait_end(begun["id"])
     batch = hub.api.post("/commands/batch", machine_ids=[agent.machine_id], command="false")
     _fits(batch[agent.machine_id], {**COMMAND, "status": "failed"})
+    _fits(batch[agent.machine_id], {"batch_id": "batch_xyz", "queue": False, "late": False})
+    found = hub.api.get(f"/commands/batch/{batch[agent.machine_id]['batch_id']}")
+    assert found == batch
+    assert {"supersede_key", "serial_key", "stale_since", "unknown_to_hub"} <= set(command)
     listed = _list(hub, f"/commands?machine_id={agent.machine_id}&status=completed", {"id": "cmd_"})
     assert command["id"] in [item["id"] for item in listed]
     cancelled = hub.api.start(agent.machine_id, "sleep 300")
@@ -208,6 +212,7 @@ def test_commands_are_filtered_by_each_parameter(hub, agent, command):
     for query, found in (
         (f"machine_id={agent.machine_id}", True),
         (f"session_id={command['session_id']}", True),
+        ("batch_id=batch_x", False),
         ("status=completed", True),
         (f"since={command['created_at']}", True),
         (f"status=completed&machine_id={agent.machine_id}&since=2020-01-01T00:00:00Z", True),

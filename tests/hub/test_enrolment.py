@@ -115,7 +115,7 @@ async def test_a_revoked_token_is_refused(live, agent):
 
 
 async def test_a_token_of_another_hub_is_refused(live, agent):
-    foreign = str(EnrolmentToken.generate(Identity.generate().public_key))
+    foreign = str(EnrolmentToken(b"s" * 24, Identity.generate().public_key))
     assert (await refusal(agent, token=foreign))[0] is Close.REFUSED
 
 

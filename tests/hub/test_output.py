@@ -1,7 +1,9 @@
 """Output: always a prefix of what the machine wrote, and never less than was safe."""
 
+import os
 import resource
 import tempfile
+import time
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -13,9 +15,12 @@ from trio.testing import MockClock
 
 from cmdop_appliance.errors import StorageFull
 from cmdop_appliance.hub.output import (
+    CACHED_BYTES,
+    FLUSH_BYTES,
     HEAD_BYTES,
     SMALL_BYTES,
     UNSAFE_BYTES,
+    LiveStream,
     OutputGap,
     Outputs,
     save_all,
@@ -346,6 +351,97 @@ async def test_output_is_safe_within_a_second_without_being_asked(
         await trio.sleep(1.01)
         assert (await row(store, command_id)).content == b"hello"
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("max_bytes", "held", "most"),
+    [
+        (4 * FLUSH_BYTES, 0, FLUSH_BYTES),
+        (4 * FLUSH_BYTES, 2 * FLUSH_BYTES, FLUSH_BYTES),
+        (MAX_BYTES, MAX_BYTES, UNSAFE_BYTES // 2),  # beyond its cap it soon may take no more
+    ],
+)
+async def test_much_output_is_made_safe_at_once(
+    tmp_path, mock_clock: MockClock, max_bytes, held, most
+):
+    """The clock stands still: the second never comes in which everything is made safe."""
+    async with command_in(tmp_path) as (store, command_id, _):
+        outputs = Outputs(store, tmp_path / "output", max_bytes)
+        outputs.begin(command_id)
+        stream = outputs.live(command_id)["stdout"]
+        outputs.append(command_id, "stdout", 0, bytes(held))
+        await outputs.flush()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(outputs.flush_forever)
+            for size in (held + most - 1, held + most, held + 2 * most):
+                outputs.append(command_id, "stdout", stream.size, bytes(size - stream.size))
+                assert stream.is_due == (size > held + most - 1)
+                if stream.is_due:
+                    await until_safe(stream, size)
+                    assert (await row(store, command_id)).stored_bytes == size
+            nursery.cancel_scope.cancel()
+        outputs.close()
+
+
+async def until_safe(stream: LiveStream, size: int) -> None:
+    for _ in range(1000):
+        if stream.safe == size:
+            return
+        await trio.to_thread.run_sync(time.sleep, 0.01)
+    raise AssertionError(f"safe up to {stream.safe}, not {size}")
+
+
+async def test_only_what_is_much_is_made_safe_before_its_time(tmp_path, mock_clock: MockClock):
+    async with command_in(tmp_path) as (store, command_id, outputs):
+        stderr = outputs.live(command_id)["stderr"]
+        machine, session_id, _ = await connected(store)
+        other = (await recorded(store, machine.id, session_id)).id
+        outputs.begin(other)
+        outputs.append(other, "stdout", 0, b"little")
+        outputs.append(command_id, "stderr", 0, bytes(UNSAFE_BYTES))
+        outputs.append(command_id, "stderr", UNSAFE_BYTES, bytes(MAX_BYTES))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(outputs.flush_forever)
+            await until_safe(stderr, UNSAFE_BYTES + MAX_BYTES)
+            nursery.cancel_scope.cancel()
+        assert outputs.live(other)["stdout"].safe == 0
+
+
+async def test_of_a_long_stream_that_is_safe_only_the_end_stays_in_the_page_cache(tmp_path):
+    async with command_in(tmp_path) as (store, command_id, _):
+        outputs = Outputs(store, tmp_path / "output", 2 * CACHED_BYTES)
+        outputs.begin(command_id)
+        for offset in range(0, CACHED_BYTES, UNSAFE_BYTES):
+            outputs.append(command_id, "stdout", offset, bytes(UNSAFE_BYTES))
+        await outputs.flush()
+        (file,) = files(tmp_path)
+        assert is_cached(file, 0)
+        outputs.append(command_id, "stdout", CACHED_BYTES, bytes(UNSAFE_BYTES))
+        await outputs.flush()
+        assert is_cached(file, UNSAFE_BYTES)
+        if not forgets(tmp_path / "probe"):
+            pytest.skip("no file here ever leaves the page cache: a tmpfs?")
+        assert not is_cached(file, 0)
+        outputs.close()
+
+
+def is_cached(file: Path, offset: int) -> bool:
+    fd = os.open(file, os.O_RDONLY)
+    try:
+        return os.preadv(fd, [bytearray(1)], offset, os.RWF_NOWAIT) == 1
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)
+
+
+def forgets(probe: Path) -> bool:
+    with probe.open("wb") as file:
+        file.write(bytes(8192))
+        file.flush()
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 8192, os.POSIX_FADV_DONTNEED)
+    return not is_cached(probe, 0)
 
 
 async def test_a_full_store_delays_safety_and_ends_nothing(command, autojump_clock: MockClock):

@@ -8,8 +8,10 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from cmdop_appliance.hub import lifecycle
 from cmdop_appliance.hub import session as module
 from cmdop_appliance.hub.commands import (
+    Ask,
     CancelRequested,
     Dispatched,
     Removed,
@@ -18,7 +20,7 @@ from cmdop_appliance.hub.commands import (
 )
 from cmdop_appliance.hub.output import HEAD_BYTES, UNSAFE_BYTES
 from cmdop_appliance.identity import is_signed_by
-from cmdop_appliance.ids import new_id
+from cmdop_appliance.ids import made_ms, new_id
 from cmdop_appliance.model import Session
 from cmdop_appliance.protocol.closing import Close
 from cmdop_appliance.protocol.conversation import State
@@ -42,7 +44,7 @@ from cmdop_appliance.protocol.messages import (
     Started,
     Stored,
 )
-from cmdop_appliance.server import _sweep_grace
+from cmdop_appliance.server import _sweep
 from cmdop_appliance.store import commands, machines, sessions
 from cmdop_appliance.store.transaction import Tx
 from tests.support.live_hub import (
@@ -101,7 +103,7 @@ async def test_a_heartbeat_is_answered_and_its_sample_is_kept(live, agent):
 
 async def test_a_lost_link_is_a_grace_period_and_then_the_end(tmp_path, autojump_clock: MockClock):
     async with live_hub(tmp_path, grace_ms=30_000) as live, trio.open_nursery() as nursery:
-        nursery.start_soon(_sweep_grace, live.hub)
+        nursery.start_soon(_sweep, live.hub)
         link = await ScriptedAgent(live).join()
         await link.cut()
         lost = trio.current_time()
@@ -115,7 +117,7 @@ async def test_an_agent_that_is_back_in_time_has_its_session_again(
     tmp_path, autojump_clock: MockClock
 ):
     async with live_hub(tmp_path, grace_ms=30_000) as live, trio.open_nursery() as nursery:
-        nursery.start_soon(_sweep_grace, live.hub)
+        nursery.start_soon(_sweep, live.hub)
         agent = ScriptedAgent(live)
         first = await agent.join()
         await first.cut()
@@ -136,7 +138,7 @@ async def test_an_agent_whose_grace_ends_during_its_handshake_is_sent_back_not_l
     tmp_path, autojump_clock: MockClock
 ):
     async with live_hub(tmp_path, grace_ms=30_000) as live, trio.open_nursery() as nursery:
-        nursery.start_soon(_sweep_grace, live.hub)
+        nursery.start_soon(_sweep, live.hub)
         agent = ScriptedAgent(live)
         first = await agent.join()
         await first.cut()
@@ -366,6 +368,7 @@ async def test_an_inventory_without_end_is_refused(live, agent, monkeypatch):
     monkeypatch.setattr(module, "_INVENTORY", 5)
     await (await agent.join()).cut()
     link = await agent.connect(inventory=[Known(id=new_id("cmd"), phase="ended")] * 9)
+    await link.expect(Resume)
     await link.heartbeat()  # five different ones are allowed
     await link.cut()
     many = agent.dial()
@@ -375,11 +378,76 @@ async def test_an_inventory_without_end_is_refused(live, agent, monkeypatch):
     assert (await many.closed())[0] is Close.PROTOCOL
 
 
-async def test_an_agent_that_names_commands_unknown_to_the_hub_stays_connected(live, agent):
+async def test_what_only_its_machine_knows_is_kept_and_followed_and_never_run_again(live, agent):
     await (await agent.join()).cut()
     known = Known(id=new_id("cmd"), phase="running")
+    link = await agent.connect(inventory=[known])  # to a hub that was restored from a backup
+    assert await link.expect(Resume) == Resume(id=known.id, stdout=0, stderr=0)
+    await link.heartbeat()
+    kept = await live.command(known.id)
+    assert (kept.status, kept.is_unknown_to_hub) == ("running", True)
+    assert kept.machine_id == (await agent.machine()).id
+    assert kept.created_ms <= min(made_ms(known.id), live.hub.clock.now_ms())
+    await link.say(Output(known.id, "stdout", 0, b"it ran on"))
+    await link.say(finished(known.id, b"it ran on", exit_code=3))
+    await link.expect(Acknowledge)
+    ended = await live.command(known.id)
+    assert (ended.status, ended.exit_code) == ("failed", 3)
+
+
+async def test_what_was_unknown_and_is_not_there_any_more_is_lost(live, agent):
+    await (await agent.join()).cut()
+    known = Known(id=new_id("cmd"), phase="queued")
     link = await agent.connect(inventory=[known])
+    await link.expect(Resume)
+    await link.cut()
+    again = await agent.connect()
+    await again.heartbeat()  # without a dispatch
+    lost = await live.command(known.id)
+    assert (lost.status, lost.error_code) == ("lost", "start_unknown")
+
+
+async def test_what_we_never_sent_and_its_machine_knows_has_the_end_that_it_tells(live, agent):
+    await (await agent.join()).cut()
+    machine = await agent.machine()
+    waits = Ask(queue_ms=60_000)  # in a backup; what was sent later, the backup does not tell
+    command = await live.hub.commands.start(CALLER, machine.id, "true", Spec(argv=["true"]), waits)
+    await live.hub.commands.cancel(CALLER, command.id)
+    assert (await live.command(command.id)).status == "cancelled"
+    link = await agent.connect(inventory=[Known(id=command.id, phase="ended")])
+    assert await link.expect(Resume) == Resume(id=command.id, stdout=0, stderr=0)
+    await link.say(finished(command.id, exit_code=3))
+    await link.expect(Acknowledge)
+    ended = await live.command(command.id)
+    assert (ended.status, ended.exit_code, ended.is_late) == ("failed", 3, True)
+
+
+async def test_a_machine_cannot_have_the_command_of_another_by_naming_it(live, agent):
+    first = await agent.join()
+    command_id = await start(live, agent)
+    await first.expect(Dispatch)
+    thief = ScriptedAgent(live)
+    await (await thief.join()).cut()
+    link = await thief.connect(inventory=[Known(id=command_id, phase="running")])
     await link.heartbeat()  # nothing was said about it
+    assert (await live.command(command_id)).machine_id == (await agent.machine()).id
+
+
+async def test_a_machine_that_invents_commands_has_a_few_of_them_kept(live, agent, monkeypatch):
+    monkeypatch.setattr(lifecycle, "UNKNOWN_MOST", 2)
+    await (await agent.join()).cut()
+    invented = [Known(id=new_id("cmd"), phase="ended") for _ in range(5)]
+    link = await agent.connect(inventory=invented[:4])
+    for _ in range(2):
+        await link.expect(Resume)
+    await link.heartbeat()
+    await link.cut()
+    again = await agent.connect(inventory=invented)  # and tries once more
+    for _ in range(2):
+        await again.expect(Resume)
+    await again.heartbeat()
+    machine = await agent.machine()
+    assert len(await live.hub.store.run(commands.open_on, machine.id)) == 2
 
 
 # ── a hub in trouble ─────────────────────────────────────────────────────────────────────────────
@@ -459,7 +527,7 @@ async def test_output_is_stored_and_acknowledged_in_pieces(live, agent):
     link = await agent.join()
     command_id = await start(live, agent)
     await link.expect(Dispatch)
-    data = bytes(range(256)) * 128  # 32 KiB, one frame
+    data = bytes(range(256)) * 256  # 64 KiB, a quarter of the window
     for piece in range(4):
         await link.say(Output(command_id, "stdout", piece * len(data), data))
     await link.say(Output(command_id, "stderr", 0, b"oops"))
@@ -483,13 +551,13 @@ async def test_output_beyond_its_cap_is_taken_only_as_fast_as_it_is_made_safe(tm
         link = await agent.join()
         command_id = await start(live, agent)
         await link.expect(Dispatch)
-        data = bytes(range(256)) * 128
-        for piece in range(160):
+        data = bytes(range(256)) * 256
+        for piece in range(80):
             await link.say(Output(command_id, "stdout", piece * len(data), data))
             if piece % 2:
                 await link.expect(Stored)
         stream = live.hub.outputs.live(command_id)["stdout"]
-        assert stream.size == 160 * len(data)
+        assert stream.size == 80 * len(data)
         assert stream.size - stream.safe <= UNSAFE_BYTES
 
 
@@ -519,6 +587,21 @@ async def test_an_end_whose_output_is_missing_is_not_recorded_until_it_came(live
     await link.say(finished(command_id, b"one", b"err"))
     assert (await link.expect(Acknowledge)).id == command_id
     assert (await live.command(command_id)).status == "completed"
+
+
+async def test_output_that_a_machine_lost_in_a_power_cut_stays_and_its_hash_is_unknown(live, agent):
+    link = await agent.join()
+    command_id = await start(live, agent)
+    await link.expect(Dispatch)
+    await link.say(Output(command_id, "stdout", 0, b"four"))
+    await link.say(Output(command_id, "stderr", 0, b"err"))
+    end = finished(command_id, b"", b"err", end="lost", exit_code=None, reason="rebooted")
+    await link.say(end)
+    await link.expect(Acknowledge)
+    command = await live.command(command_id)
+    assert (command.stdout_bytes, command.stdout_sha256) == (4, None)
+    assert (command.stderr_bytes, command.stderr_sha256) == (3, end.stderr.sha256)
+    assert await live.hub.outputs.read(command_id, "stdout", 0, 9) == b"four"
 
 
 async def test_an_end_that_is_told_again_is_acknowledged_again_and_changes_nothing(live, agent):

@@ -10,8 +10,10 @@ import cmdop_appliance.store
 from cmdop_appliance.errors import ApplianceError
 from cmdop_appliance.store import (
     api_keys,
+    batches,
     commands,
     enrolments,
+    idempotency,
     machines,
     migrate,
     output,
@@ -25,8 +27,10 @@ from tests.support.records import NOW, TELEMETRY, WORKSPACE
 
 NOUNS: tuple[ModuleType, ...] = (
     api_keys,
+    batches,
     commands,
     enrolments,
+    idempotency,
     machines,
     migrate,
     output,
@@ -66,7 +70,9 @@ def steps(tx: Tx) -> Iterator[str]:
     key = records.api_key()
     spare = records.api_key(scopes=["machines:read"], expires_ms=NOW + 1)
     yield call(api_keys.insert, key, "hash-1")
-    yield call(api_keys.insert, spare, "hash-2")
+    yield call(api_keys.insert, spare, "hash-2", records.once())
+    yield call(idempotency.claim, records.once(key="another"), spare.id)
+    yield call(api_keys.get, WORKSPACE, key.id)
     yield call(api_keys.by_hash, "hash-1", NOW)
     yield call(api_keys.count)
     yield call(api_keys.count_admins)
@@ -75,6 +81,7 @@ def steps(tx: Tx) -> Iterator[str]:
 
     token = records.enrolment(max_uses=2)
     yield call(enrolments.insert, token, "secret-hash")
+    yield call(enrolments.get, WORKSPACE, token.id)
     yield call(enrolments.use, "secret-hash", NOW)
     yield from pages(call, enrolments, {})
     yield call(enrolments.delete, WORKSPACE, token.id)
@@ -104,13 +111,34 @@ def steps(tx: Tx) -> Iterator[str]:
         call, machines, {"status": "online", "tags": ["a", "b_c"], "search": "w%b_1\\"}
     )
     yield call(machines.flag_clone, machine.id, NOW)
+    yield call(machines.epoch_of, machine.id)
+
+    batch = records.batch()
+    yield call(batches.insert, batch)
+    yield call(batches.get, WORKSPACE, batch.id)
+    held = records.command(machine.id, None, batch_id=batch.id, is_held=True, supersede_key="k")
+    yield call(commands.insert, held)
+    yield call(batches.commands_of, batch.id)
+    yield call(batches.progress, batch.id)
+    yield call(batches.held, batch.id, 10)
+    yield call(batches.resume, batch.id, batch.id)
+    yield call(commands.place, held)
+    yield call(commands.superseded_by, records.command(machine.id, None, supersede_key="k"))
+    yield call(commands.send_queued, machine.id, session_id, NOW)
 
     command = records.command(machine.id, session_id)
     yield call(commands.live_session, WORKSPACE, machine.id)
     yield call(commands.insert, command)
-    yield call(commands.of_machine, machine.id, command.id)
+    yield call(commands.of_connection, machine.id, epoch, command.id)
+    yield call(commands.exists, command.id)
+    yield call(commands.count_unknown, machine.id)
     yield call(commands.open_on, machine.id)
+    yield call(commands.sent_to, machine.id)
+    yield call(commands.unsent_since, NOW)
+    yield call(commands.silent_since, NOW)
+    yield call(commands.reopen_silent, machine.id)
     yield call(commands.ids_of_machine, machine.id, [command.id])
+    yield call(commands.reopen_unsent, machine.id, session_id, command.id)
     yield call(commands.request_cancel, WORKSPACE, command.id, NOW)
     yield call(commands.started, command.id, machine.id, NOW)
     yield call(output.save, command.id, "stdout", 3, b"one", max_bytes=1 << 20)
@@ -124,6 +152,7 @@ def steps(tx: Tx) -> Iterator[str]:
         {
             "machine_id": machine.id,
             "session_id": session_id,
+            "batch_id": batch.id,
             "status": "completed",
             "since_ms": NOW,
         },
@@ -135,7 +164,16 @@ def steps(tx: Tx) -> Iterator[str]:
     yield call(machines.remove, WORKSPACE, machine.id, NOW)
 
     # What is not there.
-    for fn in (sessions.get, machines.get, commands.get, enrolments.delete, api_keys.delete):
+    for fn in (
+        sessions.get,
+        machines.get,
+        commands.get,
+        batches.get,
+        enrolments.get,
+        enrolments.delete,
+        api_keys.get,
+        api_keys.delete,
+    ):
         try:
             fn(tx, WORKSPACE, "nothing")
         except ApplianceError:

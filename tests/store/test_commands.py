@@ -78,7 +78,6 @@ async def test_a_machine_cannot_start_or_end_the_command_of_another(store):
     assert not await store.run(
         commands.finish, ended(msgspec.structs.replace(made, machine_id=other.id))
     )
-    assert await store.run(commands.of_machine, other.id, made.id) is None
     assert await find(store, made.id) == made
 
 
@@ -184,3 +183,161 @@ async def test_a_page_has_what_passes_every_filter_newest_first_ties_by_id(store
     assert await page(since_ms=NOW + 5) == ([newest.id], 1)
     assert await page(since_ms=NOW + 6) == ([], 0)
     assert (await store.run(commands.page, "ws_other", Paging())).total == 0
+
+
+# ── waiting for a machine ────────────────────────────────────────────────────────────────────────
+
+
+async def waiting(store, machine_id: str, **fields):
+    """A command that was never sent."""
+    return await recorded(store, machine_id, None, is_queued=True, **fields)
+
+
+async def test_what_waits_is_sent_when_its_machine_is_there_and_in_time(store):
+    machine = await joined(store)
+    other = await joined(store)
+    in_time = await waiting(store, machine.id, start_until_ms=NOW + 10)
+    too_late = await waiting(store, machine.id, start_until_ms=NOW + 9)
+    elsewhere = await waiting(store, other.id)
+    cancelled = await waiting(store, machine.id)
+    await store.run(commands.finish, ended(cancelled, status="cancelled"))
+    _, session_id, _ = await connected(store)
+    await store.run(commands.send_queued, machine.id, session_id, NOW + 10)
+    sent = await store.run(commands.sent_to, machine.id)
+    assert [(each.id, each.session_id) for each in sent] == [(in_time.id, session_id)]
+    for unsent in (too_late, elsewhere, cancelled):
+        assert (await find(store, unsent.id)).session_id is None
+    _, later, _ = await connected(store)
+    await store.run(commands.send_queued, machine.id, later, NOW + 10)
+    assert (await find(store, in_time.id)).session_id == session_id
+
+
+async def test_only_what_was_never_sent_and_is_too_late_expires(store):
+    machine, session_id, _ = await connected(store)
+    late = await waiting(store, machine.id, start_until_ms=NOW + 9)
+    await waiting(store, machine.id, start_until_ms=NOW + 10)
+    await recorded(store, machine.id, session_id, start_until_ms=NOW)
+    over = await waiting(store, machine.id, start_until_ms=NOW)
+    await store.run(commands.finish, ended(over, status="cancelled"))
+    assert [each.id for each in await store.run(commands.unsent_since, NOW + 10)] == [late.id]
+
+
+async def test_only_unsent_commands_of_the_same_machine_workspace_and_key_are_superseded(store):
+    machine, session_id, _ = await connected(store)
+    other = await joined(store)
+    old = [await waiting(store, machine.id, supersede_key="upgrade") for _ in range(2)]
+    await waiting(store, machine.id, supersede_key="other")
+    await waiting(store, machine.id)
+    await waiting(store, other.id, supersede_key="upgrade")
+    await recorded(store, machine.id, session_id, supersede_key="upgrade")
+    over = await waiting(store, machine.id, supersede_key="upgrade")
+    await store.run(commands.finish, ended(over, status="cancelled"))
+    new = await waiting(store, machine.id, supersede_key="upgrade")
+    found = await store.run(commands.superseded_by, new)
+    assert {each.id for each in found} == {each.id for each in old}
+    stranger = msgspec.structs.replace(new, workspace_id="ws_other")
+    assert await store.run(commands.superseded_by, stranger) == []
+
+
+# ── machines that are away ───────────────────────────────────────────────────────────────────────
+
+
+async def test_since_when_it_is_unknown_is_told_of_what_is_open_and_was_sent(store):
+    machine, session_id, epoch = await connected(store)
+    open_ones = [
+        await recorded(store, machine.id, session_id),
+        await running(store, machine.id, session_id),
+    ]
+    unsent = await waiting(store, machine.id)
+    over = await recorded(store, machine.id, session_id)
+    await store.run(commands.finish, ended(over))
+
+    async def stale() -> dict[str, int | None]:
+        page = await store.run(commands.page, WORKSPACE, Paging())
+        told = {each.id: each.stale_ms for each in page.items}
+        for command_id, stale_ms in told.items():
+            assert (await find(store, command_id)).stale_ms == stale_ms
+        return told
+
+    nothing = dict.fromkeys([*(each.id for each in open_ones), unsent.id, over.id])
+    assert await stale() == nothing
+    await store.run(sessions.heartbeat, session_id, epoch, None, NOW + 7)
+    await store.run(sessions.lose, session_id, epoch, now_ms=NOW + 9, grace_until_ms=NOW + 99)
+    told = nothing | dict.fromkeys((each.id for each in open_ones), NOW + 7)
+    assert await stale() == told
+    await store.run(sessions.end_expired, NOW + 100)
+    assert await stale() == told
+    facts = {"facts": machine.facts, "ip": "::1", "now_ms": NOW + 200}
+    session_id, epoch = await store.run(sessions.connect, machine, **facts)
+    assert set((await stale()).values()) == {None, NOW + 200}  # it has not said what it knows
+    await store.run(sessions.ready, session_id, epoch, NOW + 200)
+    assert await stale() == nothing
+
+
+async def test_silent_is_who_was_not_heard_of_and_has_no_session(store):
+    machine, session_id, epoch = await connected(store)
+    sent = await recorded(store, machine.id, session_id)
+    runs = await running(store, machine.id, session_id)
+    await waiting(store, machine.id)
+    over = await recorded(store, machine.id, session_id)
+    await store.run(commands.finish, ended(over))
+
+    async def silent(before_ms: int) -> set[str]:
+        return {each.id for each in await store.run(commands.silent_since, before_ms)}
+
+    assert await silent(NOW + 1) == set()  # connected
+    await store.run(sessions.lose, session_id, epoch, now_ms=NOW, grace_until_ms=NOW + 5)
+    assert await silent(NOW + 1) == set()  # in its grace period
+    await store.run(sessions.end_expired, NOW + 6)
+    assert await silent(NOW) == set()
+    assert await silent(NOW + 1) == {sent.id, runs.id}
+
+
+async def test_what_silence_lost_is_open_again_and_nothing_else(store):
+    machine, session_id, _ = await connected(store)
+    other, other_session, _ = await connected(store)
+    silent = {"status": "lost", "error_code": "silent", "error_message": "m", "exit_code": None}
+    sent = await recorded(store, machine.id, session_id)
+    runs = await running(store, machine.id, session_id)
+    elsewhere = await running(store, other.id, other_session)
+    await store.run(commands.finish, ended(sent, **silent | {"started_ms": None}))
+    await store.run(commands.finish, ended(runs, **silent))
+    await store.run(commands.finish, ended(elsewhere, **silent))
+    kept = []
+    for status, code in (("lost", "rebooted"), ("lost", None), ("failed", "silent")):
+        one = await running(store, machine.id, session_id)
+        await store.run(commands.finish, ended(one, status=status, error_code=code))
+        kept.append(await find(store, one.id))
+    kept.append(await find(store, elsewhere.id))
+    await store.run(commands.reopen_silent, machine.id)
+    for before, status in ((sent, "pending"), (runs, "running")):
+        now = await find(store, before.id)
+        assert (now.status, now.is_late, now.finished_ms) == (status, True, None)
+        assert (now.error_code, now.error_message) == (None, None)
+    for before in kept:
+        assert await find(store, before.id) == before
+
+
+# ── who may speak ────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_only_the_newest_connection_of_its_machine_may_speak_of_a_command(store):
+    machine, session_id, epoch = await connected(store)
+    other, _, other_epoch = await connected(store)
+    made = await recorded(store, machine.id, session_id)
+
+    async def finds(machine_id: str, of_epoch: int) -> bool:
+        found = await store.run(commands.of_connection, machine_id, of_epoch, made.id)
+        return found is not None
+
+    assert await finds(machine.id, epoch)
+    assert not await finds(machine.id, epoch - 1)
+    assert not await finds(machine.id, epoch + 1)
+    assert not await finds(other.id, other_epoch)
+    facts = {"facts": machine.facts, "ip": "::1", "now_ms": NOW}
+    _, newer = await store.run(sessions.connect, machine, **facts)
+    assert not await finds(machine.id, epoch)
+    assert await finds(machine.id, newer)
+    await store.run(machines.remove, WORKSPACE, machine.id, NOW)
+    assert not await finds(machine.id, newer)
+    assert await store.run(machines.epoch_of, machine.id) is None

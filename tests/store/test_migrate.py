@@ -3,9 +3,13 @@
 import pytest
 
 from cmdop_appliance.errors import StartupError
-from cmdop_appliance.store import migrate
+from cmdop_appliance.ids import new_id
+from cmdop_appliance.protocol.messages import Spec
+from cmdop_appliance.store import commands, machines, migrate, output, sessions
 from cmdop_appliance.store.engine import DATABASE_FILE, open_store
-from cmdop_appliance.store.transaction import Tx, reads
+from cmdop_appliance.store.listing import Paging
+from cmdop_appliance.store.transaction import Tx, reads, to_json
+from tests.support.records import FACTS, NOW, WORKSPACE, connected, machine
 
 SECOND = "CREATE TABLE second (id TEXT PRIMARY KEY);\nINSERT INTO second (id) VALUES ('kept');\n"
 
@@ -67,14 +71,122 @@ async def test_a_migration_that_fails_half_way_leaves_the_old_schema_whole(tmp_p
 
 
 async def test_a_store_of_a_newer_version_is_refused_and_left_alone(tmp_path, scripts):
-    scripts[2] = SECOND
+    known = max(scripts)
+    scripts[known + 1] = SECOND
     async with open_store(tmp_path):
         pass
-    del scripts[2]
+    del scripts[known + 1]
     before = (tmp_path / DATABASE_FILE).read_bytes()
     with pytest.raises(StartupError) as caught:
         async with open_store(tmp_path):
             pytest.fail("opened a newer store")
-    assert caught.value.message == "the store is at schema 2, this program knows 1"
+    assert caught.value.message == f"the store is at schema {known + 1}, this program knows {known}"
     assert "newer" in caught.value.hint
     assert (tmp_path / DATABASE_FILE).read_bytes() == before
+
+
+# ── what a store of an older version holds ───────────────────────────────────────────────────────
+
+ENDS = ("pending", "running", "completed", "failed", "cancelled", "timeout", "lost", "expired")
+
+
+def write_schema_2(tx: Tx) -> dict[str, str]:
+    """A machine, its session, and a command of each status with its output; status → id."""
+    one = machine()
+    machines.insert(tx, one, new_id("enr"))
+    session_id, epoch = sessions.connect(tx, one, facts=FACTS, ip="::1", now_ms=NOW) or ("", 0)
+    sessions.ready(tx, session_id, epoch, NOW)
+    made = {}
+    for status in ENDS:
+        made[status] = new_id("cmd")
+        tx.execute(
+            "INSERT INTO command VALUES (:id, :workspace, :machine, :session, 'echo ''1', :spec,"
+            " :hash, :status, 'ci@default', 10, 20, 1, 30, 40, :finished_ms, 60, 7, 'SIGHUP',"
+            " 'code', 'message', 3, 70000, :stdout, :stderr)",
+            id=made[status],
+            workspace=WORKSPACE,
+            machine=one.id,
+            session=session_id,
+            spec=to_json(Spec(argv=["true"], env={"A": "1"})),
+            hash=b"h" * 32,
+            status=status,
+            finished_ms=None if status in ("pending", "running") else 50,
+            stdout=b"o" * 32,
+            stderr=b"e" * 32,
+        )
+        output.save(tx, made[status], "stdout", 3, b"one", max_bytes=1 << 21)
+        output.save(tx, made[status], "stderr", 70000, None, max_bytes=1 << 22)
+    return made
+
+
+async def test_a_store_of_schema_2_is_upgraded_whole(tmp_path, scripts):
+    later = {number: scripts.pop(number) for number in list(scripts) if number > 2}
+    async with open_store(tmp_path) as store:
+        made = await store.run(write_schema_2)
+    scripts.update(later)
+    for _ in range(2):
+        async with open_store(tmp_path) as store:
+            page = await store.run(commands.page, WORKSPACE, Paging())
+            assert {each.status: each.id for each in page.items} == made
+            assert page.total == len(ENDS)
+            (one,) = {each.machine_id for each in page.items}
+            session = await store.run(sessions.live_of, WORKSPACE, one)
+            for command in page.items:
+                assert command.session_id == session.id
+                assert command.spec == Spec(argv=["true"], env={"A": "1"})
+                assert (command.command, command.operator) == ("echo '1", "ci@default")
+                assert (command.created_ms, command.start_until_ms) == (10, 20)
+                assert (command.is_bounded, command.cancel_requested_ms) == (True, 30)
+                assert (command.started_ms, command.duration_ms, command.exit_code) == (40, 60, 7)
+                assert command.finished_ms == (None if command.status in ENDS[:2] else 50)
+                assert (command.signal, command.error_code) == ("SIGHUP", "code")
+                assert (command.error_message, command.spec_hash) == ("message", b"h" * 32)
+                assert (command.stdout_bytes, command.stderr_bytes) == (3, 70000)
+                assert (command.stdout_sha256, command.stderr_sha256) == (b"o" * 32, b"e" * 32)
+                assert not command.is_queued | command.is_held | command.is_late
+                assert not command.is_unknown_to_hub
+                assert (command.batch_id, command.supersede_key) == (None, None)
+                streams = await store.run(output.of_command, command.id)
+                small, large = streams["stdout"], streams["stderr"]
+                assert (small.content, small.stored_bytes, small.max_bytes) == (b"one", 3, 1 << 21)
+                assert (large.content, large.stored_bytes, large.max_bytes) == (
+                    None,
+                    70000,
+                    1 << 22,
+                )
+            assert {each.id for each in await store.run(commands.open_on, one)} == {
+                made["pending"],
+                made["running"],
+            }
+
+
+async def test_after_an_upgrade_an_output_still_needs_its_command(tmp_path, scripts):
+    later = {number: scripts.pop(number) for number in list(scripts) if number > 2}
+    async with open_store(tmp_path) as store:
+        made = await store.run(write_schema_2)
+    scripts.update(later)
+    async with open_store(tmp_path) as store:
+        await store.run(output.save, made["running"], "stdout", 6, b"onetwo", max_bytes=1 << 21)
+        with pytest.raises(Exception, match="FOREIGN KEY"):
+            await store.run(output.save, "cmd_x", "stdout", 3, b"one", max_bytes=1 << 21)
+        with pytest.raises(Exception, match="FOREIGN KEY"):
+            await store.run(
+                lambda tx: tx.execute("DELETE FROM command WHERE id = :id", id=made["lost"])
+            )
+
+
+async def test_an_upgraded_store_and_a_new_one_have_the_same_schema(tmp_path, scripts):
+    later = {number: scripts.pop(number) for number in list(scripts) if number > 2}
+    (tmp_path / "old").mkdir()
+    async with open_store(tmp_path / "old") as store:
+        await store.run(write_schema_2)
+    scripts.update(later)
+    schemas = []
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        async with open_store(tmp_path / name) as store:
+            schemas.append(await store.run(schema))
+            await connected(store)
+    assert schemas[0] == schemas[1]
+    assert "command_3" not in schemas[0]
+    assert "output_3" not in schemas[0]

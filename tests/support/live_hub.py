@@ -12,7 +12,7 @@ import trio
 
 from cmdop_appliance.auth import Caller
 from cmdop_appliance.clock import Clock
-from cmdop_appliance.config import Config, OutputConfig, SessionsConfig
+from cmdop_appliance.config import CommandsConfig, Config, OutputConfig, SessionsConfig
 from cmdop_appliance.hub.connection import LinkClosed
 from cmdop_appliance.hub.hub import Hub
 from cmdop_appliance.hub.session import serve_agent
@@ -243,10 +243,15 @@ async def live_hub(
     grace_ms: int = 30_000,
     silent_ms: int = 100_000_000,
     max_bytes: int = 64 * 1024 * 1024,
+    lost_after_ms: int = 86_400_000,
 ) -> AsyncIterator[LiveHub]:
     """A hub without a listener; in the end nobody waits on its bus any more."""
     sessions = SessionsConfig(grace_ms=grace_ms, silent_ms=silent_ms)
-    config = Config(sessions=sessions, output=OutputConfig(max_bytes=max_bytes))
+    config = Config(
+        sessions=sessions,
+        commands=CommandsConfig(lost_after_ms=lost_after_ms),
+        output=OutputConfig(max_bytes=max_bytes),
+    )
     async with open_store(path, inline=inline) as store:
         hub = await Hub.open(config, clock or LoopClock(), store, path)
         try:

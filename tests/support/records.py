@@ -3,10 +3,11 @@
 import msgspec
 
 from cmdop_appliance.ids import new_id
-from cmdop_appliance.model import ApiKey, Command, Enrolment, Machine
+from cmdop_appliance.model import ApiKey, Batch, Command, Enrolment, Machine
 from cmdop_appliance.protocol.messages import Facts, Spec, Telemetry
 from cmdop_appliance.store import commands, machines, sessions
 from cmdop_appliance.store.engine import Store
+from cmdop_appliance.store.idempotency import Once
 
 WORKSPACE = "ws_default"
 NOW = 1_700_000_000_000
@@ -56,7 +57,7 @@ def machine(**fields) -> Machine:
     return msgspec.structs.replace(plain, **fields)
 
 
-def command(machine_id: str, session_id: str, **fields) -> Command:
+def command(machine_id: str, session_id: str | None, **fields) -> Command:
     plain = Command(
         id=new_id("cmd"),
         workspace_id=WORKSPACE,
@@ -69,21 +70,35 @@ def command(machine_id: str, session_id: str, **fields) -> Command:
         operator="ci@default",
         created_ms=NOW,
         start_until_ms=NOW + 30_000,
-        is_awaited=False,
-        cancel_requested_ms=None,
-        started_ms=None,
-        finished_ms=None,
-        duration_ms=None,
-        exit_code=None,
-        signal=None,
-        error_code=None,
-        error_message=None,
-        stdout_bytes=None,
-        stderr_bytes=None,
-        stdout_sha256=None,
-        stderr_sha256=None,
+        is_bounded=False,
     )
     return msgspec.structs.replace(plain, **fields)
+
+
+def batch(**fields) -> Batch:
+    plain = Batch(
+        id=new_id("batch"),
+        workspace_id=WORKSPACE,
+        concurrency=2,
+        canary=0,
+        max_errors=None,
+        refused={},
+        created_ms=NOW,
+    )
+    return msgspec.structs.replace(plain, **fields)
+
+
+def once(**fields) -> Once:
+    """A request with an Idempotency-Key."""
+    plain = {
+        "api_key_id": "key_1",
+        "key": "k",
+        "request_hash": b"h" * 32,
+        "salt": b"s" * 32,
+        "now_ms": NOW,
+        "caller_key": "cmdop_apikey_x",
+    }
+    return Once(**{**plain, **fields})
 
 
 def enrolment(**fields) -> Enrolment:

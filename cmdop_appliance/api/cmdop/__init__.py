@@ -4,6 +4,9 @@ from cmdop_appliance.api.cmdop import (
     api_keys as api_keys,
 )
 from cmdop_appliance.api.cmdop import (
+    batches as batches,
+)
+from cmdop_appliance.api.cmdop import (
     commands as commands,
 )
 from cmdop_appliance.api.cmdop import (

@@ -75,7 +75,8 @@ async def create_api_key(call: Call[KeyBody, None]) -> NewKey:
         scopes.append(name)
     now_ms = call.hub.clock.now_ms()
     days = call.body.expires_in_days
-    secret = new_key()
+    once = call.once
+    secret = new_key(None if once is None else once.secret(once.salt))
     key = ApiKey(
         id=new_id("key"),
         workspace_id=call.caller.workspace_id,
@@ -86,7 +87,10 @@ async def create_api_key(call: Call[KeyBody, None]) -> NewKey:
         created_ms=now_ms,
         expires_ms=None if days is None else now_ms + days * _DAY_MS,
     )
-    await call.hub.store.run(rows.insert, key, secret_hash(secret))
+    made = await call.hub.store.run(rows.insert, key, secret_hash(secret), once)
+    if once is not None and made is not None and made.made_id != key.id:
+        key = await call.hub.store.run(rows.get, key.workspace_id, made.made_id)
+        secret = new_key(once.secret(made.salt))
     return NewKey(**_fields(key), key=secret)
 
 

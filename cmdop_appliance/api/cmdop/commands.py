@@ -3,27 +3,35 @@
 import functools
 import re
 import shlex
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
 import msgspec
-import trio
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from cmdop_appliance.api import streams
 from cmdop_appliance.api.exchange import Call, Listed, Paged, Response, read_paging
-from cmdop_appliance.api.fields import AnyText, Duration, EnvName, Text, since_ms, when
+from cmdop_appliance.api.fields import (
+    AnyText,
+    Duration,
+    EnvName,
+    Key,
+    Text,
+    since_ms,
+    when,
+)
 from cmdop_appliance.api.registry import route
 from cmdop_appliance.auth import Scope
 from cmdop_appliance.errors import (
-    ApplianceError,
     CommandNotFound,
     CommandNotRunning,
+    IdempotencyConflict,
     InvalidRequest,
     MachineNotFound,
     RangeNotSatisfiable,
     SessionNotActive,
     ValidationFailed,
 )
+from cmdop_appliance.hub.commands import Ask
 from cmdop_appliance.hub.hub import Hub
 from cmdop_appliance.model import Command, CommandStatus
 from cmdop_appliance.protocol.frames import STREAMS, StreamName
@@ -34,8 +42,6 @@ from cmdop_appliance.store import commands as rows
 DEFAULT_SHELL: Final = "/bin/sh -c"
 # Output inside JSON, per stream; all of it is at /output (contract.md §4).
 _JSON_BYTES: Final = 1024 * 1024
-# Machines in one batch (contract.md §4).
-_BATCH_MACHINES: Final = 1000
 # `async` answers once the machine has begun, or after this long without a word from it.
 _BEGIN_S: Final = 1.0
 
@@ -50,10 +56,11 @@ class CommandBody(Struct, kw_only=True):
     user: Text | None = None
     stdin: str | None = None
     shell: Text = DEFAULT_SHELL
-    # Known, and refused while this version does not do what they promise.
-    queue: bool = False
-    serial_key: str | None = None
-    pty: bool = False
+    queue: bool = False  # wait for a machine that is away, for `queue_timeout` ms at the most
+    queue_timeout: Duration | None = None
+    supersede_key: Key | None = None  # take the place of unsent commands with the same key
+    serial_key: Key | None = None  # run after those before it with the same key
+    pty: bool = False  # known, and refused while this version has no terminals
 
 
 class SingleBody(CommandBody, kw_only=True):
@@ -62,17 +69,12 @@ class SingleBody(CommandBody, kw_only=True):
     machine_id: Text
 
 
-class BatchBody(CommandBody, kw_only=True):
-    """`CommandBody` for many machines; duplicates collapse."""
-
-    machine_ids: Annotated[list[Text], Meta(min_length=1, max_length=_BATCH_MACHINES)]
-
-
 class CommandList(Paged, frozen=True):
     """Filters of a list of commands."""
 
     machine_id: str | None = None
     session_id: str | None = None
+    batch_id: str | None = None
     status: CommandStatus | None = None
     since: str | None = None
 
@@ -96,7 +98,8 @@ class CommandView(Struct, frozen=True, kw_only=True):
 
     id: str
     machine_id: str
-    session_id: str
+    session_id: str | None  # null: it was never sent
+    batch_id: str | None
     command: str
     status: CommandStatus
     exit_code: int | None
@@ -107,7 +110,13 @@ class CommandView(Struct, frozen=True, kw_only=True):
     cwd: str | None
     user: str | None
     user_email: str
+    queue: bool
+    supersede_key: str | None
+    serial_key: str | None
     cancel_requested: bool
+    late: bool  # it was lost because its machine was silent, which has returned
+    unknown_to_hub: bool  # only its machine knows what was asked: this hub was restored
+    stale_since: str | None  # its machine was last heard of then, and is not connected
     created_at: str
     started_at: str | None
     finished_at: str | None
@@ -144,15 +153,14 @@ class Cancelled(Struct, frozen=True):
     cancelled: bool = True
 
 
-class Failure(Struct, frozen=True):
-    """Why nothing was started on one machine of a batch."""
-
-    error: dict[str, Any]
-
-
 # Whoever may run a command may see how it went.
-_READ: Final = (Scope.SESSIONS_READ, Scope.COMMANDS_EXECUTE)
-_START_ERRORS: Final = (MachineNotFound, SessionNotActive, ValidationFailed)
+READ: Final = (Scope.SESSIONS_READ, Scope.COMMANDS_EXECUTE)
+_START_ERRORS: Final = (
+    MachineNotFound,
+    SessionNotActive,
+    IdempotencyConflict,
+    ValidationFailed,
+)
 
 
 @route(
@@ -165,11 +173,12 @@ _START_ERRORS: Final = (MachineNotFound, SessionNotActive, ValidationFailed)
 )
 async def run_command(call: Call[SingleBody, None]) -> CommandWithOutput:
     """Run a command and wait for its end. A timeout is an answer, not an error."""
-    spec = _spec(call, default_timeout_ms=call.hub.config.commands.sync_timeout_ms)
+    spec = spec_of(call, default_timeout_ms=call.hub.config.commands.sync_timeout_ms)
+    ask = ask_of(call)
     command = await call.hub.commands.run(
-        call.caller, call.body.machine_id, call.body.command, spec
+        call.caller, call.body.machine_id, call.body.command, spec, ask
     )
-    return await _with_output(call.hub, command)
+    return await with_output(call.hub, command)
 
 
 @route(
@@ -183,43 +192,13 @@ async def run_command(call: Call[SingleBody, None]) -> CommandWithOutput:
 async def run_command_async(call: Call[SingleBody, None]) -> Begun:
     """Start a command; follow it at /commands/:id or /commands/:id/stream."""
     command = await call.hub.commands.start(
-        call.caller, call.body.machine_id, call.body.command, _spec(call)
+        call.caller, call.body.machine_id, call.body.command, spec_of(call), ask_of(call)
     )
     command = await call.hub.commands.wait_started(command, _BEGIN_S)
     return Begun(command.id, "pending" if command.status == "pending" else "running")
 
 
-@route(
-    "POST",
-    "/commands/batch",
-    scope=Scope.COMMANDS_EXECUTE,
-    body=BatchBody,
-    answer=dict[str, CommandWithOutput | Failure],
-    errors=(ValidationFailed,),
-)
-async def run_command_batch(call: Call[BatchBody, None]) -> dict[str, CommandWithOutput | Failure]:
-    """Run a command on many machines side by side and wait for all."""
-    spec = _spec(call, default_timeout_ms=call.hub.config.commands.sync_timeout_ms)
-    started = await call.hub.commands.start_each(
-        call.caller, dict.fromkeys(call.body.machine_ids), call.body.command, spec
-    )
-    results: dict[str, CommandWithOutput | Failure] = {}
-
-    async def wait(machine_id: str, command: Command) -> None:
-        ended = await call.hub.commands.wait_end(command)
-        results[machine_id] = await _with_output(call.hub, ended)
-
-    async with trio.open_nursery() as nursery:
-        for machine_id, outcome in started.items():
-            if isinstance(outcome, ApplianceError):
-                error = {"code": outcome.code, "message": outcome.message}
-                results[machine_id] = Failure({**error, "details": outcome.details})
-            else:
-                nursery.start_soon(wait, machine_id, outcome)
-    return results
-
-
-@route("GET", "/commands", scope=_READ, query=CommandList, answer=list[CommandView])
+@route("GET", "/commands", scope=READ, query=CommandList, answer=list[CommandView])
 async def list_commands(call: Call[None, CommandList]) -> Listed:
     """The commands of the workspace, newest first."""
     page = await call.hub.store.run(
@@ -228,6 +207,7 @@ async def list_commands(call: Call[None, CommandList]) -> Listed:
         read_paging(call.query, rows.ORDER),
         machine_id=call.query.machine_id,
         session_id=call.query.session_id,
+        batch_id=call.query.batch_id,
         status=call.query.status,
         since_ms=since_ms(call.query.since),
     )
@@ -237,13 +217,13 @@ async def list_commands(call: Call[None, CommandList]) -> Listed:
 @route(
     "GET",
     "/commands/:id",
-    scope=_READ,
+    scope=READ,
     answer=CommandWithOutput,
     errors=(CommandNotFound,),
 )
 async def get_command(call: Call[None, None]) -> CommandWithOutput:
     """One command with its output so far."""
-    return await _with_output(call.hub, await _find(call))
+    return await with_output(call.hub, await _find(call))
 
 
 @route(
@@ -254,7 +234,10 @@ async def get_command(call: Call[None, None]) -> CommandWithOutput:
     errors=(CommandNotFound, CommandNotRunning),
 )
 async def cancel_command(call: Call[None, None]) -> Cancelled:
-    """End a command: SIGTERM to its process group, SIGKILL to every descendant after 10 s."""
+    """End a command: SIGTERM to its process group, SIGKILL to every descendant after 10 s.
+
+    One that was not sent yet never will be; one whose machine is away ends when that returns.
+    """
     await call.hub.commands.cancel(call.caller, call.path["id"])
     return Cancelled()
 
@@ -262,7 +245,7 @@ async def cancel_command(call: Call[None, None]) -> Cancelled:
 @route(
     "GET",
     "/commands/:id/output",
-    scope=_READ,
+    scope=READ,
     query=OutputQuery,
     answer=bytes,
     errors=(CommandNotFound, RangeNotSatisfiable),
@@ -298,7 +281,7 @@ async def get_command_output(call: Call[None, OutputQuery]) -> Response:
 @route(
     "GET",
     "/commands/:id/stream",
-    scope=_READ,
+    scope=READ,
     answer=bytes,
     errors=(CommandNotFound, InvalidRequest),
 )
@@ -313,7 +296,7 @@ async def stream_command(call: Call[None, None]) -> Response:
     seen = streams.read_event_id(call.request.headers.get("last-event-id"))
     headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
     headers["X-Accel-Buffering"] = "no"  # nginx would hold events back
-    describe = functools.partial(_with_output, call.hub)
+    describe = functools.partial(with_output, call.hub)
     return Response(200, headers, streams.command_events(call.hub, command, seen, describe))
 
 
@@ -325,6 +308,7 @@ def _fields(command: Command) -> dict[str, Any]:
         "id": command.id,
         "machine_id": command.machine_id,
         "session_id": command.session_id,
+        "batch_id": command.batch_id,
         "command": command.command,
         "status": command.status,
         "exit_code": command.exit_code,
@@ -335,14 +319,21 @@ def _fields(command: Command) -> dict[str, Any]:
         "cwd": command.spec.cwd,
         "user": command.spec.user,
         "user_email": command.operator,
+        "queue": command.is_queued,
+        "supersede_key": command.supersede_key,
+        "serial_key": command.spec.serial_key,
         "cancel_requested": command.cancel_requested_ms is not None,
+        "late": command.is_late,
+        "unknown_to_hub": command.is_unknown_to_hub,
+        "stale_since": when(command.stale_ms),
         "created_at": when(command.created_ms),
         "started_at": when(command.started_ms),
         "finished_at": when(command.finished_ms),
     }
 
 
-async def _with_output(hub: Hub, command: Command) -> CommandWithOutput:
+async def with_output(hub: Hub, command: Command) -> CommandWithOutput:
+    """The public record of a command, with its output so far."""
     sizes = await hub.outputs.sizes(command.id)
     shown: dict[str, Any] = {}
     for stream in STREAMS:
@@ -371,7 +362,7 @@ async def _excerpt(hub: Hub, command_id: str, stream: StreamName, size: int) -> 
 _split: Final = functools.lru_cache(maxsize=64)(shlex.split)  # nearly always the default
 
 
-def _spec(call: "Call[Any, Any]", default_timeout_ms: int | None = None) -> Spec:
+def spec_of(call: "Call[Any, Any]", default_timeout_ms: int | None = None) -> Spec:
     """The spec of a body.
 
     Raises:
@@ -391,12 +382,13 @@ def _spec(call: "Call[Any, Any]", default_timeout_ms: int | None = None) -> Spec
         stdin=stdin,
         timeout_ms=body.timeout or default_timeout_ms,
         operator=call.caller.email,
+        serial_key=body.serial_key,
     )
-    reasons = {
-        name: "is not supported by this version"
-        for name in ("queue", "serial_key", "pty")
-        if getattr(body, name)
-    }
+    reasons = {}
+    if body.pty:
+        reasons["pty"] = "is not supported by this version"
+    if body.queue_timeout is not None and not body.queue:
+        reasons["queue_timeout"] = "needs `queue`: true"
     if len(body.command.encode()) > ARGUMENT_BYTES:
         reasons["command"] = f"is longer than {ARGUMENT_BYTES} bytes; pass the rest as stdin"
     if stdin is not None and len(stdin) > STDIN_BYTES:
@@ -406,6 +398,19 @@ def _spec(call: "Call[Any, Any]", default_timeout_ms: int | None = None) -> Spec
     if reasons:
         raise ValidationFailed("Validation failed", **reasons)
     return spec
+
+
+def ask_of(call: "Call[Any, Any]") -> Ask:
+    """How the body wants its command carried out."""
+    body: CommandBody = call.body
+    queue_ms = None
+    if body.queue:
+        queue_ms = body.queue_timeout or call.hub.config.commands.queue_timeout_ms
+    return Ask(
+        queue_ms=queue_ms,
+        supersede_key=body.supersede_key,
+        once=call.once,
+    )
 
 
 async def _find(call: "Call[Any, Any]") -> Command:

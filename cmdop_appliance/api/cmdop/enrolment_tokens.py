@@ -55,7 +55,7 @@ class NewToken(TokenView, frozen=True, kw_only=True):
 async def create_enrolment_token(call: Call[TokenBody, None]) -> NewToken:
     """Make a token that carries the hub's key, so that its holder joins this hub and no other."""
     enrolment, token = await call.hub.enrolments.issue(
-        call.caller.workspace_id, call.body.ttl, call.body.max_uses, call.body.tags
+        call.caller.workspace_id, call.body.ttl, call.body.max_uses, call.body.tags, call.once
     )
     return NewToken(**_fields(enrolment), token=token)
 

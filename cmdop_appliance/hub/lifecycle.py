@@ -1,0 +1,398 @@
+"""What may happen to a command, as transactions: recorded, sent, started, ended.
+
+pending: never sent (no session), or sent; of what was sent only its machine knows more.
+A function that ends a command also moves its batch on, so that no crash comes in between; it
+returns every record that changed, for those who wait for it.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from cmdop_appliance.errors import ApplianceError, CommandNotFound, Conflict, SessionNotActive
+from cmdop_appliance.hub.output import Unsafe, save_all
+from cmdop_appliance.ids import made_ms
+from cmdop_appliance.model import Batch, Command, CommandStatus, Machine, Refusal
+from cmdop_appliance.protocol.frames import StreamName
+from cmdop_appliance.protocol.messages import Finished, Spec, Started
+from cmdop_appliance.store import batches, machines, sessions
+from cmdop_appliance.store import commands as rows
+from cmdop_appliance.store.idempotency import Once, claim
+from cmdop_appliance.store.transaction import Tx, brief, reads
+
+SILENT: Final = "silent"
+# Open commands that are kept though unknown here: a machine may invent as many as it likes.
+UNKNOWN_MOST: Final = 1000
+_NOT_THERE: Final = "the machine was not there when its turn came"
+
+_STATUS_OF_END: Final[dict[str, CommandStatus]] = {
+    "timeout": "timeout",
+    "cancelled": "cancelled",
+    "failed": "failed",
+    "lost": "lost",
+    "expired": "expired",
+}
+
+
+class StaleConnection(Exception):
+    """A newer connection of the machine has taken over, or it was removed."""
+
+
+# ── recorded ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@brief
+def start(tx: Tx, command: Command, once: Once | None) -> list[Command]:
+    """The command first, then those whose place it takes.
+
+    Raises:
+        MachineNotFound, SessionNotActive, IdempotencyConflict: nothing was recorded.
+    """
+    if once is not None:
+        made = claim(tx, once, command.id).made_id
+        if made != command.id:
+            return [rows.get(tx, command.workspace_id, made)]
+    placed = _placed(tx, command)
+    rows.insert(tx, placed)
+    return [placed, *_supersede(tx, placed, placed.created_ms)]
+
+
+def start_batch(
+    tx: Tx, batch: Batch, new: list[Command], once: Once | None, resumes: str | None = None
+) -> tuple[Batch, list[Command]]:
+    """The batch, and its commands; machines that take none are in `batch.refused`.
+
+    Raises:
+        Conflict, IdempotencyConflict: nothing was recorded; `resumes` was resumed before.
+    """
+    if once is not None:
+        made = claim(tx, once, batch.id).made_id
+        if made != batch.id:
+            return batches.get(tx, batch.workspace_id, made), batches.commands_of(tx, made)
+    taken: list[Command] = []
+    refused: dict[str, Refusal] = {}
+    for command in new:
+        try:
+            taken.append(_placed(tx, command))
+        except ApplianceError as exc:
+            refused[command.machine_id] = Refusal(exc.code, exc.message, exc.details)
+    batch = msgspec.structs.replace(batch, refused=refused)
+    batches.insert(tx, batch)
+    if resumes is not None and not batches.resume(tx, resumes, batch.id):
+        raise Conflict("this batch was resumed before", batch_id=resumes)
+    changed: dict[str, Command] = {}
+    for command in taken:
+        held = msgspec.structs.replace(command, session_id=None, is_held=True)
+        rows.insert(tx, held)
+        changed[held.id] = held
+    changed |= {each.id: each for each in _move_on(tx, batch, batch.created_ms)}
+    return batch, list(changed.values())
+
+
+def rest_of(tx: Tx, workspace_id: str, batch_id: str) -> tuple[Batch, list[Command]]:
+    """A batch, and those of its commands that were skipped.
+
+    Raises:
+        BatchNotFound: the workspace has no such batch.
+        Conflict: nothing of it was skipped.
+    """
+    batch = batches.get(tx, workspace_id, batch_id)
+    skipped = [each for each in batches.commands_of(tx, batch_id) if each.status == "skipped"]
+    if not skipped:
+        raise Conflict("nothing of this batch was skipped", batch_id=batch_id)
+    return batch, skipped
+
+
+def adopt(
+    tx: Tx, machine: Machine, session_id: str, command_ids: list[str], now_ms: int
+) -> list[Command]:
+    """Keep commands of which their machine knows more: this hub was restored from a backup.
+
+    In that there is nothing of them, or they wait for being sent, or have ended as never sent.
+    Those whose id is known, for another machine, are left out, and what is too much.
+    """
+    adopted = []
+    room = max(0, UNKNOWN_MOST - rows.count_unknown(tx, machine.id))
+    for command_id in command_ids:
+        if (unsent := rows.reopen_unsent(tx, machine.id, session_id, command_id)) is not None:
+            adopted.append(unsent)
+            continue
+        if rows.exists(tx, command_id) or not room:
+            continue
+        room -= 1
+        made = min(made_ms(command_id), now_ms)
+        command = Command(
+            id=command_id,
+            workspace_id=machine.workspace_id,
+            machine_id=machine.id,
+            session_id=session_id,
+            command="",
+            spec=Spec(argv=[""]),
+            spec_hash=b"",
+            status="running",
+            operator="",
+            created_ms=made,
+            start_until_ms=made,
+            is_bounded=True,
+            is_unknown_to_hub=True,
+        )
+        rows.insert(tx, command)
+        adopted.append(command)
+    return adopted
+
+
+# ── started and ended, as the machine says ───────────────────────────────────────────────────────
+
+
+@reads
+def own(tx: Tx, machine_id: str, epoch: int, command_id: str) -> Command:
+    """A command of which this connection of its machine may speak.
+
+    Raises:
+        CommandNotFound: it is not this machine's.
+        StaleConnection: a newer connection speaks for the machine.
+    """
+    command = rows.of_connection(tx, machine_id, epoch, command_id)
+    if command is None:
+        if machines.epoch_of(tx, machine_id) != epoch:
+            raise StaleConnection
+        raise CommandNotFound("not a command of this machine", command_id=command_id)
+    return command
+
+
+@brief
+def started(tx: Tx, machine_id: str, epoch: int, message: Started, now_ms: int) -> Command | None:
+    """The record of a command that runs now. None: that was known, or it has ended since."""
+    command = own(tx, machine_id, epoch, message.id)
+    started_ms = _between(command.created_ms, message.started_ms, now_ms)
+    if not rows.started(tx, command.id, machine_id, started_ms):
+        return None
+    return msgspec.structs.replace(command, status="running", started_ms=started_ms)
+
+
+@brief
+def finished(
+    tx: Tx,
+    machine_id: str,
+    epoch: int,
+    message: Finished,
+    held: dict[StreamName, int],
+    unsafe: list[Unsafe],
+    now_ms: int,
+) -> list[Command]:
+    """The record first, as its machine tells its end; an end that was there before stands.
+
+    Of a stream of which more bytes are `held` than it tells of, a power cut has taken the rest from
+    the machine: what is held counts, and nobody knows the hash.
+    """
+    command = own(tx, machine_id, epoch, message.id)
+    if command.finished_ms is not None:
+        return [command]
+    status = _STATUS_OF_END.get(message.end, "completed" if message.exit_code == 0 else "failed")
+    started_ms = command.started_ms
+    if started_ms is None and message.started_ms is not None:
+        started_ms = _between(command.created_ms, message.started_ms, now_ms)
+    finished_ms = now_ms
+    if started_ms is not None and message.duration_ms is not None:
+        finished_ms = _between(started_ms, started_ms + message.duration_ms, now_ms)
+    save_all(tx, unsafe)
+    stdout, stderr = message.stdout, message.stderr
+    return end(
+        tx,
+        msgspec.structs.replace(
+            command,
+            status=status,
+            started_ms=started_ms,
+            finished_ms=finished_ms,
+            duration_ms=message.duration_ms,
+            exit_code=message.exit_code if message.end == "exited" else None,
+            signal=message.signal,
+            error_code=message.reason,
+            error_message=message.message,
+            stdout_bytes=max(stdout.bytes, held["stdout"]),
+            stderr_bytes=max(stderr.bytes, held["stderr"]),
+            stdout_sha256=stdout.sha256 if stdout.bytes >= held["stdout"] else None,
+            stderr_sha256=stderr.sha256 if stderr.bytes >= held["stderr"] else None,
+        ),
+    )
+
+
+def rejected(
+    tx: Tx, machine_id: str, epoch: int, command_id: str, reason: str, now_ms: int
+) -> list[Command]:
+    """The record first, of a command that its machine refuses to start or to know."""
+    command = own(tx, machine_id, epoch, command_id)
+    return end_here(tx, command, "failed", reason, "the machine refused the command", now_ms)
+
+
+# ── ended, as the hub knows ──────────────────────────────────────────────────────────────────────
+
+
+def end(tx: Tx, ended: Command) -> list[Command]:
+    """The record as it stands now, first: an end that was there before is the one that counts."""
+    if not rows.finish(tx, ended):
+        return [rows.get(tx, ended.workspace_id, ended.id)]
+    ended = msgspec.structs.replace(ended, is_held=False)
+    if ended.batch_id is None:
+        return [ended]
+    assert ended.finished_ms is not None
+    batch = batches.get(tx, ended.workspace_id, ended.batch_id)
+    return [ended, *_move_on(tx, batch, ended.finished_ms)]
+
+
+def end_here(
+    tx: Tx, command: Command, status: CommandStatus, code: str | None, message: str, now_ms: int
+) -> list[Command]:
+    """`end` for what no machine says."""
+    return end(
+        tx,
+        msgspec.structs.replace(
+            command,
+            status=status,
+            finished_ms=max(command.created_ms, now_ms),
+            error_code=code,
+            error_message=message if code else None,
+        ),
+    )
+
+
+def cancel(tx: Tx, workspace_id: str, command_id: str, now_ms: int) -> list[Command]:
+    """The record first; it has ended if it certainly was never sent.
+
+    Raises:
+        CommandNotFound, CommandNotRunning: nothing was recorded.
+    """
+    command = rows.request_cancel(tx, workspace_id, command_id, now_ms)
+    if command.session_id is not None:
+        return [command]
+    return end_here(tx, command, "cancelled", None, "", now_ms)
+
+
+def remove_machine(tx: Tx, workspace_id: str, machine_id: str, now_ms: int) -> list[Command]:
+    """Take a machine out; what it may have heard of is lost.
+
+    Raises:
+        MachineNotFound: the workspace has no such machine.
+    """
+    machines.remove(tx, workspace_id, machine_id, now_ms)
+    changed = []
+    for command in rows.open_on(tx, machine_id):
+        was_sent = command.session_id is not None
+        message = "the machine was removed while the command was open"
+        status: CommandStatus = "lost" if was_sent else "cancelled"
+        changed += end_here(tx, command, status, "machine_removed", message, now_ms)
+    return changed
+
+
+def sweep(tx: Tx, now_ms: int, silent_before_ms: int) -> list[Command]:
+    """End what waited too long for its machine, and give up on machines that are silent."""
+    changed = []
+    for command in rows.unsent_since(tx, now_ms):
+        code = None if command.is_queued else SessionNotActive.code
+        changed += end_here(tx, command, "expired", code, _NOT_THERE, now_ms)
+    for command in rows.silent_since(tx, silent_before_ms):
+        message = "its machine has not been heard of for long; its true end counts if it returns"
+        changed += end_here(tx, command, "lost", SILENT, message, now_ms)
+    return changed
+
+
+def ready(
+    tx: Tx, session_id: str, epoch: int, machine_id: str, now_ms: int
+) -> list[Command] | None:
+    """A machine is CONNECTED: what was sent to it, or is to be sent now, in one transaction.
+
+    None: the session is over, or a newer connection has it.
+    """
+    if not sessions.ready(tx, session_id, epoch, now_ms):
+        return None
+    rows.reopen_silent(tx, machine_id)
+    rows.send_queued(tx, machine_id, session_id, now_ms)
+    return rows.sent_to(tx, machine_id)
+
+
+# ── inside ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def _placed(tx: Tx, command: Command) -> Command:
+    """The command with the session through which it is sent at once, if there is one."""
+    try:
+        session_id = rows.live_session(tx, command.workspace_id, command.machine_id)
+    except SessionNotActive:
+        if not command.is_queued:
+            raise
+        return command
+    return msgspec.structs.replace(command, session_id=session_id)
+
+
+def _supersede(tx: Tx, command: Command, now_ms: int) -> list[Command]:
+    if command.supersede_key is None:
+        return []
+    changed = []
+    for older in rows.superseded_by(tx, command):
+        message = f"{command.id} took its place before it was sent"
+        changed += end_here(tx, older, "cancelled", "superseded", message, now_ms)
+    return changed
+
+
+def _move_on(tx: Tx, batch: Batch, now_ms: int) -> Iterator[Command]:
+    """Let the next commands of a batch go, or skip them all; yields those that changed."""
+    while (progress := batches.progress(tx, batch.id)).held:
+        is_tried = progress.completed >= batch.canary
+        errors = progress.failed + len(batch.refused)
+        if (not is_tried and progress.failed) or (
+            batch.max_errors is not None and errors > batch.max_errors
+        ):
+            for command in batches.held(tx, batch.id, progress.held):
+                message = f"its batch {batch.id} was stopped by errors; resume it on the rest"
+                yield from _skip(tx, command, message, now_ms)
+            return
+        room = batch.concurrency
+        if not is_tried:
+            room = min(room, batch.canary - progress.completed)
+        turn = batches.held(tx, batch.id, max(0, room - progress.under_way))
+        if not turn:
+            return
+        for command in turn:
+            yield from _let_go(tx, command, now_ms)
+
+
+def _skip(tx: Tx, command: Command, message: str, now_ms: int) -> Iterator[Command]:
+    skipped = msgspec.structs.replace(
+        command,
+        status="skipped",
+        is_held=False,
+        finished_ms=max(command.created_ms, now_ms),
+        error_code="batch_stopped",
+        error_message=message,
+    )
+    if rows.finish(tx, skipped):
+        yield skipped
+
+
+def _let_go(tx: Tx, command: Command, now_ms: int) -> Iterator[Command]:
+    wait_ms = command.start_until_ms - command.created_ms
+    command = msgspec.structs.replace(command, is_held=False, start_until_ms=now_ms + wait_ms)
+    try:
+        command = _placed(tx, command)
+    except SessionNotActive as exc:  # it went away while others had their turn
+        if exc.details["current_status"] == "DISCONNECTED":
+            ended = msgspec.structs.replace(
+                command,
+                status="expired",
+                finished_ms=max(command.created_ms, now_ms),
+                error_code=exc.code,
+                error_message=_NOT_THERE,
+            )
+            rows.finish(tx, ended)
+            yield ended
+            return
+        # For a moment, as far as anybody knows: after a hub start every machine is away like this.
+    rows.place(tx, command)
+    yield command
+    yield from _supersede(tx, command, now_ms)
+
+
+def _between(low: int, value: int, high: int) -> int:
+    """A time that a machine tells, held to what the hub's own clock allows."""
+    return max(low, min(value, high))

@@ -1,0 +1,71 @@
+"""What was asked for once, and must not be done twice: kept for 24 hours, per API key."""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from cmdop_appliance.auth import derived_secret
+from cmdop_appliance.errors import IdempotencyConflict
+from cmdop_appliance.model import Record
+from cmdop_appliance.store.transaction import Tx
+
+KEPT_MS: Final = 24 * 3_600_000  # contract.md §1
+
+
+@dataclass(frozen=True, slots=True)
+class Once:
+    """A request that its caller may send again, to be carried out once."""
+
+    api_key_id: str
+    key: str
+    request_hash: bytes
+    salt: bytes  # for a secret that it makes; that of the first request counts
+    now_ms: int
+    caller_key: str = field(repr=False)
+
+    def secret(self, salt: bytes) -> bytes:
+        """The secret that this request makes with `salt`: nothing of it needs to be stored."""
+        return derived_secret(self.caller_key, salt)
+
+
+class Claim(Record, frozen=True, kw_only=True):
+    """What the first of these requests made."""
+
+    made_id: str
+    salt: bytes
+
+
+def claim(tx: Tx, once: Once, made_id: str) -> Claim:
+    """`made_id` is what this request makes, unless the same request was there before.
+
+    Whoever finds his own id in the answer makes it, in this transaction.
+
+    Raises:
+        IdempotencyConflict: the key came with another request before.
+    """
+    tx.execute("DELETE FROM idempotency WHERE created_ms < :before", before=once.now_ms - KEPT_MS)
+    tx.execute(
+        "INSERT INTO idempotency"
+        " (api_key_id, idempotency_key, request_hash, made_id, salt, created_ms)"
+        " VALUES (:api_key_id, :key, :request_hash, :made_id, :salt, :now_ms)"
+        " ON CONFLICT (api_key_id, idempotency_key) DO NOTHING",
+        api_key_id=once.api_key_id,
+        key=once.key,
+        request_hash=once.request_hash,
+        made_id=made_id,
+        salt=once.salt,
+        now_ms=once.now_ms,
+    )
+    found = tx.one(
+        Claim,
+        "SELECT made_id, salt FROM idempotency WHERE api_key_id = :api_key_id"
+        " AND idempotency_key = :key AND request_hash = :request_hash",
+        api_key_id=once.api_key_id,
+        key=once.key,
+        request_hash=once.request_hash,
+    )
+    if found is None:
+        raise IdempotencyConflict(
+            "this Idempotency-Key was used for another request",
+            hint="use a new key for each new request",
+        )
+    return found

@@ -1,0 +1,277 @@
+"""Idempotency-Key (contract.md §1): the same request again is the first answer again."""
+
+import base64
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from itertools import count
+from urllib.parse import urlsplit
+
+import pytest
+
+from cmdop_appliance.api import cmdop as cmdop  # fills the table
+from cmdop_appliance.api.registry import ROUTES
+from tests.support.appliance import PATIENCE_S, Agent, Answer, Api, Hub, running_agent, running_hub
+
+POSTS = [route.path for route in ROUTES if route.method == "POST"]
+WITH_BODY = [route.path for route in ROUTES if route.method == "POST" and route.body]
+NOBODY = "mach_01JZZZZZZZZZZZZZZZZZZZZZZZ"
+_numbers = count()
+
+
+@dataclass(frozen=True)
+class Place:
+    """A hub, and an agent that is connected."""
+
+    hub: Hub
+    agent: Agent
+
+    @property
+    def api(self) -> Api:
+        return self.hub.api
+
+    def body(self, path: str) -> dict[str, object]:
+        """A good body for a POST."""
+        command = {"command": "echo $CMDOP_COMMAND_ID", "env": {"A": "1", "B": "2"}}
+        return {
+            "/commands": {"machine_id": self.agent.machine_id, **command},
+            "/commands/async": {"machine_id": self.agent.machine_id, **command},
+            "/commands/batch": {"machine_ids": [self.agent.machine_id, NOBODY], **command},
+            "/commands/batch/:id/resume": {},
+            "/api-keys": {"name": "bot", "scopes": ["machines:read", "sessions:read"]},
+            "/enrollment-tokens": {"ttl": 60_000, "tags": ["a"]},
+        }[path]
+
+    def target(self, path: str) -> str:
+        """Where to send a POST; for what it is about, there is something."""
+        if path != "/commands/batch/:id/resume":
+            return path
+        # More errors than allowed from the start: the one machine that is there is skipped.
+        body = {**self.body("/commands/batch"), "max_errors": 0}
+        batch = self.api.post("/commands/batch", **body)
+        skipped = batch[self.agent.machine_id]
+        assert skipped["status"] == "skipped"
+        return path.replace(":id", skipped["batch_id"])
+
+    def recorded(self) -> list[int]:
+        """How many of everything there are."""
+        lists = ("/commands", "/api-keys", "/enrollment-tokens")
+        return [self.api.call("GET", path).json["meta"]["total"] for path in lists]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("once")
+    with running_hub(directory) as hub, running_agent(hub, directory, "target") as agent:
+        yield Place(hub, agent)
+
+
+@pytest.fixture
+def key():
+    return f"key-{next(_numbers)}"
+
+
+def send(api: Api, path: str, body: object, key: str) -> Answer:
+    headers = {"Idempotency-Key": key, "Content-Type": "application/json"}
+    return api.call("POST", path, body, headers=headers)
+
+
+def refused(answer: Answer, status: int, code: str) -> None:
+    assert (answer.status, answer.error["code"]) == (status, code), answer
+
+
+def spelled_otherwise(body: dict[str, object]) -> bytes:
+    """The same JSON: every object backwards, with spaces, an unknown field and a default."""
+
+    def turned(value):
+        if isinstance(value, dict):
+            return {name: turned(value[name]) for name in reversed(value)}
+        return value
+
+    return json.dumps({"no_such_field": 1, **turned(body)}, indent=3).encode()
+
+
+# ── the same again ───────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("path", POSTS)
+def test_the_same_request_again_is_the_first_answer_again(place, key, path):
+    target, body = place.target(path), place.body(path)
+    first = send(place.api, target, body, key)
+    assert first.status in (200, 201), first
+    before = place.recorded()
+    for again in (
+        send(place.api, target, body, key),
+        send(place.api, target, spelled_otherwise(body), key),
+        send(place.api, f"/v1{target}", body, key),
+        send(place.api, f"/api/v1{target}", body, key),
+    ):
+        assert again.status == first.status
+        assert again.data == first.data
+    assert place.recorded() == before
+
+
+@pytest.mark.parametrize("path", POSTS)
+def test_without_a_key_or_with_another_one_it_is_another_request(place, key, path):
+    if path == "/commands/batch/:id/resume":  # a batch is resumed once, whoever asks
+        target = place.target(path)
+        assert send(place.api, target, {}, key).status == 200
+        refused(send(place.api, target, {}, f"{key}-other"), 409, "conflict")
+        refused(place.api.call("POST", target), 409, "conflict")
+        return
+    body = place.body(path)
+    answers = [
+        send(place.api, path, body, key),
+        send(place.api, path, body, key.upper()),
+        place.api.call("POST", path, body),
+        place.api.call("POST", path, body),
+    ]
+    assert len({json.dumps(each.data, sort_keys=True) for each in answers}) == 4
+
+
+@pytest.mark.parametrize("path", WITH_BODY)
+def test_another_body_is_a_conflict_and_nothing_is_recorded(place, key, path):
+    body = place.body(path)
+    first = send(place.api, path, body, key).data
+    before = place.recorded()
+    changed = {"command": "echo other"} if "command" in body else {"tags": ["b"]}
+    if path == "/api-keys":
+        changed = {"name": "other"}
+    for other in ({**body, **changed}, {**body, "timeout": 1234} if "command" in body else None):
+        if other is not None:
+            answer = send(place.api, path, other, key)
+            refused(answer, 409, "idempotency_conflict")
+            assert "hint" in answer.error
+    assert place.recorded() == before
+    assert send(place.api, path, body, key).data == first
+
+
+def test_another_route_or_object_is_a_conflict(place, key):
+    body = place.body("/commands")
+    send(place.api, "/commands", body, key)
+    before = place.recorded()
+    refused(send(place.api, "/commands/async", body, key), 409, "idempotency_conflict")
+    one, other = (place.target("/commands/batch/:id/resume") for _ in range(2))
+    assert send(place.api, one, {}, f"{key}-2").status == 200
+    after = place.recorded()
+    refused(send(place.api, other, {}, f"{key}-2"), 409, "idempotency_conflict")
+    assert place.recorded() == after
+    assert before[1:] == after[1:]
+
+
+def test_the_same_key_of_another_api_key_is_another_request(place, key):
+    other = place.hub.new_key("commands:execute")
+    body = place.body("/commands")
+    mine, theirs = (send(api, "/commands", body, key).data for api in (place.api, other))
+    assert mine["id"] != theirs["id"]
+    assert send(other, "/commands", body, key).data == theirs
+
+
+@pytest.mark.parametrize(
+    "key", ["x" * 201, "", "a\tb", "a\x7fb", "\u00e9"], ids=["long", "none", "tab", "del", "latin"]
+)
+@pytest.mark.parametrize("path", POSTS)
+def test_what_is_no_key_is_refused(place, path, key):
+    before = place.recorded()
+    target = path.replace(":id", "batch_x")
+    refused(send(place.api, target, place.body(path), key), 400, "invalid_request")
+    assert place.recorded() == before
+
+
+def test_a_key_may_have_200_characters_of_every_printable_kind(place):
+    kinds = "".join(map(chr, range(33, 127)))
+    for key in ("x" * 200, kinds, "a b"):
+        first = send(place.api, "/commands", place.body("/commands"), key).data
+        assert send(place.api, "/commands", place.body("/commands"), key).data == first
+
+
+def test_what_only_reads_or_deletes_passes_a_key_over(place, key):
+    for _ in range(2):
+        headers = {"Idempotency-Key": key}
+        assert place.api.call("GET", "/commands", headers=headers).status == 200
+        answer = place.api.call("DELETE", "/commands/cmd_x", headers=headers)
+        refused(answer, 404, "command_not_found")
+
+
+# ── refused, at once, over both ways ─────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("path", ["/commands", "/commands/async"])
+def test_a_request_that_was_refused_leaves_its_key_free(place, key, path):
+    good = place.body(path)
+    refused(send(place.api, path, good | {"machine_id": NOBODY}, key), 404, "machine_not_found")
+    refused(send(place.api, path, good | {"timeout": 0}, key), 422, "validation_failed")
+    refused(send(place.api, path, b"{", key), 400, "invalid_request")
+    first = send(place.api, path, good, key).data
+    assert send(place.api, path, good, key).data == first
+
+
+def test_two_at_once_are_one_command_and_both_get_its_end(place, key, tmp_path):
+    marks = tmp_path / "marks"
+    body = place.body("/commands") | {"command": f"echo mark >>{marks}; sleep 0.3; exit 3"}
+    with ThreadPoolExecutor(8) as callers:
+        answers = list(callers.map(lambda _: send(place.api, "/commands", body, key), range(8)))
+    assert len({each.data["id"] for each in answers}) == 1
+    assert {(each.data["status"], each.data["exit_code"]) for each in answers} == {("failed", 3)}
+    assert marks.read_text() == "mark\n"
+
+
+def test_both_ways_to_the_hub_know_the_same_keys(place, key):
+    """The second request of this connection goes through the framework, a first one does not."""
+    body = place.body("/commands")
+    first = send(place.api, "/commands", body, key).data
+    connection = HTTPConnection(urlsplit(place.api.url).netloc, timeout=PATIENCE_S)
+    headers = {"Authorization": f"Bearer {place.api.key}", "Content-Type": "application/json"}
+    try:
+        connection.request("GET", "/api/v1/auth/me", headers=headers)
+        assert connection.getresponse().read()
+        headers["Idempotency-Key"] = key
+        connection.request("POST", "/api/v1/commands", json.dumps(body), headers)
+        assert json.loads(connection.getresponse().read())["data"] == first
+        connection.request("POST", "/api/v1/commands", json.dumps(body | {"cwd": "/"}), headers)
+        assert connection.getresponse().status == 409
+    finally:
+        connection.close()
+    refused(send(place.api, "/commands", body | {"cwd": "/"}, key), 409, "idempotency_conflict")
+
+
+# ── secrets, and a hub that dies ─────────────────────────────────────────────────────────────────
+
+
+def secrets_of(place: Place, key: str) -> list[str]:
+    """An API key and an enrolment token, as asked for with `key`."""
+    made = send(place.api, "/api-keys", place.body("/api-keys"), f"{key}-a").data
+    token = send(place.api, "/enrollment-tokens", place.body("/enrollment-tokens"), f"{key}-b").data
+    return [made["key"], token["token"]]
+
+
+def test_secrets_come_again_the_same_and_are_kept_nowhere(place, key):
+    secrets = secrets_of(place, key)
+    assert secrets_of(place, key) == secrets
+    assert Api(place.api.url, secrets[0]).call("GET", "/auth/me").status == 200
+    kept = [path for path in place.hub.data_dir.rglob("*") if path.is_file()]
+    assert len(kept) > 2
+    for secret in secrets:
+        text = secret.removeprefix("cmdop_apikey_").removeprefix("cmdop_enroll_")[:24]
+        for path in (*kept, place.hub.log):
+            content = path.read_bytes()
+            assert text.encode() not in content, path
+            assert base64.urlsafe_b64decode(text) not in content, path
+
+
+def test_what_a_dead_hub_was_asked_the_next_one_remembers(place, key):
+    secrets = secrets_of(place, key)
+    asked = {path: place.target(path) for path in POSTS}
+    first = {
+        path: send(place.api, target, place.body(path), key + path).data
+        for path, target in asked.items()
+    }
+    before = place.recorded()
+    place.hub.kill()
+    place.hub.start()
+    place.agent.wait_connected(place.hub)
+    for path, target in asked.items():
+        assert send(place.api, target, place.body(path), key + path).data == first[path]
+    assert secrets_of(place, key) == secrets
+    assert place.recorded()[:2] == before[:2]  # each start makes an enrolment token, for its banner

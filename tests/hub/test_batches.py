@@ -1,0 +1,557 @@
+"""One command on many machines: in waves, canary first, stopped by errors, resumed."""
+
+from dataclasses import replace
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from cmdop_appliance.errors import BatchNotFound, Conflict
+from cmdop_appliance.hub.commands import Ask
+from cmdop_appliance.model import Batch, Command
+from cmdop_appliance.protocol.messages import (
+    Acknowledge,
+    Bye,
+    Cancel,
+    Dispatch,
+    Known,
+    Rejected,
+    Resume,
+    Spec,
+)
+from cmdop_appliance.server import _sweep
+from cmdop_appliance.store import commands, sessions
+from cmdop_appliance.store.listing import Paging
+from tests.support.live_hub import CALLER, Link, LiveHub, ScriptedAgent, finished, live_hub
+from tests.support.records import WORKSPACE, joined, once
+
+SPEC = Spec(argv=["true"], timeout_ms=30_000, operator=CALLER.email)
+HOUR_MS = 3_600_000
+
+
+class Fleet:
+    """Machines in the order in which a batch names them."""
+
+    def __init__(self, live: LiveHub) -> None:
+        self.live = live
+        self.agents: list[ScriptedAgent] = []
+        self.links: list[Link] = []
+        self.ids: list[str] = []
+
+    async def grow(self, count: int) -> "Fleet":
+        for _ in range(count):
+            agent = ScriptedAgent(self.live)
+            self.agents.append(agent)
+            self.links.append(await agent.join())
+            self.ids.append((await agent.machine()).id)
+        return self
+
+    async def start(
+        self,
+        *,
+        concurrency: int | None = None,
+        canary: int = 0,
+        max_errors: int | None = None,
+        ask: Ask = Ask(),  # noqa: B008 - it is frozen
+        ids: list[str] | None = None,
+    ) -> Batch:
+        ids = self.ids if ids is None else ids
+        batch, _ = await self.live.hub.commands.start_batch(
+            CALLER,
+            ids,
+            "true",
+            SPEC,
+            ask,
+            concurrency=concurrency or len(ids),
+            canary=canary,
+            max_errors=max_errors,
+        )
+        return batch
+
+    async def commands(self, batch: Batch) -> list[Command]:
+        _, found = await self.live.hub.commands.find_batch(CALLER, batch.id)
+        return sorted(found, key=lambda each: self.ids.index(each.machine_id))
+
+    async def statuses(self, batch: Batch) -> list[str]:
+        return [each.status for each in await self.commands(batch)]
+
+    async def idle(self, *numbers: int) -> None:
+        """These machines were told nothing."""
+        for number in numbers:
+            await self.links[number].heartbeat()
+
+    async def leave(self, number: int) -> None:
+        """An agent stops: its machine is DISCONNECTED without a grace period."""
+        await self.links[number].say(Bye())
+        await self.links[number].closed()
+
+    async def end(self, number: int, exit_code: int = 0) -> None:
+        """A machine is told of its command and ends it."""
+        link = self.links[number]
+        command_id = (await link.expect(Dispatch)).id
+        await link.say(finished(command_id, exit_code=exit_code))
+        assert (await link.expect(Acknowledge)).id == command_id
+
+
+@pytest.fixture
+async def fleet(live):
+    return await Fleet(live).grow(4)
+
+
+# ── waves ────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_without_a_word_all_go_at_once(fleet):
+    batch = await fleet.start()
+    for number in range(4):
+        await fleet.end(number)
+    assert await fleet.statuses(batch) == ["completed"] * 4
+
+
+async def test_no_more_than_asked_for_are_open_at_a_time_and_in_order(fleet):
+    batch = await fleet.start(concurrency=2)
+    await fleet.idle(2, 3)
+    held = (await fleet.commands(batch))[2:]
+    assert {(each.status, each.session_id, each.is_held) for each in held} == {
+        ("pending", None, True)
+    }
+    await fleet.end(1, exit_code=1)  # without `max_errors` an error stops nothing
+    command_id = (await fleet.links[2].expect(Dispatch)).id
+    await fleet.idle(3)
+    await fleet.end(0)
+    await fleet.end(3)
+    await fleet.links[2].say(finished(command_id))
+    await fleet.links[2].expect(Acknowledge)
+    assert await fleet.statuses(batch) == ["completed", "failed", "completed", "completed"]
+
+
+async def test_the_canary_goes_alone_and_the_rest_follows_its_success(fleet):
+    batch = await fleet.start(canary=1)
+    await fleet.idle(1, 2, 3)
+    await fleet.end(0)
+    for number in (1, 2, 3):
+        await fleet.end(number)
+    assert await fleet.statuses(batch) == ["completed"] * 4
+
+
+async def test_a_canary_of_several_needs_them_all(fleet):
+    batch = await fleet.start(canary=2)
+    await fleet.end(0)
+    await fleet.idle(2, 3)
+    await fleet.end(1)
+    await fleet.end(2)
+    await fleet.end(3)
+    assert await fleet.statuses(batch) == ["completed"] * 4
+
+
+async def test_many_canaries_are_no_more_at_a_time_than_asked_for(fleet):
+    await fleet.start(canary=3, concurrency=1)
+    await fleet.idle(1, 2, 3)
+    await fleet.end(0)
+    await fleet.idle(2, 3)
+    await fleet.end(1)
+
+
+@pytest.mark.parametrize("canary", [1, 2])
+async def test_a_failed_canary_skips_the_rest(fleet, canary):
+    batch = await fleet.start(canary=canary)
+    await fleet.end(canary - 1, exit_code=1)
+    await fleet.idle(*range(canary, 4))
+    ended = await fleet.commands(batch)
+    assert [each.status for each in ended[canary:]] == ["skipped"] * (4 - canary)
+    for skipped in ended[canary:]:
+        assert (skipped.error_code, skipped.exit_code) == ("batch_stopped", None)
+        assert (skipped.session_id, skipped.is_held) == (None, False)
+        assert batch.id in (skipped.error_message or "")
+        assert skipped.finished_ms is not None
+
+
+async def test_an_error_after_the_canary_stops_nothing_by_itself(fleet):
+    batch = await fleet.start(canary=1, concurrency=1)
+    await fleet.end(0)
+    await fleet.end(1, exit_code=1)
+    await fleet.end(2)
+    await fleet.end(3)
+    assert await fleet.statuses(batch) == ["completed", "failed", "completed", "completed"]
+
+
+# ── errors ───────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("max_errors", [0, 1, 2])
+async def test_more_errors_than_allowed_skip_the_rest(fleet, max_errors):
+    batch = await fleet.start(concurrency=1, max_errors=max_errors)
+    for number in range(max_errors + 1):
+        await fleet.end(number, exit_code=1)
+    await fleet.idle(*range(max_errors + 1, 4))
+    failed = ["failed"] * (max_errors + 1)
+    assert await fleet.statuses(batch) == failed + ["skipped"] * (3 - max_errors)
+
+
+async def test_what_is_under_way_when_errors_stop_a_batch_goes_on(fleet):
+    batch = await fleet.start(concurrency=2, max_errors=0)
+    await fleet.end(0, exit_code=1)
+    assert await fleet.statuses(batch) == ["failed", "pending", "skipped", "skipped"]
+    await fleet.end(1)
+    assert await fleet.statuses(batch) == ["failed", "completed", "skipped", "skipped"]
+
+
+@pytest.mark.parametrize(
+    ("end", "fields"),
+    [
+        ("exited", {"exit_code": 1}),
+        ("failed", {"exit_code": None, "reason": "exec_failed"}),
+        ("timeout", {"exit_code": None}),
+        ("cancelled", {"exit_code": None}),
+        ("expired", {"exit_code": None}),
+        ("lost", {"exit_code": None, "reason": "rebooted"}),
+    ],
+)
+async def test_every_end_but_success_is_an_error(fleet, end, fields):
+    batch = await fleet.start(concurrency=1, max_errors=0)
+    link = fleet.links[0]
+    await link.say(finished((await link.expect(Dispatch)).id, end=end, **fields))
+    await link.expect(Acknowledge)
+    assert (await fleet.statuses(batch))[1:] == ["skipped"] * 3
+
+
+async def test_a_machine_that_refuses_the_dispatch_is_an_error_and_makes_room(fleet):
+    batch = await fleet.start(concurrency=1, max_errors=1)
+    link = fleet.links[0]
+    await link.say(Rejected(id=(await link.expect(Dispatch)).id, reason="spec_mismatch"))
+    await fleet.end(1, exit_code=1)
+    assert await fleet.statuses(batch) == ["failed", "failed", "skipped", "skipped"]
+
+
+async def test_a_machine_that_takes_nothing_is_an_error_from_the_start(fleet):
+    batch = await fleet.start(ids=["mach_x", *fleet.ids], concurrency=1, max_errors=0)
+    assert batch.refused["mach_x"].code == "machine_not_found"
+    await fleet.idle(0, 1, 2, 3)
+    assert await fleet.statuses(batch) == ["skipped"] * 4
+
+
+async def test_cancelling_one_that_is_held_is_an_error_and_it_is_never_sent(fleet):
+    batch = await fleet.start(concurrency=1, max_errors=1)
+    held = (await fleet.commands(batch))[2]
+    await fleet.live.hub.commands.cancel(CALLER, held.id)
+    await fleet.end(0, exit_code=1)
+    await fleet.idle(1, 2, 3)
+    assert await fleet.statuses(batch) == ["failed", "skipped", "cancelled", "skipped"]
+
+
+async def test_removing_a_machine_whose_turn_it_is_lets_the_next_one_go(fleet):
+    batch = await fleet.start(concurrency=1)
+    await fleet.links[0].expect(Dispatch)
+    await fleet.live.hub.commands.remove_machine(CALLER, fleet.ids[0])
+    await fleet.end(1)
+    await fleet.live.hub.commands.remove_machine(CALLER, fleet.ids[3])  # held
+    await fleet.end(2)
+    assert await fleet.statuses(batch) == ["lost", "completed", "completed", "cancelled"]
+
+
+async def test_a_superseded_command_of_a_batch_lets_the_next_one_go(fleet):
+    await fleet.links[0].cut()
+    ask = Ask(queue_ms=HOUR_MS, supersede_key="upgrade")
+    batch = await fleet.start(concurrency=1, ask=ask)
+    await fleet.idle(1, 2, 3)
+    newer = await fleet.live.hub.commands.start(CALLER, fleet.ids[0], "true", SPEC, ask)
+    await fleet.end(1)
+    assert await fleet.statuses(batch) == ["cancelled", "completed", "pending", "pending"]
+    assert (await fleet.live.command(newer.id)).status == "pending"
+
+
+async def test_a_command_of_a_batch_takes_the_place_of_others_only_when_its_turn_comes(fleet):
+    await fleet.links[1].cut()
+    ask = Ask(queue_ms=HOUR_MS, supersede_key="upgrade")
+    older = await fleet.live.hub.commands.start(CALLER, fleet.ids[1], "true", SPEC, ask)
+    await fleet.start(concurrency=1, max_errors=0, ask=ask, ids=fleet.ids[:2])
+    assert (await fleet.live.command(older.id)).status == "pending"
+    await fleet.end(0, exit_code=1)  # which stops the batch
+    assert (await fleet.live.command(older.id)).status == "pending"
+
+
+# ── machines that are away ───────────────────────────────────────────────────────────────────────
+
+
+async def test_a_machine_that_goes_away_before_its_turn_is_expired_and_the_next_one_goes(fleet):
+    batch = await fleet.start(concurrency=1)
+    await fleet.leave(1)
+    await fleet.end(0)
+    await fleet.end(2)
+    gone = (await fleet.commands(batch))[1]
+    assert (gone.status, gone.error_code) == ("expired", "session_not_active")
+    assert (gone.session_id, gone.exit_code) == (None, None)
+    again = await fleet.agents[1].connect()
+    await again.heartbeat()  # it is not sent later, either
+
+
+async def test_a_machine_that_is_away_for_a_moment_when_its_turn_comes_is_waited_for(fleet):
+    batch = await fleet.start(concurrency=1, max_errors=0)
+    await fleet.links[1].cut()
+    await fleet.end(0)
+    await fleet.idle(2, 3)
+    fleet.links[1] = await fleet.agents[1].connect()
+    await fleet.end(1)
+    await fleet.end(2)
+    await fleet.end(3)
+    assert await fleet.statuses(batch) == ["completed"] * 4
+
+
+async def test_a_machine_that_does_not_come_back_from_that_moment_is_expired(
+    tmp_path, autojump_clock: MockClock
+):
+    async with live_hub(tmp_path) as live, trio.open_nursery() as nursery:
+        nursery.start_soon(_sweep, live.hub)
+        fleet = await Fleet(live).grow(3)
+        batch = await fleet.start(concurrency=1)
+        waiter = Waiter(fleet, batch)
+        async with trio.open_nursery() as waits:
+            waits.start_soon(waiter.run)
+            await fleet.links[1].cut()
+            await trio.sleep(20)
+            await fleet.end(0)
+            await fleet.end(2)
+        assert waiter.answer == ["completed", "expired", "completed"]
+        gone = (await fleet.commands(batch))[1]
+        assert (gone.error_code, gone.session_id) == ("session_not_active", None)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_canary_that_went_away_has_failed(fleet):
+    batch = await fleet.start(canary=2, concurrency=1)
+    await fleet.leave(1)
+    await fleet.end(0)
+    await fleet.idle(2, 3)
+    assert await fleet.statuses(batch) == ["completed", "expired", "skipped", "skipped"]
+
+
+async def test_with_a_queue_a_batch_waits_for_a_machine_that_is_away(fleet):
+    await fleet.links[1].cut()
+    batch = await fleet.start(concurrency=1, ask=Ask(queue_ms=HOUR_MS))
+    await fleet.end(0)
+    await fleet.idle(2, 3)
+    fleet.links[1] = await fleet.agents[1].connect()
+    await fleet.end(1)
+    await fleet.end(2)
+    await fleet.end(3)
+    assert await fleet.statuses(batch) == ["completed"] * 4
+
+
+async def test_the_queue_time_counts_from_the_turn(tmp_path, autojump_clock: MockClock):
+    async with live_hub(tmp_path) as live:
+        fleet = await Fleet(live).grow(3)
+        await fleet.links[1].cut()
+        batch = await fleet.start(concurrency=1, ask=Ask(queue_ms=10_000))
+        await trio.sleep(60)
+        await live.hub.commands.sweep()
+        assert (await fleet.statuses(batch))[1] == "pending"
+        await fleet.end(0)
+        await trio.sleep(9)
+        await live.hub.commands.sweep()
+        assert (await fleet.statuses(batch))[1:] == ["pending", "pending"]
+        await trio.sleep(2)
+        await live.hub.commands.sweep()
+        await fleet.end(2)  # the sweep let it go
+        assert await fleet.statuses(batch) == ["completed", "expired", "completed"]
+
+
+async def test_a_hub_that_ends_in_mid_batch_goes_on_where_it_was(tmp_path):
+    async with live_hub(tmp_path) as live:
+        fleet = await Fleet(live).grow(3)
+        batch = await fleet.start(concurrency=1)
+        command_id = (await fleet.links[0].expect(Dispatch)).id
+    async with live_hub(tmp_path) as live:
+        now_ms = live.hub.clock.now_ms()
+        await live.hub.store.run(sessions.recover, now_ms=now_ms, grace_until_ms=now_ms + 30_000)
+        again = Fleet(live)
+        again.ids = fleet.ids
+        again.agents = [ScriptedAgent(live, each.identity) for each in fleet.agents]
+        known = [Known(id=command_id, phase="ended")]
+        again.links.append(await again.agents[0].connect(inventory=known))
+        await again.links[0].expect(Resume)
+        await again.links[0].say(finished(command_id))
+        await again.links[0].expect(Acknowledge)
+        for agent in again.agents[1:]:  # their machines come back later than it ends
+            again.links.append(await agent.connect())
+        await again.end(1)
+        await again.end(2)
+        assert await again.statuses(batch) == ["completed"] * 3
+
+
+async def test_an_end_and_the_next_start_are_one_transaction(tmp_path):
+    """A crash between them would leave a batch that nobody moves on."""
+    async with live_hub(tmp_path) as live:
+        fleet = await Fleet(live).grow(2)
+        batch = await fleet.start(concurrency=1)
+        command_id = (await fleet.links[0].expect(Dispatch)).id
+        told = []
+        live.hub.bus.publish = lambda subject, message: told.append(message)  # type: ignore[method-assign]
+        await fleet.links[0].say(finished(command_id))
+        await fleet.links[0].expect(Acknowledge)
+        second = (await fleet.commands(batch))[1]
+        assert (second.is_held, second.session_id) == (False, fleet.links[1].session_id)
+        del live.hub.bus.publish
+        await fleet.links[1].expect(Dispatch)  # the sweep of its connection finds it
+
+
+# ── resumed ──────────────────────────────────────────────────────────────────────────────────────
+
+
+async def resume(live: LiveHub, batch: Batch, **asked) -> tuple[Batch, list[Command]]:
+    caller = asked.pop("caller", CALLER)
+    return await live.hub.commands.resume_batch(caller, batch.id, once(**asked) if asked else None)
+
+
+@pytest.fixture
+async def stopped(fleet):
+    """A batch of which the last two were skipped."""
+    batch = await fleet.start(concurrency=1, max_errors=1, ask=Ask(supersede_key="k"))
+    await fleet.end(0, exit_code=1)
+    await fleet.end(1, exit_code=1)
+    assert (await fleet.statuses(batch))[2:] == ["skipped", "skipped"]
+    return batch
+
+
+async def test_what_was_skipped_and_only_that_is_run_by_one_call_in_the_same_waves(fleet, stopped):
+    before = await fleet.commands(stopped)
+    other = replace(CALLER, name="someone else")
+    batch, new = await resume(fleet.live, stopped, caller=other)
+    assert [each.machine_id for each in new] == fleet.ids[2:]
+    assert (batch.concurrency, batch.max_errors, batch.refused) == (1, 1, {})
+    await fleet.idle(0, 1, 3)
+    dispatch = await fleet.links[2].expect(Dispatch)
+    assert dispatch.spec.argv == SPEC.argv
+    assert dispatch.spec.operator == other.email  # the command is told who really asked
+    await fleet.links[2].say(finished(dispatch.id))
+    await fleet.links[2].expect(Acknowledge)
+    await fleet.end(3)
+    assert await fleet.statuses(batch) == ["completed", "completed"]
+    assert {(each.operator, each.supersede_key) for each in new} == {(other.email, "k")}
+    assert await fleet.commands(stopped) == before
+
+
+async def test_the_same_request_resumes_once(fleet, stopped):
+    first, new = await resume(fleet.live, stopped, key="once")
+    again, found = await resume(fleet.live, stopped, key="once")
+    assert first == again
+    assert {each.id for each in found} == {each.id for each in new}
+    page = await fleet.live.hub.store.run(commands.page, WORKSPACE, Paging())
+    assert page.total == 6
+
+
+async def test_where_nothing_was_skipped_nothing_is_resumed(fleet):
+    batch = await fleet.start()
+    with pytest.raises(Conflict):
+        await resume(fleet.live, batch)
+    stranger = replace(CALLER, workspace_id="ws_other")
+    with pytest.raises(BatchNotFound):
+        await resume(fleet.live, batch, caller=stranger)
+    with pytest.raises(BatchNotFound):
+        await fleet.live.hub.commands.find_batch(stranger, batch.id)
+
+
+async def test_a_queue_is_resumed_with_its_time(fleet):
+    batch = await fleet.start(canary=1, ask=Ask(queue_ms=HOUR_MS))
+    await fleet.end(0, exit_code=1)
+    await fleet.links[1].cut()
+    _, new = await resume(fleet.live, batch)
+    assert {each.start_until_ms - each.created_ms for each in new} == {HOUR_MS}
+    assert all(each.is_queued for each in new)
+
+
+# ── waiting ──────────────────────────────────────────────────────────────────────────────────────
+
+
+class Waiter:
+    """Somebody who waits for the ends of a batch."""
+
+    def __init__(self, fleet: Fleet, batch: Batch) -> None:
+        self._fleet, self._batch = fleet, batch
+        self.answer: list[str] | None = None
+
+    async def run(self) -> None:
+        found = await self._fleet.live.hub.commands.wait_batch(self._batch)
+        by_machine = {each.machine_id: each.status for each in found}
+        self.answer = [by_machine[each] for each in self._fleet.ids if each in by_machine]
+
+
+async def test_who_waits_gets_every_end(fleet, nursery):
+    batch = await fleet.start(concurrency=1, max_errors=0)
+    waiter = Waiter(fleet, batch)
+    async with trio.open_nursery() as waits:
+        waits.start_soon(waiter.run)
+        await fleet.end(0)
+        await wait_all_tasks_blocked()
+        assert waiter.answer is None
+        await fleet.end(1, exit_code=1)
+    assert waiter.answer == ["completed", "failed", "skipped", "skipped"]
+
+
+async def test_who_waits_for_an_ended_batch_has_it_at_once(fleet):
+    batch = await fleet.start()
+    for number in range(4):
+        await fleet.end(number)
+    waiter = Waiter(fleet, batch)
+    await waiter.run()
+    assert waiter.answer == ["completed"] * 4
+
+
+async def test_ends_that_nobody_told_of_are_found(fleet, autojump_clock: MockClock, monkeypatch):
+    batch = await fleet.start()
+    waiter = Waiter(fleet, batch)
+    async with trio.open_nursery() as waits:
+        waits.start_soon(waiter.run)
+        await wait_all_tasks_blocked()
+        with monkeypatch.context() as lossy:
+            lossy.setattr(fleet.live.hub.bus, "publish", lambda subject, message: None)
+            for number in range(4):
+                await fleet.end(number)
+    assert waiter.answer == ["completed"] * 4
+
+
+async def test_nobody_waits_for_a_machine_that_is_gone(fleet, autojump_clock: MockClock):
+    batch = await fleet.start(concurrency=2)
+    before = trio.current_time()
+    waiter = Waiter(fleet, batch)
+    async with trio.open_nursery() as waits:
+        waits.start_soon(waiter.run)
+        for number in (0, 1):
+            await fleet.links[number].expect(Dispatch)
+            await fleet.leave(number)
+    assert waiter.answer == ["pending"] * 4
+    assert trio.current_time() - before < 20
+
+
+async def test_a_hub_that_stops_answers_who_waits(fleet):
+    batch = await fleet.start(concurrency=2)
+    waiter = Waiter(fleet, batch)
+    async with trio.open_nursery() as waits:
+        waits.start_soon(waiter.run)
+        await wait_all_tasks_blocked()
+        fleet.live.hub.bus.stop()
+    assert waiter.answer == ["pending"] * 4
+
+
+async def test_who_waits_for_a_queue_is_answered_after_the_timeout(
+    fleet, autojump_clock: MockClock
+):
+    away = await joined(fleet.live.hub.store)
+    fleet.ids.append(away.id)
+    batch = await fleet.start(ask=Ask(queue_ms=HOUR_MS))
+    waiter = Waiter(fleet, batch)
+    before = trio.current_time()
+    async with trio.open_nursery() as waits:
+        waits.start_soon(waiter.run)
+        for number in range(4):
+            await fleet.end(number)
+    assert waiter.answer == ["completed"] * 4 + ["pending"]
+    assert trio.current_time() - before == pytest.approx(30)
+
+
+async def test_a_cancel_of_one_under_way_is_told_to_its_machine(fleet):
+    batch = await fleet.start(concurrency=1)
+    command_id = (await fleet.links[0].expect(Dispatch)).id
+    await fleet.live.hub.commands.cancel(CALLER, command_id)
+    assert (await fleet.links[0].expect(Cancel)).id == command_id
+    await fleet.idle(1)
+    assert (await fleet.statuses(batch))[0] == "pending"
