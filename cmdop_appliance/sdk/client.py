@@ -1,20 +1,21 @@
 """The synchronous client: the public HTTP API as Python calls."""
 
 import json
-import time
 from base64 import b64decode
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from typing import Any, Final, Literal, Self, cast
+from typing import Any, Final, Literal, Self, Unpack, cast
 from urllib.parse import quote
 
-from cmdop_appliance.sdk.errors import ConnectionFailed, ServerError, UnexpectedAnswer
+from cmdop_appliance.sdk.errors import Away, CmdopError, ServerError, Silent, UnexpectedAnswer
 from cmdop_appliance.sdk.sse import Event, EventParser
-from cmdop_appliance.sdk.transport import Transport
+from cmdop_appliance.sdk.transport import STOPPING, TIMEOUT_S, Transport
 from cmdop_appliance.sdk.types import (
     APIKey,
+    Batch,
     Caller,
     Command,
+    CommandOptions,
     Ended,
     EnrollmentToken,
     Gap,
@@ -27,26 +28,33 @@ from cmdop_appliance.sdk.types import (
 PAGE_ITEMS: Final = 100  # the most the hub gives at once (contract, Lists)
 # The hub sends a comment every 15 s; three missed mean that the connection is dead.
 STREAM_IDLE_S: Final = 45.0
-# A hub stops within 5 s and serves again within 2 s; this waits half a minute for it in all.
-STREAM_RETRY_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 3.0, 5.0, 5.0, 5.0, 5.0, 5.0)
-_AWAY: Final = frozenset({502, 503, 504})  # what a stopping hub, or a proxy before it, answers
+_API_NAMES: Final = {"timeout_ms": "timeout", "queue_timeout_ms": "queue_timeout"}
 
 
 class Client:
     """One hub, as one API key sees it. Use it in a `with` block, or call `close()`."""
 
-    def __init__(self, base_url: str, api_key: str, *, timeout_s: float = 60.0) -> None:
-        """`timeout_s`: how long to wait for the hub to send anything.
+    def __init__(self, base_url: str, api_key: str, *, timeout_s: float = TIMEOUT_S) -> None:
+        """`timeout_s`: how long a hub is waited for that says nothing, or that was there and went.
 
         Raises:
             CmdopError: the URL or the key cannot be one.
         """
-        self._transport = Transport(base_url, api_key, timeout_s=timeout_s)
-        self.machines = Machines(self._transport)
-        self.sessions = Sessions(self._transport)
-        self.commands = Commands(self._transport)
-        self.keys = Keys(self._transport)
-        self.enrollment_tokens = EnrollmentTokens(self._transport)
+        self._open(Transport(base_url, api_key, timeout_s=timeout_s))
+
+    def _open(self, transport: Transport) -> None:
+        self._transport = transport
+        self.machines = Machines(transport)
+        self.sessions = Sessions(transport)
+        self.commands = Commands(transport)
+        self.keys = Keys(transport)
+        self.enrollment_tokens = EnrollmentTokens(transport)
+
+    def copy(self) -> "Client":
+        """A client of the same hub for another thread, with a connection of its own."""
+        twin = object.__new__(Client)
+        twin._open(self._transport.copy())
+        return twin
 
     def __enter__(self) -> Self:
         return self
@@ -123,34 +131,102 @@ class Sessions(_Resource):
 class Commands(_Resource):
     """Executions on machines."""
 
-    def start(
-        self,
-        machine_id: str,
-        command: str,
-        *,
-        timeout_ms: int | None = None,
-        cwd: str | None = None,
-        env: Mapping[str, str] | None = None,
-        user: str | None = None,
-        stdin: str | None = None,
-    ) -> StartedCommand:
-        """Start shell text on a machine and return at once; it is recorded when this returns.
+    def run(self, machine_id: str, command: str, **options: Unpack[CommandOptions]) -> Command:
+        """Run shell text on a machine and wait for its end; without a timeout it has 30 s.
+
+        A record that is still open when this returns says that its machine went away, or is
+        waited for: the command runs on, or will.
 
         Raises:
             NotFound: no such machine.
-            Conflict: the machine is offline.
+            Conflict: the machine is offline, and `queue` is not set.
+        """
+        body = {"machine_id": machine_id, "command": command}
+        return cast("Command", self._post("/commands", body, options, waits=True))
+
+    def start(
+        self, machine_id: str, command: str, **options: Unpack[CommandOptions]
+    ) -> StartedCommand:
+        """Start shell text on a machine and return at once; it is recorded when this returns.
+
+        Raises: as `run`.
+        """
+        body = {"machine_id": machine_id, "command": command}
+        return cast("StartedCommand", self._post("/commands/async", body, options))
+
+    def batch(
+        self,
+        machine_ids: Sequence[str],
+        command: str,
+        *,
+        concurrency: int | str | None = None,
+        canary: bool | int | None = None,
+        max_errors: int | str | None = None,
+        wait: bool = True,
+        **options: Unpack[CommandOptions],
+    ) -> Batch:
+        """Run shell text on many machines; by machine id the commands, or why there is none.
+
+        `concurrency` commands are under way at a time, `canary` (True: one) must complete before
+        the others begin, and after more than `max_errors` errors the rest is skipped. Numbers of
+        machines may be shares, such as "25%". Not `wait`: the answer is what was recorded.
         """
         body = {
-            "machine_id": machine_id,
+            "machine_ids": [*machine_ids],
             "command": command,
-            "timeout": timeout_ms,
-            "cwd": cwd,
-            "env": env,
-            "user": user,
-            "stdin": stdin,
+            "concurrency": concurrency,
+            "canary": canary,
+            "max_errors": max_errors,
         }
-        answer = self._transport.request("POST", "/commands/async", body=body)
-        return cast("StartedCommand", _data(answer))
+        return self._post("/commands/batch", body, options, query=_waiting(wait), waits=wait)
+
+    def get_batch(self, batch_id: str) -> Batch:
+        """A batch as it stands; its id is the `batch_id` of its commands.
+
+        Raises:
+            NotFound: no such batch.
+        """
+        return _data(self._transport.request("GET", _path("commands/batch", batch_id)))
+
+    def resume_batch(
+        self, batch_id: str, *, wait: bool = True, idempotency_key: str | None = None
+    ) -> Batch:
+        """Run what a batch skipped, as a new batch in the same waves.
+
+        Raises:
+            NotFound: no such batch.
+            Conflict: nothing of it was skipped.
+        """
+        answer = self._transport.request(
+            "POST",
+            _path("commands/batch", batch_id) + "/resume",
+            query=_waiting(wait),
+            idempotency_key=idempotency_key,
+            waits=wait,
+        )
+        return _data(answer)
+
+    def _post(
+        self,
+        path: str,
+        body: Mapping[str, object],
+        options: CommandOptions,
+        *,
+        query: Mapping[str, object] | None = None,
+        waits: bool = False,
+    ) -> dict[str, Any]:
+        fields = {_API_NAMES.get(name, name): value for name, value in options.items()}
+        key = fields.pop("idempotency_key", None)
+        return _data(
+            self._transport.request(
+                "POST",
+                path,
+                query=query,
+                body={**body, **fields},
+                idempotency_key=cast("str | None", key),
+                waits=waits,
+            )
+        )
 
     def get(self, command_id: str) -> Command:
         """One command with at most 1 MiB of each output."""
@@ -161,14 +237,17 @@ class Commands(_Resource):
         *,
         machine_id: str | None = None,
         status: str | None = None,
+        batch_id: str | None = None,
         page_items: int = PAGE_ITEMS,
     ) -> Iterator[Command]:
         """All commands, newest first, page by page."""
-        query = {"machine_id": machine_id, "status": status}
+        query = {"machine_id": machine_id, "status": status, "batch_id": batch_id}
         return self._pages("/commands", query, page_items)
 
     def cancel(self, command_id: str) -> None:
         """Record that the command shall end: SIGTERM to all of it, SIGKILL 10 s later.
+
+        One that was not sent to its machine ends at once, and never starts.
 
         Raises:
             Conflict: it has ended already.
@@ -184,14 +263,18 @@ class Commands(_Resource):
         not noticed. The command itself runs on, whatever happens here.
 
         Raises:
-            ConnectionFailed: the hub stayed away for half a minute.
+            NotFound: no such command.
+            ConnectionFailed: the hub stayed away for too long.
         """
-        position, failures = "", 0
+        position, patience = "", self._transport.patience()
         while True:
+            broken: CmdopError = Away("the hub broke off the output")
+            idle_s = 0.0
             try:
                 with closing(self._events(command_id, position)) as events:
                     for event in events:
-                        failures, position = 0, event.id or position
+                        patience.renew()
+                        position = event.id or position
                         match event.name:
                             case "stdout":
                                 yield Output("stdout", _output_bytes(event))
@@ -202,17 +285,15 @@ class Commands(_Resource):
                             case "end":
                                 yield Ended(cast("Command", _json_object(event)))
                                 return
-                broken = "the hub broke off the output"
-            except ConnectionFailed as exc:
-                broken = str(exc)
+            except Away as exc:
+                broken = exc
+            except Silent as exc:
+                broken, idle_s = exc, STREAM_IDLE_S
             except ServerError as exc:
-                if exc.status not in _AWAY:
+                if exc.status != STOPPING:
                     raise
-                broken = str(exc)
-            if failures == len(STREAM_RETRY_S):
-                raise ConnectionFailed(f"{broken}; gave up after {failures} attempts")
-            time.sleep(STREAM_RETRY_S[failures])
-            failures += 1
+                broken = exc
+            patience.pause(broken, idle_s)
 
     def _events(self, command_id: str, position: str) -> Generator[Event]:
         headers = {"Accept": "text/event-stream"}
@@ -229,11 +310,19 @@ class Keys(_Resource):
     """API keys."""
 
     def create(
-        self, name: str, scopes: Sequence[str], *, expires_in_days: int | None = None
+        self,
+        name: str,
+        scopes: Sequence[str],
+        *,
+        expires_in_days: int | None = None,
+        idempotency_key: str | None = None,
     ) -> APIKey:
         """A new key; its secret is in `key`, here and never again."""
         body = {"name": name, "scopes": [*scopes], "expires_in_days": expires_in_days}
-        return cast("APIKey", _data(self._transport.request("POST", "/api-keys", body=body)))
+        answer = self._transport.request(
+            "POST", "/api-keys", body=body, idempotency_key=idempotency_key
+        )
+        return cast("APIKey", _data(answer))
 
     def list(self) -> Iterator[APIKey]:
         """All keys, without their secrets."""
@@ -253,11 +342,18 @@ class EnrollmentTokens(_Resource):
         ttl_ms: int | None = None,
         max_uses: int | None = None,
         tags: Sequence[str] = (),
+        idempotency_key: str | None = None,
     ) -> EnrollmentToken:
         """A new token; its secret is in `token`, here and never again."""
         body = {"ttl": ttl_ms, "max_uses": max_uses, "tags": [*tags] or None}
-        answer = self._transport.request("POST", "/enrollment-tokens", body=body)
+        answer = self._transport.request(
+            "POST", "/enrollment-tokens", body=body, idempotency_key=idempotency_key
+        )
         return cast("EnrollmentToken", _data(answer))
+
+
+def _waiting(wait: bool) -> dict[str, object]:
+    return {"wait": None if wait else "false"}
 
 
 def _path(collection: str, item: str) -> str:

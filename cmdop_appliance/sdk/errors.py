@@ -12,6 +12,18 @@ class ConnectionFailed(CmdopError):
     """The hub could not be reached, or the connection broke: a change may have happened or not."""
 
 
+class Away(ConnectionFailed):
+    """The hub was there, and is not for the moment: it restarts, or the connection broke."""
+
+    def __init__(self, message: str, *, sent: bool = True) -> None:
+        super().__init__(message)
+        self.sent = sent  # False: the hub certainly has not heard of the request
+
+
+class Silent(ConnectionFailed):
+    """The connection is open, and nothing came in the time that was given."""
+
+
 class UnexpectedAnswer(CmdopError):
     """Something answered that is not a cmdop hub, or a hub that speaks another language."""
 

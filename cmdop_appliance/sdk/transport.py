@@ -1,25 +1,81 @@
-"""HTTP for the synchronous client: one kept-alive connection, and one of its own per stream."""
+"""HTTP for the synchronous client: one kept-alive connection, and one of its own per stream.
+
+Every request may be sent again: GET and DELETE by their nature (RFC 9110, section 9.2.2), a POST
+because it carries an Idempotency-Key, by which the hub knows that it has this one already. So a hub
+that restarts costs time and nothing else.
+"""
 
 import http
 import http.client
 import json
+import random
 import select
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 from urllib.parse import urlencode, urlsplit
+from uuid import uuid4
 
-from cmdop_appliance.sdk.errors import CmdopError, ConnectionFailed, UnexpectedAnswer, error_class
+from cmdop_appliance.sdk.errors import (
+    Away,
+    CmdopError,
+    Conflict,
+    ConnectionFailed,
+    NotFound,
+    ServerError,
+    Silent,
+    UnexpectedAnswer,
+    error_class,
+)
 
-_IDEMPOTENT: Final = frozenset({"GET", "PUT", "DELETE"})  # RFC 9110, section 9.2.2
+# How long a hub that says nothing, or is away, is waited for: it stops within 5 s (contract, 11)
+# and is ready within 2 s of its start, and a small machine reboots in a minute.
+TIMEOUT_S: Final = 60.0
+# Pauses between attempts are drawn from 0 to this, which doubles: "full jitter", so that the many
+# callers of a hub do not come back at the same moment.
+_PAUSE_FIRST_S: Final = 0.1
+_PAUSE_MAX_S: Final = 5.0
+
+STOPPING: Final = http.HTTPStatus.SERVICE_UNAVAILABLE  # the hub's own word for it
+# What a proxy says of a hub that does not answer it: whether that heard of a request is unknown.
+_GATEWAY: Final = frozenset({http.HTTPStatus.BAD_GATEWAY, http.HTTPStatus.GATEWAY_TIMEOUT})
+_COMING_BACK: Final = frozenset({"GRACE_PERIOD", "PENDING"})  # session states (contract, 2)
+_KEY_CHARACTERS: Final = 200  # contract, 1: Idempotency
 _SHOWN_CHARACTERS: Final = 200  # of a foreign answer, in an error message
+
+
+class Patience:
+    """The pauses between attempts at one thing, until it has been waited for long enough."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self.renew()
+
+    def renew(self) -> None:
+        """The hub has shown that it is there."""
+        self._left_s = self._seconds
+        self._longest_s = _PAUSE_FIRST_S
+
+    def pause(self, error: CmdopError, waited_s: float = 0) -> None:
+        """Sleep before the next attempt; `waited_s`: how long the last one was waited for.
+
+        Raises:
+            CmdopError: `error`, for there shall be no other attempt.
+        """
+        pause_s = random.uniform(0, self._longest_s)  # noqa: S311 - no secret
+        self._longest_s = min(2 * self._longest_s, _PAUSE_MAX_S)
+        self._left_s -= pause_s + waited_s
+        if self._left_s < 0:
+            raise error
+        time.sleep(pause_s)
 
 
 class Transport:
     """Sends requests to one hub. Not for use by two threads at once."""
 
     def __init__(self, base_url: str, api_key: str, *, timeout_s: float) -> None:
-        """`base_url`: with or without the /api/v1 at its end. `timeout_s`: per wait for bytes.
+        """`base_url`: with or without the /api/v1 at its end. `timeout_s`: see `Client`.
 
         Raises:
             CmdopError: the URL or the key cannot be one.
@@ -27,12 +83,25 @@ class Transport:
         self._secure, self._host, self._port, self._prefix = _split(base_url)
         if not (api_key and api_key.isascii() and api_key.isprintable() and " " not in api_key):
             raise CmdopError("the API key is empty or has characters that no key has")
+        self._base_url = base_url
         self._api_key = api_key
-        self._connection = self._connect(timeout_s)
+        self._timeout_s = timeout_s
+        self._connection = self._new_connection()
+        self._has_met = False  # whoever was never there does not come back, but is a wrong address
+
+    def copy(self) -> "Transport":
+        """Another one to the same hub, for another thread."""
+        twin = Transport(self._base_url, self._api_key, timeout_s=self._timeout_s)
+        twin._has_met = self._has_met
+        return twin
 
     def close(self) -> None:
         """Close the kept connection; the next request opens it again."""
         self._connection.close()
+
+    def patience(self) -> Patience:
+        """As much of it as the client shall have."""
+        return Patience(self._timeout_s)
 
     def request(
         self,
@@ -41,25 +110,48 @@ class Transport:
         *,
         query: Mapping[str, object] | None = None,
         body: Mapping[str, object] | None = None,
+        idempotency_key: str | None = None,
+        waits: bool = False,
     ) -> dict[str, Any]:
         """The answer as JSON. `path` is below /api/v1. A None in `query` or `body` is left out.
 
-        A connection that the hub closed while it was idle is replaced; beyond that only a request
-        that may be repeated (GET, DELETE) is sent a second time.
+        A hub that restarts is waited for, and so is a machine whose agent has not found it again.
+        `waits`: the answer comes when something has ended, so a long silence only means that the
+        hub is asked whether it is still there.
 
         Raises:
             APIError: the hub refused.
             ConnectionFailed, UnexpectedAnswer
+            CmdopError: the idempotency key cannot be one.
         """
-        if _is_stale(self._connection):
-            self.close()
-        reused = self._connection.sock is not None
-        try:
-            return self._exchange(method, path, query, body)
-        except ConnectionFailed:
-            if not (reused and method in _IDEMPOTENT):
-                raise
-            return self._exchange(method, path, query, body)
+        headers = {"Idempotency-Key": _checked_key(idempotency_key)} if method == "POST" else {}
+        patience = self.patience()
+        unknown: ConnectionFailed | None = None  # an attempt may have done what was asked
+        passing: CmdopError | None = None  # why the last one is not the last
+        while True:
+            try:
+                return self._exchange(method, path, query, body, headers)
+            except Away as exc:
+                passing, unknown = exc, exc if exc.sent else unknown
+            except Silent as exc:
+                if not waits:
+                    raise
+                passing = unknown = exc
+                self.request("GET", "/auth/me")
+                continue
+            except ServerError as exc:
+                if exc.status != STOPPING:
+                    _raise_failed(exc, unknown)
+                passing = unknown or exc
+            except Conflict as exc:  # which tells that no attempt before was carried out
+                if passing is None or exc.details.get("current_status") not in _COMING_BACK:
+                    raise
+                passing, unknown = exc, None
+            except NotFound:
+                if unknown is None or method != "DELETE":
+                    raise
+                return {}  # an attempt before took it away
+            patience.pause(passing)
 
     def _exchange(
         self,
@@ -67,15 +159,18 @@ class Transport:
         path: str,
         query: Mapping[str, object] | None,
         body: Mapping[str, object] | None,
+        headers: Mapping[str, str],
     ) -> dict[str, Any]:
+        if _is_stale(self._connection):
+            self.close()
         try:
-            response = self._send(self._connection, method, path, query, body)
-            with _connection_errors(self._where):
-                raw = response.read()
-        except BaseException:  # half an answer is still in the connection
+            response = self._send(
+                self._connection, self._timeout_s, method, path, query, body, headers
+            )
+            return self._read(response)
+        except BaseException:  # half an answer may still be in the connection
             self.close()
             raise
-        return _checked(response, raw)
 
     @contextmanager
     def stream(
@@ -87,36 +182,31 @@ class Transport:
             APIError: the hub refused.
             ConnectionFailed: also when nothing arrives for `idle_timeout_s`.
         """
-        connection = self._connect(idle_timeout_s)
+        connection = self._new_connection()
         try:
-            response = self._send(connection, "GET", path, extra=headers)
+            response = self._send(connection, idle_timeout_s, "GET", path, extra=headers)
             if response.status != http.HTTPStatus.OK:
-                with _connection_errors(self._where):
-                    raw = response.read()
-                _checked(response, raw)
+                self._read(response)
             yield self._pieces(response)
         finally:
             connection.close()
 
     def _pieces(self, response: http.client.HTTPResponse) -> Iterator[bytes]:
         while True:
-            with _connection_errors(self._where):
+            with self._failures():
                 piece = response.read1(64 * 1024)
             if not piece:
                 return
             yield piece
 
-    @property
-    def _where(self) -> str:
-        return f"{self._host}:{self._port}"
-
-    def _connect(self, timeout_s: float) -> http.client.HTTPConnection:
+    def _new_connection(self) -> http.client.HTTPConnection:
         kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
-        return kind(self._host, self._port, timeout=timeout_s)
+        return kind(self._host, self._port, timeout=self._timeout_s)
 
     def _send(
         self,
         connection: http.client.HTTPConnection,
+        silence_s: float,
         method: str,
         path: str,
         query: Mapping[str, object] | None = None,
@@ -131,9 +221,47 @@ class Transport:
         if body is not None:
             payload = json.dumps(_present(body)).encode()
             headers["Content-Type"] = "application/json"
-        with _connection_errors(self._where):
+        if connection.sock is None:
+            with self._failures(sent=False):
+                connection.connect()
+            self._has_met = True
+        with self._failures():
+            connection.sock.settimeout(silence_s)
             connection.request(method, target, payload, headers)
             return connection.getresponse()
+
+    def _read(self, response: http.client.HTTPResponse) -> dict[str, Any]:
+        with self._failures():
+            raw = response.read()
+        if response.status in _GATEWAY:
+            raise Away(f"the hub behind {self._where} does not answer (HTTP {response.status})")
+        if not raw and response.headers.get("Content-Length") is None:
+            raise Away(f"the hub at {self._where} broke off its answer")
+        return _checked(response, raw)
+
+    @property
+    def _where(self) -> str:
+        return f"{self._host}:{self._port}"
+
+    @contextmanager
+    def _failures(self, *, sent: bool = True) -> Iterator[None]:
+        where = self._where
+        try:
+            yield
+        except TimeoutError as exc:
+            kind = Silent if sent else ConnectionFailed
+            raise kind(f"the hub at {where} does not answer") from exc
+        except OSError as exc:
+            message = f"cannot reach the hub at {where}: {_reason(exc)}"
+            if self._has_met:
+                raise Away(message, sent=sent) from exc
+            raise ConnectionFailed(message) from exc
+        except UnicodeError as exc:  # the resolver's word for a host name that cannot be one
+            raise ConnectionFailed(f"cannot reach the hub at {where}: no such host") from exc
+        except http.client.HTTPException as exc:
+            if _is_torn(exc):
+                raise Away(f"the hub at {where} broke off its answer") from exc
+            raise UnexpectedAnswer(f"what listens at {where} is not a cmdop hub") from exc
 
 
 def _split(base_url: str) -> tuple[bool, str, int, str]:
@@ -170,21 +298,30 @@ def _is_stale(connection: http.client.HTTPConnection) -> bool:
     return bool(poll.poll(0))
 
 
-@contextmanager
-def _connection_errors(where: str) -> Iterator[None]:
-    try:
-        yield
-    except TimeoutError as exc:
-        raise ConnectionFailed(f"the hub at {where} does not answer") from exc
-    except OSError as exc:
-        reason = (exc.strerror or str(exc) or type(exc).__name__).lower()
-        raise ConnectionFailed(f"cannot reach the hub at {where}: {reason}") from exc
-    except UnicodeError as exc:  # the resolver's word for a host name that cannot be one
-        raise ConnectionFailed(f"cannot reach the hub at {where}: no such host") from exc
-    except http.client.IncompleteRead as exc:
-        raise ConnectionFailed(f"the hub at {where} broke off its answer") from exc
-    except http.client.HTTPException as exc:
-        raise UnexpectedAnswer(f"what listens at {where} is not a cmdop hub") from exc
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error) or type(error).__name__).lower()
+
+
+def _is_torn(error: http.client.HTTPException) -> bool:
+    """True: what came is the beginning of an answer; False: it is none."""
+    if isinstance(error, http.client.BadStatusLine):
+        return "HTTP/1.1".startswith(str(error)[:8])
+    return isinstance(error, http.client.IncompleteRead)
+
+
+def _checked_key(key: str | None) -> str:
+    if key is None:
+        return str(uuid4())
+    if not (0 < len(key) <= _KEY_CHARACTERS and key.isascii() and key.isprintable()):
+        raise CmdopError(f"an idempotency key is 1 to {_KEY_CHARACTERS} printable ASCII characters")
+    return key
+
+
+def _raise_failed(error: ServerError, unknown: ConnectionFailed | None) -> NoReturn:
+    """A failed attempt did nothing, but one before it may have."""
+    if unknown is None:
+        raise error
+    raise ConnectionFailed(f"{unknown}, and failed when it was asked again: {error}") from error
 
 
 def _checked(response: http.client.HTTPResponse, raw: bytes) -> dict[str, Any]:

@@ -1,7 +1,20 @@
 """The shapes the hub answers with: plain JSON objects, typed for the reader, never converted."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NotRequired, TypedDict
+
+CommandStatus = Literal[
+    "pending",
+    "running",
+    "completed",
+    "failed",
+    "cancelled",
+    "timeout",
+    "lost",
+    "expired",
+    "skipped",
+]
 
 
 class Machine(TypedDict):
@@ -39,26 +52,81 @@ class CommandError(TypedDict):
 
 
 class Command(TypedDict):
-    """One execution. `exit_code`, `finished_at` and `duration` (ms) are None until it has ended."""
+    """One execution. Times RFC 3339; `exit_code` and `duration` (ms) are None until it has ended.
+
+    Lists come without output. In one command it is at most 1 MiB of each stream, as text.
+    """
 
     id: str
     machine_id: str
+    session_id: str | None  # None: it was never sent to its machine
+    batch_id: str | None
     command: str
-    status: str
+    status: CommandStatus
     exit_code: int | None
+    signal: str | None
+    error: CommandError | None
     duration: int | None
+    timeout: int | None
+    cwd: str | None
+    user: str | None
+    user_email: str
+    queue: bool
+    supersede_key: str | None
+    serial_key: str | None
+    cancel_requested: bool
+    late: bool  # it was lost because its machine was silent, which has returned
+    unknown_to_hub: bool  # only its machine knows what was asked: the hub was restored
+    stale_since: str | None  # its machine was last heard of then, and is not connected
+    created_at: str
     started_at: str | None
     finished_at: str | None
     stdout: NotRequired[str]
     stderr: NotRequired[str]
-    error: NotRequired[CommandError | None]
+    stdout_bytes: NotRequired[int]
+    stderr_bytes: NotRequired[int]
+    stdout_sha256: NotRequired[str | None]
+    stderr_sha256: NotRequired[str | None]
+    stdout_truncated: NotRequired[bool]
+    stderr_truncated: NotRequired[bool]
+    stdout_lossy: NotRequired[bool]
+    stderr_lossy: NotRequired[bool]
+
+
+class Refused(TypedDict):
+    """Why nothing was recorded for one machine of a batch."""
+
+    error: CommandError
+
+
+Batch = dict[str, Command | Refused]  # by machine id
+
+
+class CommandOptions(TypedDict, total=False):
+    """How a command shall run. What is missing or None is left to the hub.
+
+    With an `idempotency_key` the hub carries the same call out once in 24 h, however often it is
+    made. Without one each call has its own, so that only its repetitions are recognised.
+    """
+
+    timeout_ms: int | None
+    cwd: str | None
+    env: Mapping[str, str] | None
+    user: str | None
+    stdin: str | None
+    shell: str | None
+    queue: bool | None  # wait for a machine that is away
+    queue_timeout_ms: int | None  # not for longer than this
+    supersede_key: str | None  # take the place of unsent commands with the same key
+    serial_key: str | None  # start after the end of those before it with the same key
+    idempotency_key: str | None
 
 
 class StartedCommand(TypedDict):
     """The answer to a start that is not waited for."""
 
     id: str
-    status: str
+    status: CommandStatus
 
 
 class APIKey(TypedDict):

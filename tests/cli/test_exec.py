@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from cmdop_appliance.cli.exec import OURS, _exit_code, _shell_text, _variables
+from cmdop_appliance.cli.exec import _shell_text, _variables
 from cmdop_appliance.cli.failures import Failure
-from tests.sdk.scripted_hub import Asked, answer, end, output, scripted_hub, stream
+from tests.sdk.scripted_hub import Answer, Asked, answer, end, output, scripted_hub, stream
 
 ROOT = Path(__file__).parents[2]
 MACHINES = [{"id": "mach_1", "name": "nas", "hostname": "nas", "status": "online"}]
@@ -77,6 +77,7 @@ def test_output_that_the_hub_did_not_keep_is_told_on_stderr():
 
 def test_every_option_reaches_the_hub_from_both_sides_of_the_machine():
     args = ["--timeout", "30s", "--cwd", "/srv", "--env", "A=1=2", "--user", "ann", "--stdin"]
+    args += ["--queue", "--queue-timeout", "2h", "--serial-key", "apt", "--supersede-key", "up"]
     with (
         _hub(end()) as hub,
         _exec(hub, *args, "--", "cat", "--", "-n", stdin=subprocess.PIPE) as process,
@@ -91,6 +92,10 @@ def test_every_option_reaches_the_hub_from_both_sides_of_the_machine():
         "env": {"A": "1=2"},
         "user": "ann",
         "stdin": "grün",
+        "queue": True,
+        "queue_timeout": 7_200_000,
+        "serial_key": "apt",
+        "supersede_key": "up",
     }
 
 
@@ -123,11 +128,11 @@ def test_output_that_has_no_room_is_255_and_cancels_the_command():
     assert err == b"error: cannot write the output: No space left on device\n"
 
 
-def _live_hub():
-    """A hub whose command writes one line at once and ends only when it is cancelled."""
+def _live_hub(**record):
+    """A hub whose command writes one line at once and ends, like this, when it is cancelled."""
     cancelled = threading.Event()
     first = stream(output("stdout", b"started\n", "8-0"), whole=False)
-    ended = stream(end(status="cancelled", exit_code=143))
+    ended = stream(end(**record))
 
     def script(asked: Asked):
         match asked.method, asked.path.removeprefix("/api/v1"):
@@ -146,13 +151,17 @@ def _live_hub():
     return scripted_hub(script), cancelled
 
 
-def test_ctrl_c_cancels_the_command_and_waits_for_its_end():
-    live, cancelled = _live_hub()
+@pytest.mark.parametrize(
+    ("record", "code"),
+    [({"status": "cancelled", "exit_code": None}, 130), ({"status": "failed", "exit_code": 7}, 7)],
+)
+def test_ctrl_c_cancels_the_command_and_waits_for_its_end(record, code):
+    live, cancelled = _live_hub(**record)
     with live as hub, _exec(hub, "--", "sleep", "1000") as process:
         assert process.stdout.readline() == b"started\n"
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=60)
-    assert (process.returncode, cancelled.is_set()) == (130, True)
+    assert (process.returncode, cancelled.is_set()) == (code, True)
     assert err == b"cancelling; Ctrl-C again leaves it running\n"
 
 
@@ -205,8 +214,70 @@ def test_a_second_ctrl_c_leaves_the_command_and_names_it():
         assert process.stderr.readline().startswith(b"cancelling")
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130
-        assert process.stderr.read() == b"cmd_1 is left to itself\n"
+        left = b"cmd_1 is left to itself; see: cmdop commands follow cmd_1\n"
+        assert process.stderr.read() == left
         stuck.set()
+
+
+def _queueing_hub(record):
+    """A hub whose machine is away: its command waits until it is cancelled."""
+    cancelled = threading.Event()
+
+    def script(asked: Asked):
+        match asked.method, asked.path.removeprefix("/api/v1"):
+            case "GET", "/machines":
+                return answer(MACHINES)
+            case "POST", "/commands/async":
+                return answer({"id": "cmd_1", "status": "pending"})
+            case "GET", "/commands/cmd_1":
+                return answer({"id": "cmd_1", "status": "pending", **record})
+            case "DELETE", "/commands/cmd_1":
+                cancelled.set()
+                return answer({"cancelled": True})
+        if "session_id" in record and record["session_id"] is None:
+            assert cancelled.wait(30)
+        return stream(end(status="cancelled", exit_code=None))
+
+    return scripted_hub(script)
+
+
+def test_a_command_that_waits_for_its_machine_says_so_and_ctrl_c_cancels_it():
+    with _queueing_hub({"session_id": None}) as hub, _exec(hub, "--queue", "--", "x") as process:
+        said = process.stderr.readline()
+        assert said == b"nas is away: cmd_1 waits for it; Ctrl-C cancels it\n"
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (130, b"cancelling; Ctrl-C again leaves it running\n")
+
+
+def test_a_command_that_its_machine_has_already_is_not_said_to_wait():
+    with _queueing_hub({"session_id": "s"}) as hub, _exec(hub, "--queue", "--", "x") as process:
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (255, b"error: the command was cancelled\n")
+
+
+def test_ctrl_c_before_the_hub_has_answered_says_what_is_unknown():
+    asked_to_start = threading.Event()
+
+    def script(asked: Asked):
+        if asked.method == "GET":
+            return answer(MACHINES)
+        asked_to_start.set()
+        return Answer(b"")
+
+    with scripted_hub(script) as hub, _exec(hub, "--", "true") as process:
+        assert asked_to_start.wait(30)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err.startswith(b"the hub has not answered; if the command was recorded: cmdop commands")
+
+
+def test_a_queue_timeout_without_a_queue_is_refused():
+    with _hub() as hub, _exec(hub, "--queue-timeout", "1s", "--", "true") as process:
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (255, b"error: --queue-timeout needs --queue\n")
+    assert hub.asked == []
 
 
 def test_an_offline_machine_is_255_with_the_reason():
@@ -219,38 +290,6 @@ def test_an_offline_machine_is_255_with_the_reason():
         _, err = process.communicate(timeout=60)
     assert process.returncode == 255
     assert err == b"error: machine nas is not connected\nhint: cmdop machines ls\n"
-
-
-@pytest.mark.parametrize(
-    ("record", "interrupted", "code"),
-    [
-        ({"status": "completed", "exit_code": 0}, False, 0),
-        ({"status": "failed", "exit_code": 137}, False, 137),
-        ({"status": "failed", "exit_code": 7}, True, 7),
-        ({"status": "timeout", "exit_code": None}, False, 124),
-        ({"status": "cancelled", "exit_code": 143}, True, 130),
-        ({"status": "cancelled", "exit_code": 143}, False, 143),
-        ({"status": "cancelled", "exit_code": None}, False, 255),
-    ],
-)
-def test_the_end_of_a_command_becomes_an_exit_code(record, interrupted, code):
-    assert _exit_code(record, interrupted=interrupted) == code
-
-
-@pytest.mark.parametrize(
-    ("status", "error", "said"),
-    [
-        ("failed", {"code": "cwd_missing", "message": "no /srv"}, "could not start: no /srv"),
-        ("failed", {"code": "user_denied"}, "could not start: user_denied"),
-        ("lost", {"code": "rebooted"}, "is lost: rebooted"),
-        ("expired", None, "is expired: no reason is known"),
-    ],
-)
-def test_a_command_without_an_exit_code_is_255_with_its_reason(status, error, said):
-    record = {"status": status, "exit_code": None, "error": error}
-    with pytest.raises(Failure, match=said) as caught:
-        _exit_code(record, interrupted=False)
-    assert caught.value.exit_code == OURS
 
 
 @pytest.mark.parametrize(

@@ -68,8 +68,8 @@ class ScriptedHub:
 
 
 @contextmanager
-def scripted_hub(script: Callable[[Asked], Answer]) -> Iterator[ScriptedHub]:
-    """A hub on a free port whose every answer is `script(request)`."""
+def scripted_hub(script: Callable[[Asked], Answer], port: int = 0) -> Iterator[ScriptedHub]:
+    """A hub on this port, or a free one, whose every answer is `script(request)`."""
     hub = ScriptedHub()
 
     class Handler(socketserver.StreamRequestHandler):
@@ -100,12 +100,13 @@ def scripted_hub(script: Callable[[Asked], Answer]) -> Iterator[ScriptedHub]:
 
     class Server(socketserver.ThreadingTCPServer):
         daemon_threads = True
+        allow_reuse_address = True
 
         def shutdown_request(self, request: Any) -> None:
             super().shutdown_request(request)
             hub.open_connections -= 1
 
-    with Server(("127.0.0.1", 0), Handler) as server:
+    with Server(("127.0.0.1", port), Handler) as server:
         hub.url = "http://{}:{}".format(*server.server_address)
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()

@@ -1,5 +1,7 @@
 """Following a command: every byte once, whatever happens to the connection."""
 
+import threading
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,10 +12,11 @@ from cmdop_appliance.sdk import (
     Gap,
     NotFound,
     Output,
+    ServerError,
     UnexpectedAnswer,
+    client,
     sse,
 )
-from cmdop_appliance.sdk import client as client_module
 from cmdop_appliance.sdk.sse import Event, EventParser
 from tests.sdk.scripted_hub import Answer, answer, end, http, output, scripted_hub, stream
 
@@ -21,15 +24,13 @@ KEY = "cmdop_apikey_0123456789"
 UNAVAILABLE = answer({"code": "unavailable", "message": "stopping"}, status=503)
 
 
-@pytest.fixture(autouse=True)
-def _no_wait_between_attempts(monkeypatch):
-    monkeypatch.setattr(client_module, "STREAM_RETRY_S", (0.0, 0.0, 0.0))
-
-
-def _follow(*answers: Answer):
-    """All items of a stream whose n-th request gets the n-th answer, and the requests."""
+def _follow(*answers: Answer, timeout_s: float = 60.0):
+    """All items of a stream whose n-th request gets the n-th answer, the last one for good."""
     waiting = iter(answers)
-    with scripted_hub(lambda _: next(waiting)) as hub, Client(hub.url, KEY) as client:
+    with (
+        scripted_hub(lambda _: next(waiting, answers[-1])) as hub,
+        Client(hub.url, KEY, timeout_s=timeout_s) as client,
+    ):
         items = list(client.commands.stream("cmd_1"))
     return items, hub.asked
 
@@ -76,15 +77,55 @@ def test_an_event_cut_in_the_middle_is_not_delivered_twice():
     assert asked[1].headers["last-event-id"] == "3-0"
 
 
-def test_attempts_count_from_the_last_sign_of_life():
+def test_patience_counts_from_the_last_sign_of_life():
     restart = stream(b": keep-alive\n\n", whole=False)
-    items, _ = _follow(*[restart] * 10, stream(end()))
+    items, _ = _follow(*[restart] * 20, stream(end()), timeout_s=0.2)
     assert items[0].command["status"] == "completed"
 
 
-def test_a_hub_that_stays_away_is_given_up_and_the_attempts_are_named():
-    with pytest.raises(ConnectionFailed, match="stopping; gave up after 3 attempts"):
-        _follow(*[UNAVAILABLE] * 4)
+@pytest.mark.parametrize(
+    ("away", "error"),
+    [
+        (UNAVAILABLE, ServerError),
+        (http(502, b"<html>bad gateway"), ConnectionFailed),
+        (stream(), ConnectionFailed),
+        (Answer(b"HTTP/1.1 2", close=True), ConnectionFailed),
+    ],
+)
+def test_a_hub_that_stays_away_is_given_up(away, error):
+    with pytest.raises(error):
+        _follow(away, timeout_s=0.2)
+
+
+def test_a_hub_that_falls_silent_is_asked_again_at_the_same_byte(monkeypatch):
+    monkeypatch.setattr(client, "STREAM_IDLE_S", 0.1)
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    event = output("stdout", b"abc", "3-0")
+    silent = Answer(head + b"%x\r\n%b\r\n" % (len(event), event))
+    items, asked = _follow(silent, stream(end()))
+    assert items[0] == Output("stdout", b"abc")
+    assert asked[1].headers["last-event-id"] == "3-0"
+
+
+def test_a_hub_that_stays_silent_is_given_up_and_its_silence_counts(monkeypatch):
+    monkeypatch.setattr(client, "STREAM_IDLE_S", 0.2)
+    with (
+        scripted_hub(lambda _: Answer(b"")) as hub,
+        Client(hub.url, KEY, timeout_s=0.3) as follower,
+        pytest.raises(ConnectionFailed, match="does not answer"),
+    ):
+        list(follower.commands.stream("cmd_1"))
+    assert len(hub.asked) <= 2
+
+
+def test_a_quiet_command_is_not_a_silent_hub():
+    def script(_):
+        threading.Event().wait(0.5)
+        return stream(end())
+
+    with scripted_hub(script) as hub, Client(hub.url, KEY, timeout_s=0.1) as follower:
+        assert len(list(follower.commands.stream("cmd_1"))) == 1
+    assert len(hub.asked) == 1
 
 
 def test_a_refusal_is_not_tried_again():
@@ -111,7 +152,7 @@ def test_an_event_that_no_hub_sends_is_an_error(event):
 
 def test_a_stream_that_is_html_is_given_up():
     with pytest.raises(ConnectionFailed):
-        _follow(*[http(200, b"<html>", close=True)] * 4)
+        _follow(http(200, b"<html>", close=True), timeout_s=0.2)
 
 
 LINE = st.text(st.characters(exclude_characters="\r\n\0", exclude_categories=["Cs"]), max_size=8)

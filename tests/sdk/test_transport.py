@@ -1,8 +1,10 @@
 """The synchronous client against a listener that misbehaves."""
 
+import json
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -20,6 +22,7 @@ from cmdop_appliance.sdk import (
     Unauthorized,
     UnexpectedAnswer,
 )
+from cmdop_appliance.sdk.errors import Away
 from tests.sdk.scripted_hub import Answer, Asked, answer, http, scripted_hub
 
 KEY = "cmdop_apikey_0123456789"
@@ -49,31 +52,232 @@ def test_a_connection_closed_while_idle_is_replaced_before_a_create_is_sent():
     assert [asked.method for asked in hub.asked] == ["POST", "POST"]
 
 
-def _breaking_once():
-    """Answers the first request, drops the second unanswered, answers all others."""
-    count = 0
-
-    def script(_: Asked) -> Answer:
-        nonlocal count
-        count += 1
-        return Answer(b"", close=True) if count == 2 else answer(MACHINE)
-
-    return script
+STARTED = {"id": "cmd_1", "status": "running"}
+STOPPING = answer({"code": "unavailable", "message": "the hub is stopping"}, status=503)
+BROKEN = Answer(b"", close=True)
 
 
-def test_a_get_on_a_connection_that_breaks_is_sent_once_more():
-    with scripted_hub(_breaking_once()) as hub, Client(hub.url, KEY) as client:
+def _call(call, *answers: Answer, timeout_s: float = 60.0):
+    """What a call gives whose n-th request gets the n-th answer, the last for good; all asked."""
+    waiting = iter(answers)
+    with (
+        scripted_hub(lambda _: next(waiting, answers[-1])) as hub,
+        Client(hub.url, KEY, timeout_s=timeout_s) as client,
+    ):
+        return call(client), hub.asked
+
+
+def _start(client):
+    return client.commands.start("mach_1", "true")
+
+
+AWAY = [
+    BROKEN,
+    STOPPING,
+    http(502, b"<html>bad gateway"),
+    http(503, b'{"error": {"code": "unavailable"}}'),
+    http(504, b'{"message": "gateway timeout"}'),
+    Answer(b"HTTP/1.1 20", close=True),
+    Answer(b"HTTP/1.1 200 OK\r\nContent-", close=True),
+    Answer(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", close=True),
+]
+
+
+@pytest.mark.parametrize("away", AWAY)
+def test_a_create_is_sent_again_with_the_same_key_until_the_hub_is_back(away):
+    started, asked = _call(_start, away, away, answer(STARTED))
+    assert started == STARTED
+    assert [request.method for request in asked] == ["POST"] * 3
+    assert len({request.headers["idempotency-key"] for request in asked}) == 1
+    assert len({request.body for request in asked}) == 1
+
+
+@pytest.mark.parametrize("away", AWAY)
+def test_a_get_and_a_delete_are_sent_again(away):
+    machine, asked = _call(lambda client: client.machines.get("mach_1"), away, answer(MACHINE))
+    assert (machine["name"], len(asked)) == ("nas", 2)
+    _, asked = _call(lambda client: client.commands.cancel("cmd_1"), away, answer({}))
+    assert [request.method for request in asked] == ["DELETE"] * 2
+
+
+def _call_over_a_restart(monkeypatch, call, after: Answer):
+    """What a call gives, or raises, that is refused first because nobody listens."""
+    refused, sleep = threading.Event(), time.sleep
+    monkeypatch.setattr(time, "sleep", lambda seconds: (refused.set(), sleep(seconds)))
+    with scripted_hub(lambda _: answer({}, close=True)) as before:
+        client = Client(before.url, KEY)
+        client.me()
+    port = int(before.url.rpartition(":")[2])
+    with ThreadPoolExecutor(1) as caller, client:
+        called = caller.submit(call, client)
+        assert refused.wait(10)
+        with scripted_hub(lambda _: after, port) as hub:
+            return called.result(30), hub.asked
+
+
+def test_a_hub_that_restarts_is_waited_for_while_nobody_listens(monkeypatch):
+    started, asked = _call_over_a_restart(monkeypatch, _start, answer(STARTED))
+    assert (started, len(asked)) == (STARTED, 1)
+
+
+def test_what_is_missing_after_a_restart_was_not_taken_away_by_a_delete_that_nobody_heard(
+    monkeypatch,
+):
+    gone = answer({"code": "machine_not_found", "message": "no such machine"}, status=404)
+    with pytest.raises(NotFound):
+        _call_over_a_restart(monkeypatch, lambda client: client.machines.delete("m"), gone)
+
+
+def test_every_call_has_a_key_of_its_own_or_the_callers():
+    def calls(client):
+        _start(client)
+        _start(client)
+        client.commands.start("mach_1", "true", idempotency_key="mine 1")
+        client.keys.create("k", [], idempotency_key="mine 2")
+        client.enrollment_tokens.create(idempotency_key="mine 3")
+        client.commands.run("mach_1", "true", idempotency_key="mine 4")
+        client.commands.batch(["mach_1"], "true", idempotency_key="mine 5")
+        client.commands.resume_batch("batch_1", idempotency_key="mine 6")
         client.machines.get("mach_1")
-        assert client.machines.get("mach_1")["name"] == "nas"
-    assert len(hub.asked) == 3
+
+    _, asked = _call(calls, answer(STARTED))
+    first, second, *others, get = [r.headers.get("idempotency-key") for r in asked]
+    assert first != second
+    assert others == [f"mine {number}" for number in range(1, 7)]
+    assert get is None
+    assert all(b"mine" not in request.body for request in asked)
 
 
-def test_a_create_on_a_connection_that_breaks_is_never_sent_again():
-    with scripted_hub(_breaking_once()) as hub, Client(hub.url, KEY) as client:
+@pytest.mark.parametrize("key", ["", "x" * 201, "a\r\nb", "schlüssel"])
+def test_a_key_that_cannot_be_one_is_refused(key):
+    with pytest.raises(CmdopError, match="1 to 200 printable"):
+        _call(lambda client: client.commands.start("m", "x", idempotency_key=key), answer({}))
+
+
+@pytest.mark.parametrize("away", [BROKEN, STOPPING])
+def test_a_hub_that_stays_away_is_given_up(away):
+    with pytest.raises(CmdopError):
+        _call(_start, away, timeout_s=0.2)
+
+
+@pytest.mark.parametrize("status", [500, 507])
+def test_a_failure_is_not_asked_for_again(status):
+    failed = answer({"code": "some_code", "message": "failed"}, status=status)
+    with pytest.raises(ServerError):
+        _call(_start, failed, answer(STARTED))
+
+
+def test_a_failure_after_an_attempt_of_unknown_end_does_not_claim_that_nothing_was_recorded():
+    failed = answer({"code": "storage_full", "message": "the disk is full"}, status=507)
+    with pytest.raises(ConnectionFailed, match="the disk is full"):
+        _call(_start, BROKEN, failed)
+    with pytest.raises(ConnectionFailed):
+        _call(_start, BROKEN, STOPPING, timeout_s=0.2)
+    with pytest.raises(ServerError):  # the hub told that the first had not been recorded
+        _call(_start, BROKEN, _not_active("GRACE_PERIOD"), failed)
+
+
+def _not_active(status):
+    error = {"code": "session_not_active", "message": "-", "details": {"current_status": status}}
+    return answer(error, status=409)
+
+
+def test_after_a_restart_a_machine_that_comes_back_is_waited_for():
+    back = [_not_active("GRACE_PERIOD"), _not_active("PENDING"), answer(STARTED)]
+    started, asked = _call(_start, BROKEN, *back)
+    assert (started, len(asked)) == (STARTED, 4)
+    with pytest.raises(Conflict):
+        _call(_start, BROKEN, _not_active("DISCONNECTED"), answer(STARTED))
+    with pytest.raises(Conflict):
+        _call(_start, *back)
+    with pytest.raises(Conflict):
+        _call(_start, BROKEN, _not_active("GRACE_PERIOD"), timeout_s=0.2)
+
+
+def test_what_an_attempt_before_took_away_is_gone_and_not_missing():
+    gone = answer({"code": "machine_not_found", "message": "no such machine"}, status=404)
+    _call(lambda client: client.machines.delete("mach_1"), BROKEN, gone)
+    with pytest.raises(NotFound):
+        _call(lambda client: client.machines.delete("mach_1"), STOPPING, gone)
+    with pytest.raises(NotFound):
+        _call(lambda client: client.machines.get("mach_1"), BROKEN, gone)
+
+
+def test_a_call_that_waits_for_an_end_asks_whether_the_hub_is_there_and_waits_on():
+    ended = {"id": "cmd_1", "status": "completed", "exit_code": 0}
+    asked_before = []
+
+    def script(asked: Asked) -> Answer:
+        if asked.method == "GET":
+            return answer({})
+        asked_before.append(asked.headers["idempotency-key"])
+        return answer(ended) if len(asked_before) == 3 else Answer(b"")
+
+    with scripted_hub(script) as hub, Client(hub.url, KEY, timeout_s=0.1) as client:
+        assert client.commands.run("mach_1", "true") == ended
+    assert len(set(asked_before)) == 1
+    assert [(r.method, r.path) for r in hub.asked][:2] == [
+        ("POST", "/api/v1/commands"),
+        ("GET", "/api/v1/auth/me"),
+    ]
+
+
+def test_a_call_that_waits_for_an_end_gives_up_a_hub_that_says_nothing_at_all():
+    with pytest.raises(ConnectionFailed, match="does not answer"):
+        _call(lambda client: client.commands.run("mach_1", "true"), Answer(b""), timeout_s=0.1)
+
+
+def test_options_of_commands_have_the_names_of_the_api():
+    def calls(client):
+        client.commands.run("mach_1", "a", timeout_ms=1, queue=True, queue_timeout_ms=2, cwd=None)
+        client.commands.batch(
+            ["mach_1"],
+            "b",
+            concurrency="25%",
+            canary=True,
+            max_errors=0,
+            wait=False,
+            serial_key="s",
+        )
+        client.commands.get_batch("batch_1")
+        client.commands.resume_batch("batch_1", wait=False)
+
+    _, asked = _call(calls, answer(STARTED))
+    assert [(request.method, request.path, request.query) for request in asked] == [
+        ("POST", "/api/v1/commands", ""),
+        ("POST", "/api/v1/commands/batch", "wait=false"),
+        ("GET", "/api/v1/commands/batch/batch_1", ""),
+        ("POST", "/api/v1/commands/batch/batch_1/resume", "wait=false"),
+    ]
+    assert json.loads(asked[0].body) == {
+        "machine_id": "mach_1",
+        "command": "a",
+        "timeout": 1,
+        "queue": True,
+        "queue_timeout": 2,
+    }
+    assert json.loads(asked[1].body) == {
+        "machine_ids": ["mach_1"],
+        "command": "b",
+        "concurrency": "25%",
+        "canary": True,
+        "max_errors": 0,
+        "serial_key": "s",
+    }
+
+
+def test_a_copy_is_a_client_of_its_own_that_knows_that_the_hub_was_there():
+    with (
+        scripted_hub(lambda _: answer(MACHINE)) as hub,
+        Client(hub.url, KEY, timeout_s=0.1) as client,
+    ):
         client.machines.get("mach_1")
-        with pytest.raises(ConnectionFailed):
-            client.commands.start("mach_1", "true")
-    assert [asked.method for asked in hub.asked] == ["GET", "POST"]
+        with client.copy() as copy:
+            assert copy.machines.get("mach_1") == MACHINE
+        assert hub.connections == 2
+        late = client.copy()
+    with pytest.raises(Away):
+        late.machines.get("mach_1")
 
 
 @pytest.mark.parametrize(
@@ -131,9 +335,10 @@ def test_a_port_where_nobody_listens_is_named():
         where = "{}:{}".format(*held.getsockname())
         with (
             Client(f"http://{where}", KEY) as client,
-            pytest.raises(ConnectionFailed, match=f"{where}: connection refused"),
+            pytest.raises(ConnectionFailed, match=f"{where}: connection refused") as caught,
         ):
             client.me()
+    assert not isinstance(caught.value, Away), "a wrong address is not waited for"
 
 
 def test_a_hub_that_stays_silent_is_given_up():
