@@ -1,7 +1,7 @@
-"""Measure POST /commands beside posix_spawn and warm OpenSSH, in one run on one machine.
+"""Measure POST /commands beside posix_spawn and warm OpenSSH, and output beside `ssh host cat`.
 
-Absolute figures of a shared machine mean little; every line carries its ratio to what was
-measured in the same run. Prints a table, asserts nothing.
+All in one run on one machine: absolute figures of a shared machine mean little, so every line
+carries its ratio to what was measured in the same run. Prints a table, asserts nothing.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import selectors
 import shutil
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -22,8 +23,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from tests.support.ssh import warm_ssh
+
 CMDOP = [sys.executable, "-m", "cmdop_appliance"]
 START_S = 20.0  # hub and agent are up long before this, or never
+OUTPUT_BYTES = 200_000_000  # of one command: long enough that its start does not count
+OUTPUT_ROUNDS = 3
 
 
 def percentile(samples: list[float], share: float) -> float:
@@ -58,7 +63,13 @@ def appliance(folder: Path) -> Iterator["Hub"]:
     data_dir = folder / "data"
     log = (folder / "hub.log").open("wb")
     argv = [*CMDOP, "serve", "--data-dir", str(data_dir), "--listen", "127.0.0.1:0"]
-    process = subprocess.Popen([*argv, "--local-agent"], stdout=log, stderr=log, cwd=folder)
+    process = subprocess.Popen(
+        [*argv, "--local-agent"],
+        stdout=log,
+        stderr=log,
+        cwd=folder,
+        env={**os.environ, "CMDOP_OUTPUT_MAX_BYTES": str(2 * OUTPUT_BYTES)},
+    )
     try:
         wait_for((data_dir / "hub.json").exists, "the hub")
         hub = Hub(process.pid, data_dir)
@@ -218,45 +229,6 @@ def load_by_ourselves(hub: Hub, callers: int, count: int) -> "Load":
         return Load(percentile(samples, 0.5), percentile(samples, 0.99), rate)
 
 
-@contextmanager
-def warm_ssh(folder: Path) -> Iterator[list[str] | None]:
-    """The argv prefix of `ssh` over a warm ControlMaster to an sshd of our own; None: no sshd."""
-    sshd = shutil.which("sshd") or "/usr/sbin/sshd"
-    if not Path(sshd).exists() or shutil.which("ssh") is None:
-        yield None
-        return
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    for name in ("host", "user"):
-        key = str(folder / name)
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", key], check=True)
-    (folder / "authorized").write_bytes((folder / "user.pub").read_bytes())
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    Path("/run/sshd").mkdir(exist_ok=True)
-    options = {
-        "ListenAddress": "127.0.0.1", "Port": port, "HostKey": folder / "host", "PidFile": "none",
-        "AuthorizedKeysFile": folder / "authorized", "StrictModes": "no", "UsePAM": "no",
-        "MaxSessions": 100, "SetEnv": "SHLVL=2",  # bash reads no .bashrc then: only ssh is timed
-    }  # fmt: skip
-    flags = [part for name, value in options.items() for part in ("-o", f"{name}={value}")]
-    server = subprocess.Popen([sshd, "-D", "-f", "/dev/null", *flags], **quiet)
-    ssh = [
-        "ssh", "-q", "-p", str(port), "-i", str(folder / "user"), "-o", "StrictHostKeyChecking=no",
-        "-o", "UserKnownHostsFile=/dev/null", "-o", f"ControlPath={folder}/mux", "127.0.0.1",
-    ]  # fmt: skip
-    try:
-        wait_for(
-            lambda: not subprocess.run([*ssh, "true"], check=False, **quiet).returncode, "sshd"
-        )
-        subprocess.run([*ssh[:1], "-f", "-N", "-M", *ssh[1:]], check=True, **quiet)
-        yield ssh
-    finally:
-        subprocess.run([*ssh[:1], "-O", "exit", *ssh[1:]], check=False, **quiet)
-        server.terminate()
-        server.wait(10)
-
-
 def ssh_samples(ssh: list[str], count: int) -> list[float]:
     """Seconds per `ssh host true` over the warm connection."""
     samples = []
@@ -265,6 +237,32 @@ def ssh_samples(ssh: list[str], count: int) -> list[float]:
         subprocess.run([*ssh, "true"], check=True, stdin=subprocess.DEVNULL)
         samples.append(time.perf_counter() - begun)
     return samples
+
+
+def output_rates(hub: Hub, ssh: list[str] | None, folder: Path) -> tuple[float, float]:
+    """MB/s of one command's output, stored by the hub, and of `ssh host cat` of the same file.
+
+    Medians, taken in turn; 0: no ssh.
+    """
+    path = folder / "output"
+    with path.open("wb") as file:
+        for million in range(OUTPUT_BYTES // 1_000_000):
+            file.write((b"%07d\n" % million) * (1_000_000 // 8))
+    body = {"machine_id": hub.machine(), "command": f"cat {path}", "timeout": 600_000}
+    ours, theirs = [0.0], [0.0]
+    for _ in range(OUTPUT_ROUNDS):
+        begun = time.perf_counter()
+        with socket.create_connection(hub.address) as connection:
+            connection.sendall(hub.request("POST", "/commands", body))
+            record = json.loads(read_answer(connection))["data"]
+        ours.append(OUTPUT_BYTES / 1e6 / (time.perf_counter() - begun))
+        if (record["status"], record["stdout_bytes"]) != ("completed", OUTPUT_BYTES):
+            raise SystemExit(f"bench: the output is not whole: {record['stdout_bytes']} bytes")
+        if ssh is not None:
+            begun = time.perf_counter()
+            subprocess.run([*ssh, f"cat {path}"], check=True, stdout=subprocess.DEVNULL)
+            theirs.append(OUTPUT_BYTES / 1e6 / (time.perf_counter() - begun))
+    return statistics.median(ours[1:]), statistics.median(theirs[1:] or theirs)
 
 
 def processes_naming(text: str) -> list[int]:
@@ -334,6 +332,11 @@ def main() -> None:
                 label = f"POST /commands true, {callers} callers"
                 report(label, f"{many.rate:.0f}/s", side, target)
                 report("  p50 / p99", f"{many.p50:.0f} / {many.p99:.0f} ms")
+            ours, theirs = output_rates(hub, ssh, folder)
+            ratio = f"{ours / theirs:.2f} × ssh host cat" if theirs else "no sshd here"
+            report("output of one command", f"{ours:.0f} MB/s", ratio, "≥ 0.5 ×")
+            if theirs:
+                report("ssh host cat, ControlMaster", f"{theirs:.0f} MB/s")
             busy = memory_mb([hub.pid]), memory_mb(agents + keepers)
             report(
                 "hub, idle / after load (PSS)", f"{idle[0]:.0f} / {busy[0]:.0f} MB", "", "≤ 80 MB"

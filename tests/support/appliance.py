@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection
@@ -185,6 +185,8 @@ class _Process:
     def __init__(self, place: Path, directory: Path) -> None:
         self.log = directory.with_name(f"{directory.name}.log")
         self.out = directory.with_name(f"{directory.name}.out")
+        self.program: Sequence[str] = PROGRAM  # what is started
+        self.variables: dict[str, str] = {}  # its environment, beside what is always there
         self._place = place
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
@@ -220,6 +222,16 @@ class _Process:
         self._process.kill()
         self._process.wait()
 
+    def suspend(self) -> None:
+        """SIGSTOP: it lives, its connections are open, and it does nothing."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT: it goes on where it was."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
     def leftovers(self) -> list[list[str]]:
         """Command lines that name our directory, except those of keepers."""
         found = []
@@ -234,9 +246,9 @@ class _Process:
         assert not self.is_running
         with self.log.open("ab") as log, self.out.open("ab") as out:
             self._process = subprocess.Popen(
-                [*PROGRAM, *map(str, args)],
+                [*self.program, *map(str, args)],
                 cwd=self._place,
-                env={**BASE_ENVIRONMENT, "HOME": str(self._place), **variables},
+                env={**BASE_ENVIRONMENT, "HOME": str(self._place), **self.variables, **variables},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=log,
@@ -258,21 +270,25 @@ class _Process:
 class Hub(_Process):
     """`cmdop serve` on a data directory of its own, and its API by the admin key."""
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, listen: str = "127.0.0.1:0") -> None:
         self.data_dir = place / "data"
         super().__init__(place, self.data_dir)
-        self._listen = "127.0.0.1:0"
+        self._listen = listen
 
     def start(self, *args: object, config: str = "", umask: int = -1, **variables: str) -> None:
         """Start it and wait until it is ready; the second start takes the port of the first."""
+        self.begin(*args, config=config, umask=umask, **variables)
+        wait_for(self._is_ready, "the hub is ready")
+        self._listen = urlsplit(self.ready["url"]).netloc
+
+    def begin(self, *args: object, config: str = "", umask: int = -1, **variables: str) -> None:
+        """Start it, and do not wait for what comes of it."""
         flags: list[object] = ["--data-dir", self.data_dir, "--listen", self._listen]
         if config:
             file = self._place / "test.toml"
             file.write_text(config)
             flags += ["--config", file]
         self._start("serve", *flags, *args, umask=umask, **variables)
-        wait_for(self._is_ready, "the hub is ready")
-        self._listen = urlsplit(self.ready["url"]).netloc
 
     def _is_ready(self) -> bool:
         assert self.is_running, self.log.read_text()
@@ -324,10 +340,13 @@ class Agent(_Process):
         """Start it, and do not wait for what comes of it."""
         self._start("agent", "--state-dir", self.state_dir, *args, **variables)
 
-    def join(self, hub: Hub, token: str | None = None) -> None:
-        """Start it as a machine of `hub`, and wait until commands can be sent to it."""
+    def join(self, hub: Hub, token: str | None = None, url: str | None = None) -> None:
+        """Start it as a machine of `hub`, and wait until commands can be sent to it.
+
+        `url`: where it shall find the hub, if not where that listens.
+        """
         self.begin(
-            CMDOP_SERVER_URL=hub.api.url,
+            CMDOP_SERVER_URL=url or hub.api.url,
             CMDOP_JOIN_KEY=token or hub.new_token(),
             CMDOP_MACHINE_NAME=self.name,
         )
@@ -370,7 +389,7 @@ def running_hub(place: Path, *args: object, config: str = "", **variables: str) 
 def stopped_hub(place: Path) -> Iterator[Hub]:
     """A hub for the test to start; at the end it stops as it should."""
     hub = Hub(place)
-    with _ending(hub):
+    with ending(hub):
         yield hub
 
 
@@ -386,12 +405,13 @@ def running_agent(hub: Hub, place: Path, name: str, *, token: str | None = None)
 def stopped_agent(place: Path, name: str) -> Iterator[Agent]:
     """An agent for the test to start; its end is as with `running_agent`."""
     agent = Agent(place, name)
-    with _ending(agent):
+    with ending(agent):
         yield agent
 
 
 @contextmanager
-def _ending(process: _Process) -> Iterator[None]:
+def ending(process: _Process) -> Iterator[None]:
+    """Stop it as it should be at the end; after a failure only see to it that nothing is left."""
     try:
         yield
     except BaseException:
