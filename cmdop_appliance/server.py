@@ -22,7 +22,7 @@ from cmdop_appliance.errors import StorageFull, Unavailable
 from cmdop_appliance.front import Front, PeekedStream, open_listeners
 from cmdop_appliance.hub.connection import LinkClosed, accept
 from cmdop_appliance.hub.hub import Hub
-from cmdop_appliance.hub.session import serve_agent
+from cmdop_appliance.hub.welcome import serve_agent
 from cmdop_appliance.ids import new_id
 from cmdop_appliance.local_agent import run_local_agent
 from cmdop_appliance.logs import log_to_stderr

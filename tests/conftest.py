@@ -5,6 +5,8 @@ import logging
 import pytest
 from hypothesis import settings
 
+from tests.support.appliance import running_agent, running_hub
+
 settings.register_profile("cmdop", deadline=None)  # a busy machine is slow, not wrong
 settings.load_profile("cmdop")
 
@@ -31,3 +33,23 @@ def no_unexpected_errors(request):
     if "caplog" not in request.fixturenames:
         formatter = logging.Formatter("%(name)s: %(message)s")
         assert not [formatter.format(record) for record in kept.records]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Where the hub and the agent of a module live."""
+    return tmp_path_factory.mktemp("place")
+
+
+@pytest.fixture(scope="module")
+def hub(place):
+    """A hub of the module's own, as a process."""
+    with running_hub(place) as hub:
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def agent(hub, place):
+    """An agent of the module's own, as a process that has joined `hub`."""
+    with running_agent(hub, place, "target") as agent:
+        yield agent

@@ -375,8 +375,8 @@ def _let_go(tx: Tx, command: Command, now_ms: int) -> Iterator[Command]:
     command = msgspec.structs.replace(command, is_held=False, start_until_ms=now_ms + wait_ms)
     try:
         command = _placed(tx, command)
-    except SessionNotActive as exc:  # it went away while others had their turn
-        if exc.details["current_status"] == "DISCONNECTED":
+    except ApplianceError as exc:  # it went away while others had their turn
+        if exc.details.get("current_status", "DISCONNECTED") == "DISCONNECTED":
             ended = msgspec.structs.replace(
                 command,
                 status="expired",

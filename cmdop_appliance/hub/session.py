@@ -1,4 +1,4 @@
-"""One agent socket, from its welcome to its end: what it hears, what it may say.
+"""One agent socket that was welcomed, to its end: what it hears, what it may say.
 
 Each frame is looked up as (command id, machine of this socket): an agent can speak only of its
 own. A connection that was replaced is fenced: the store takes no change of session or command from
@@ -33,7 +33,7 @@ from cmdop_appliance.hub.commands import (
     removal_subject,
 )
 from cmdop_appliance.hub.connection import Connection, LinkClosed
-from cmdop_appliance.hub.enrolment import Enrolments, Proof, Refused
+from cmdop_appliance.hub.enrolment import Enrolments, Proof
 from cmdop_appliance.hub.lifecycle import StaleConnection
 from cmdop_appliance.hub.line import Line
 from cmdop_appliance.hub.output import OutputGap, Outputs
@@ -41,7 +41,7 @@ from cmdop_appliance.model import Command
 from cmdop_appliance.protocol.closing import Close
 from cmdop_appliance.protocol.conversation import Conversation, State, split
 from cmdop_appliance.protocol.frames import Output
-from cmdop_appliance.protocol.limits import HANDSHAKE_S, INVENTORY_ITEMS, WINDOW_BYTES
+from cmdop_appliance.protocol.limits import INVENTORY_ITEMS, WINDOW_BYTES
 from cmdop_appliance.protocol.messages import (
     Acknowledge,
     Bye,
@@ -59,16 +59,15 @@ from cmdop_appliance.protocol.messages import (
     Resume,
     Started,
     Stored,
-    Welcome,
 )
 from cmdop_appliance.store import commands as command_rows
-from cmdop_appliance.store import machines, sessions
+from cmdop_appliance.store import sessions
 from cmdop_appliance.store.engine import Store
 
 # A removed machine is told so within this; with the close it is 1 s in all (contract.md §3).
 _LAST_WORD_S: Final = 0.25
 # The holder of a key has so long to answer a ping before another may take its place.
-_PROBE_S: Final = 5.0
+PROBE_S: Final = 5.0
 # Tell the agent what is stored at least this often: half of what it may have under way.
 _STORED_EVERY: Final = WINDOW_BYTES // 2
 # Starts and ends of one machine that are being recorded at a time; the reader waits beyond.
@@ -109,56 +108,8 @@ class SessionServices:
     silent_ms: int
 
 
-async def serve_agent(services: SessionServices, connection: Connection) -> None:
-    """Carry one agent's connection to its end; whatever the agent does, only this ends."""
-    conversation = Conversation("hub")
-    try:
-        with trio.fail_after(HANDSHAKE_S):
-            proof = await services.enrolments.examine(connection, conversation)
-            session = await _welcome(services, connection, conversation, proof)
-    except trio.TooSlowError:
-        await connection.close(Close.SILENT, f"no handshake within {HANDSHAKE_S:.0f} s")
-    except LinkClosed:
-        pass
-    except Refused as exc:
-        _log.warning("agent refused", extra={"peer": connection.address, "why": exc.message})
-        await connection.close(exc.close, exc.message)
-    except ProtocolError as exc:
-        await _blame(connection, exc)
-    except (Unavailable, StorageFull) as exc:
-        await connection.close(Close.STOPPING, exc.message)
-    else:
-        await session.run()
-
-
-async def _welcome(
-    services: SessionServices, connection: Connection, conversation: Conversation, proof: Proof
-) -> "AgentSession":
-    """Give the machine its session, unless somebody else alive holds the same key."""
-    machine = proof.machine
-    subject = machine_subject(machine.id)
-    if await services.bus.request(subject, Probe(proof.prove.keeper_id), _PROBE_S + 1):
-        await services.store.run(machines.flag_clone, machine.id, services.clock.now_ms())
-        raise Refused(Close.IN_USE, "another live agent holds this machine's key: a clone?")
-    connected = await services.store.run(
-        sessions.connect,
-        machine,
-        facts=proof.prove.facts,
-        ip=connection.address,
-        now_ms=services.clock.now_ms(),
-    )
-    if connected is None:  # while it proved its key
-        revoked = services.enrolments.revoked(proof.agent_nonce, machine.id)
-        await connection.send(conversation.send(revoked))
-        raise Refused(Close.REMOVED, "this machine was removed")
-    session_id, epoch = connected
-    services.bus.publish(subject, Replaced(epoch))
-    welcome = Welcome(machine_id=machine.id, session_id=session_id, epoch=epoch)
-    await connection.send(conversation.send(welcome))
-    return AgentSession(services, connection, conversation, proof, session_id, epoch)
-
-
-async def _blame(connection: Connection, error: ApplianceError) -> None:
+async def blame(connection: Connection, error: ApplianceError) -> None:
+    """Close the connection of an agent that broke the protocol, and tell it how."""
     _log.warning("agent broke the protocol", extra={"peer": connection.address, "why": str(error)})
     await connection.close(Close.PROTOCOL, error.message)
 
@@ -241,7 +192,7 @@ class AgentSession:
         except trio.TooSlowError:
             await self._connection.close(Close.SILENT, "nothing was heard for too long")
         except (ProtocolError, CommandNotFound) as exc:
-            await _blame(self._connection, exc)
+            await blame(self._connection, exc)
         except StaleConnection:
             await self._close_stale()
         except (Unavailable, StorageFull) as exc:
@@ -418,7 +369,7 @@ class AgentSession:
             except StaleConnection:
                 await self._close_stale()
             except CommandNotFound as exc:
-                await _blame(self._connection, exc)
+                await blame(self._connection, exc)
             finally:
                 self._recording.release()
 
@@ -471,7 +422,7 @@ class AgentSession:
 
     async def _answer_probe(self, request: Request) -> None:
         try:
-            with trio.fail_after(_PROBE_S):
+            with trio.fail_after(PROBE_S):
                 await self._connection.ping()
         except (LinkClosed, trio.TooSlowError):
             request.answer(value=False)

@@ -18,11 +18,6 @@ VARYING = {"id", "request_id", "timestamp", "created_at", "started_at", "finishe
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    return tmp_path_factory.mktemp("hot")
-
-
-@pytest.fixture(scope="module")
 def hub(place):
     with running_hub(place) as hub:
         yield hub

@@ -5,7 +5,7 @@ The examples are those of the documents, shortened. Extra keys are allowed, miss
 
 import pytest
 
-from tests.support.appliance import running_agent, running_hub, wait_for
+from tests.support.appliance import running_agent, wait_for
 
 LISTED_SESSION = {
     "session_id": "sess_abc123",
@@ -93,17 +93,6 @@ def _fits(answer, example, place="$"):
         assert type(answer) is type(example), place
     if isinstance(example, str) and example.endswith("Z"):
         assert answer.endswith("Z"), place
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    return tmp_path_factory.mktemp("shapes")
-
-
-@pytest.fixture(scope="module")
-def hub(place):
-    with running_hub(place) as hub:
-        yield hub
 
 
 @pytest.fixture(scope="module")

@@ -12,26 +12,9 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from tests.support.appliance import PATIENCE_S, running_agent, running_hub, wait_for
+from tests.support.appliance import PATIENCE_S, wait_for
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    return tmp_path_factory.mktemp("kills")
-
-
-@pytest.fixture(scope="module")
-def hub(place):
-    with running_hub(place) as hub:
-        yield hub
-
-
-@pytest.fixture(scope="module")
-def agent(hub, place):
-    with running_agent(hub, place, "target") as agent:
-        yield agent
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from cmdop_appliance.agent.state import locked_state
 from cmdop_appliance.config import CommandsConfig, Config
 from cmdop_appliance.errors import ApplianceError, StorageFull, Unavailable
 from cmdop_appliance.hub.hub import OUTPUT_FOLDER, Hub
-from cmdop_appliance.hub.session import serve_agent
+from cmdop_appliance.hub.welcome import serve_agent
 from cmdop_appliance.protocol.closing import Close
 from cmdop_appliance.store import sessions
 from cmdop_appliance.store.engine import DATABASE_FILE, Store, open_store

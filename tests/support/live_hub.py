@@ -15,7 +15,7 @@ from cmdop_appliance.clock import Clock
 from cmdop_appliance.config import CommandsConfig, Config, OutputConfig, SessionsConfig
 from cmdop_appliance.hub.connection import LinkClosed
 from cmdop_appliance.hub.hub import Hub
-from cmdop_appliance.hub.session import serve_agent
+from cmdop_appliance.hub.welcome import serve_agent
 from cmdop_appliance.identity import Identity, is_signed_by
 from cmdop_appliance.model import Command, Machine
 from cmdop_appliance.protocol.closing import Close

@@ -19,17 +19,6 @@ from tests.support.appliance import (
 )
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    return tmp_path_factory.mktemp("access")
-
-
-@pytest.fixture(scope="module")
-def hub(place):
-    with running_hub(place) as hub:
-        yield hub
-
-
 def _is_refused(hub, place, name, token):
     with stopped_agent(place, name) as agent:
         agent.begin(CMDOP_SERVER_URL=hub.api.url, CMDOP_JOIN_KEY=token)

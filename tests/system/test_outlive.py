@@ -2,26 +2,9 @@
 
 import pytest
 
-from tests.support.appliance import running_agent, running_hub, wait_for
+from tests.support.appliance import wait_for
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    return tmp_path_factory.mktemp("outlive")
-
-
-@pytest.fixture(scope="module")
-def hub(place):
-    with running_hub(place) as hub:
-        yield hub
-
-
-@pytest.fixture(scope="module")
-def agent(hub, place):
-    with running_agent(hub, place, "target") as agent:
-        yield agent
 
 
 BEFORE = "".join(f"before {number}\n" for number in range(1, 2001))

@@ -2,22 +2,11 @@
 
 import pytest
 
-from tests.support.appliance import running_agent, running_hub, stopped_hub, wait_for
+from tests.support.appliance import running_agent, stopped_hub, wait_for
 
 pytestmark = pytest.mark.slow
 
 SWEPT = "[commands]\nlost_after_ms = 1000\n\n[sessions]\ngrace_ms = 0\n"
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    return tmp_path_factory.mktemp("queue")
-
-
-@pytest.fixture(scope="module")
-def hub(place):
-    with running_hub(place) as hub:
-        yield hub
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +19,14 @@ def agent(hub, place):
 def other(hub, place):
     with running_agent(hub, place, "two") as agent:
         yield agent
+
+
+@pytest.fixture
+def both(hub, agent, other):
+    """The ids of two machines that are connected, whatever a test before did to the hub."""
+    for each in (agent, other):
+        each.wait_connected(hub)
+    return [agent.machine_id, other.machine_id]
 
 
 @pytest.fixture
@@ -142,38 +139,37 @@ def test_since_when_nothing_is_known_of_a_running_command(hub, agent, tmp_path):
 # ── batches ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_failed_canary_skips_the_rest_which_one_call_resumes(hub, agent, other, tmp_path):
-    marks = tmp_path / "marks"
-    ids = [agent.machine_id, other.machine_id]
+def test_a_failed_canary_skips_the_rest_which_one_call_resumes(hub, both, tmp_path):
+    marks, (_, other) = tmp_path / "marks", both
     command = f"echo mark >>{marks}; [ $(wc -l <{marks}) -ge 2 ]"  # only the first time fails
-    batch = hub.api.post("/commands/batch", machine_ids=ids, command=command, canary=True)
-    assert [batch[each]["status"] for each in ids] == ["failed", "skipped"]
-    skipped = batch[other.machine_id]
+    batch = hub.api.post("/commands/batch", machine_ids=both, command=command, canary=True)
+    assert [batch[each]["status"] for each in both] == ["failed", "skipped"]
+    skipped = batch[other]
     assert skipped["error"]["code"] == "batch_stopped"
     assert marks.read_text() == "mark\n"
     path = f"/commands/batch/{skipped['batch_id']}"
     assert hub.api.get(path) == batch
     resumed = hub.api.post(f"{path}/resume")
-    assert set(resumed) == {other.machine_id}
-    assert resumed[other.machine_id]["status"] == "completed"
+    assert set(resumed) == {other}
+    assert resumed[other]["status"] == "completed"
     assert hub.api.get(path) == batch
-    whole = f"/commands/batch/{resumed[other.machine_id]['batch_id']}/resume"
+    whole = f"/commands/batch/{resumed[other]['batch_id']}/resume"
     answer = hub.api.call("POST", whole)
     assert (answer.status, answer.error["code"]) == (409, "conflict")
 
 
-def test_waves_go_on_after_the_hub_was_killed(hub, agent, other, tmp_path):
+def test_waves_go_on_after_the_hub_was_killed(hub, both, tmp_path):
     gate = tmp_path / "gate"
     batch = hub.api.call(
         "POST",
         "/commands/batch?wait=false",
         {
-            "machine_ids": [agent.machine_id, other.machine_id],
+            "machine_ids": both,
             "command": f"until [ -e {gate} ]; do sleep 0.02; done",
             "concurrency": "50%",
         },
     ).data
-    first, second = batch[agent.machine_id], batch[other.machine_id]
+    first, second = (batch[each] for each in both)
     assert (first["status"], second["status"]) == ("pending", "pending")
     assert (first["session_id"] is None, second["session_id"] is None) == (False, True)
     path = f"/commands/{first['id']}"

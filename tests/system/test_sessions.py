@@ -2,7 +2,6 @@
 
 import shutil
 
-import pytest
 import trio
 
 from cmdop_appliance.protocol.messages import Bye, Heartbeat
@@ -18,17 +17,6 @@ from tests.support.live_hub import ScriptedAgent, live_hub
 from tests.support.records import WORKSPACE
 
 SHORT_GRACE_MS = 1500
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    return tmp_path_factory.mktemp("sessions")
-
-
-@pytest.fixture(scope="module")
-def hub(place):
-    with running_hub(place) as hub:
-        yield hub
 
 
 def _status(hub, session_id):

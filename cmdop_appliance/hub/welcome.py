@@ -1,0 +1,74 @@
+"""The way in for an agent: it proves its key, and its machine gets a session."""
+
+import logging
+
+import trio
+
+from cmdop_appliance.errors import ProtocolError, StorageFull, Unavailable
+from cmdop_appliance.hub.commands import machine_subject
+from cmdop_appliance.hub.connection import Connection, LinkClosed
+from cmdop_appliance.hub.enrolment import Proof, Refused
+from cmdop_appliance.hub.session import (
+    PROBE_S,
+    AgentSession,
+    Probe,
+    Replaced,
+    SessionServices,
+    blame,
+)
+from cmdop_appliance.protocol.closing import Close
+from cmdop_appliance.protocol.conversation import Conversation
+from cmdop_appliance.protocol.limits import HANDSHAKE_S
+from cmdop_appliance.protocol.messages import Welcome
+from cmdop_appliance.store import machines, sessions
+
+_log = logging.getLogger("cmdop.hub.session")
+
+
+async def serve_agent(services: SessionServices, connection: Connection) -> None:
+    """Carry one agent's connection to its end; whatever the agent does, only this ends."""
+    conversation = Conversation("hub")
+    try:
+        with trio.fail_after(HANDSHAKE_S):
+            proof = await services.enrolments.examine(connection, conversation)
+            session = await _welcome(services, connection, conversation, proof)
+    except trio.TooSlowError:
+        await connection.close(Close.SILENT, f"no handshake within {HANDSHAKE_S:.0f} s")
+    except LinkClosed:
+        pass
+    except Refused as exc:
+        _log.warning("agent refused", extra={"peer": connection.address, "why": exc.message})
+        await connection.close(exc.close, exc.message)
+    except ProtocolError as exc:
+        await blame(connection, exc)
+    except (Unavailable, StorageFull) as exc:
+        await connection.close(Close.STOPPING, exc.message)
+    else:
+        await session.run()
+
+
+async def _welcome(
+    services: SessionServices, connection: Connection, conversation: Conversation, proof: Proof
+) -> AgentSession:
+    """Give the machine its session, unless somebody else alive holds the same key."""
+    machine = proof.machine
+    subject = machine_subject(machine.id)
+    if await services.bus.request(subject, Probe(proof.prove.keeper_id), PROBE_S + 1):
+        await services.store.run(machines.flag_clone, machine.id, services.clock.now_ms())
+        raise Refused(Close.IN_USE, "another live agent holds this machine's key: a clone?")
+    connected = await services.store.run(
+        sessions.connect,
+        machine,
+        facts=proof.prove.facts,
+        ip=connection.address,
+        now_ms=services.clock.now_ms(),
+    )
+    if connected is None:  # while it proved its key
+        revoked = services.enrolments.revoked(proof.agent_nonce, machine.id)
+        await connection.send(conversation.send(revoked))
+        raise Refused(Close.REMOVED, "this machine was removed")
+    session_id, epoch = connected
+    services.bus.publish(subject, Replaced(epoch))
+    welcome = Welcome(machine_id=machine.id, session_id=session_id, epoch=epoch)
+    await connection.send(conversation.send(welcome))
+    return AgentSession(services, connection, conversation, proof, session_id, epoch)
