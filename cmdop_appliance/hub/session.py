@@ -75,6 +75,9 @@ _RECORDING: Final = 64
 # Commands that an agent may name in its inventory: some 10 MB of ids while it connects.
 _INVENTORY: Final = 100_000
 
+# Notices of one connection that are logged: a machine must not fill the hub's log.
+_NOTICES: Final = 1000
+
 M = TypeVar("M", bound=Message)
 
 _log = logging.getLogger("cmdop.hub.session")
@@ -139,6 +142,7 @@ class AgentSession:
         self._own: set[str] = set()  # open commands, known to be this machine's
         self._unreported: dict[str, int] = {}  # bytes stored since the last `stored`
         self._recording = trio.Semaphore(_RECORDING)
+        self._notices = 0
         self._said_bye = False
 
     async def run(self) -> None:
@@ -223,10 +227,15 @@ class AgentSession:
                 await self._services.commands.rejected(self._machine_id, self._epoch, message)
                 self._own.discard(message.id)
             case Notice():
-                notice = {"event": message.event, "notice": message.message}
-                _log.warning("notice", extra={"machine_id": self._machine_id, **notice})
+                self._take_notice(message)
             case Bye():
                 self._said_bye = True
+
+    def _take_notice(self, message: Notice) -> None:
+        self._notices += 1
+        if self._notices <= _NOTICES:
+            notice = {"event": message.event, "notice": message.message}
+            _log.warning("notice", extra={"machine_id": self._machine_id, **notice})
 
     async def _begin(self) -> None:
         """Hold what the agent knows against what the store knows, and mend the difference."""

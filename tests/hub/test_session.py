@@ -37,6 +37,7 @@ from cmdop_appliance.protocol.messages import (
     Hello,
     Inventory,
     Known,
+    Notice,
     Rejected,
     Resume,
     Revoked,
@@ -448,6 +449,16 @@ async def test_a_machine_that_invents_commands_has_a_few_of_them_kept(live, agen
     await again.heartbeat()
     machine = await agent.machine()
     assert len(await live.hub.store.run(commands.open_on, machine.id)) == 2
+
+
+async def test_a_machine_cannot_fill_the_log_with_notices(live, agent, monkeypatch, caplog):
+    monkeypatch.setattr(module, "_NOTICES", 3)
+    link = await agent.join()
+    for number in range(5):
+        await link.say(Notice(event="grant.opened", message=f"window {number}"))
+    await link.heartbeat()
+    logged = [record.notice for record in caplog.records if record.message == "notice"]
+    assert logged == ["window 0", "window 1", "window 2"]
 
 
 # ── a hub in trouble ─────────────────────────────────────────────────────────────────────────────
