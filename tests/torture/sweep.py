@@ -20,7 +20,7 @@ _LASTS_S = 0.05
 # One that stays in the store and one that becomes a file (hub/output.py: 8 KiB).
 _OUTPUT_BYTES = (2_000, 60_000)
 # A fault that finds no such step gets more commands to find it in, so often.
-_ROUNDS = 3
+_ROUNDS = 8
 # No step of a case has this number: the steps are counted, and nobody falls.
 _NEVER = Fault("hub", 10**9, "before")
 # The steps of a case, a few more than one without faults has here: how a stream is cut into frames
