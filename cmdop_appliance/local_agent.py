@@ -1,8 +1,10 @@
 """`serve --local-agent`: the hub's own machine, managed by an agent in a process of its own."""
 
 import logging
+import resource
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -27,11 +29,14 @@ _SOURCE: Final = (sys.executable, "-I", "-m", "cmdop_appliance")
 _log = logging.getLogger("cmdop.local_agent")
 
 
-async def run_local_agent(hub: Hub, url: str, data_dir: Path, umask: int) -> None:
+async def run_local_agent(
+    hub: Hub, url: str, data_dir: Path, umask: int, open_files: tuple[int, int]
+) -> None:
     """Keep an agent running; when cancelled, it has stopped. Its commands run on.
 
     The agent watches its standard input, a pipe that we hold, so that it ends even if we are
-    killed; it gets its token by environment, which no other user can read.
+    killed; it gets its token by environment, which no other user can read. `umask` and
+    `open_files` (soft and hard limit) are what the hub itself was started with.
     """
     state_dir = data_dir / STATE_FOLDER
     program = [*_SOURCE]
@@ -54,6 +59,9 @@ async def run_local_agent(hub: Hub, url: str, data_dir: Path, umask: int) -> Non
             umask=umask,
             start_new_session=True,  # Ctrl-C is for the hub, which then ends the agent
         )
+        # Before it, or any command of its machine, has begun: Python takes longer to start.
+        with suppress(ProcessLookupError):
+            resource.prlimit(process.pid, resource.RLIMIT_NOFILE, open_files)
         try:
             code = await process.wait()
         finally:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 from contextlib import suppress
 from functools import partial
@@ -41,6 +42,8 @@ EXIT_DISK_FAILED: Final = 74  # EX_IOERR, sysexits.h
 _EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
 # Sessions whose grace is over, and commands that waited too long, are found within this.
 _SWEEP_S: Final = 1.0
+# Descriptors that we ask for, if the system lets us: one for each agent or caller, some for files.
+_OPEN_FILES: Final = 65_536
 # The join line in the banner is good for this long.
 _JOIN_TTL_MS: Final = 3_600_000
 
@@ -65,14 +68,25 @@ def run(
     config = load_config(config_path, flags=flags)
     log_to_stderr(config.log.level)
     umask = os.umask(0o077)  # whatever we create is ours alone
+    open_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, _raised(*open_files))
     try:
         with claim(config.data_dir):
-            return trio.run(_serve, config, umask)
+            return trio.run(_serve, config, umask, open_files)
     finally:
         os.umask(umask)
+        resource.setrlimit(resource.RLIMIT_NOFILE, open_files)
 
 
-async def _serve(config: Config, umask: int) -> int:
+def _raised(soft: int, hard: int) -> tuple[int, int]:
+    """The soft limit of open files as high as it may be, up to `_OPEN_FILES`; never lower."""
+    if soft == resource.RLIM_INFINITY:
+        return soft, hard
+    most = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    return max(soft, most), hard
+
+
+async def _serve(config: Config, umask: int, open_files: tuple[int, int]) -> int:
     data_dir = config.data_dir
     listeners = await open_listeners(*config.server.address)
     async with open_store(data_dir) as store:
@@ -90,7 +104,7 @@ async def _serve(config: Config, umask: int) -> int:
             services.start_soon(hub.outputs.flush_forever)
             services.start_soon(front.run, listeners)
             if config.server.local_agent:
-                services.start_soon(run_local_agent, hub, url, data_dir, umask)
+                services.start_soon(run_local_agent, hub, url, data_dir, umask, open_files)
             await _announce(hub, url, data_dir)
             await stop.wait()
             (data_dir / READY_FILE).unlink(missing_ok=True)

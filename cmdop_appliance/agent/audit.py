@@ -66,10 +66,19 @@ def append_denial(state_dir: Path, command_id: str, code: str, message: str) -> 
 
 async def tell_hub(state_dir: Path, outbox: Outbox) -> None:
     """Send the hub a notice for each line about a window, for as long as the agent runs."""
-    offset = _told(state_dir)
+    offset: int | None = None
+    is_readable = True
     while True:
         await trio.sleep(_LOOK_S)
-        end, notices = _news(state_dir, offset)
+        try:
+            offset = _told(state_dir) if offset is None else offset
+            end, notices = _news(state_dir, offset)
+        except OSError as exc:
+            if is_readable:
+                log.warning("cannot read what to tell the hub", extra={"error": str(exc)})
+            is_readable = False
+            continue
+        is_readable = True
         for notice in notices:
             await outbox.say(notice)
         if not outbox.is_open:

@@ -9,10 +9,19 @@ from typing import Final
 from cmdop_appliance.agent.output import Outflow
 from cmdop_appliance.protocol.frames import Output
 from cmdop_appliance.protocol.limits import LABEL_CHARS
-from cmdop_appliance.protocol.messages import End, Finished, Known, Message, Spec, Started, Stream
+from cmdop_appliance.protocol.messages import (
+    Accepted,
+    End,
+    Finished,
+    Known,
+    Message,
+    Spec,
+    Started,
+    Stream,
+)
 
-# An end within this time makes the message that it has started superfluous (one commit less at
-# the hub); later than this a person would notice that it is missing.
+# A start within this time makes the message that it waits superfluous, and an end the one that it
+# has started (one commit less at the hub); later than this a person would notice what is missing.
 START_NOTICE_S: Final = 0.010
 # How often a running command's files are looked at: at first, and at most when it is silent.
 POLL_LEAST_S: Final = 0.010
@@ -69,6 +78,7 @@ class Command:
         self.poll_s = START_NOTICE_S  # to the next look at its output
         self.started_ms = 0
         self._told = False  # that it runs, or that it has ended, on this connection
+        self._is_accepted = expires < math.inf  # or said so: an inventory says it from then on
 
     @property
     def weight_bytes(self) -> int:
@@ -85,12 +95,19 @@ class Command:
 
     @property
     def is_untold(self) -> bool:
-        """True: it has something to say, now or later: it runs, or its end was not told yet."""
-        return self.is_running or (self.phase is Phase.ENDED and not self._told)
+        """True: it has something to say, now or later: it runs, or its state was not told yet."""
+        match self.phase:
+            case Phase.QUEUED:
+                return not self._is_accepted
+            case Phase.ENDED:
+                return not self._told
+            case Phase.STARTING | Phase.RUNNING:
+                return self.is_running
 
     def start(self, started_ms: int) -> None:
         """It runs."""
         self.phase, self.started_ms = Phase.RUNNING, started_ms
+        self.poll_s = START_NOTICE_S
 
     def finish(self, ending: Ending) -> None:
         """It has ended, or will never start."""
@@ -113,9 +130,11 @@ class Command:
                 return Known(id=self.id, phase="running")
 
     def next(self) -> Message | Output | None:
-        """What to tell the hub now: that it runs, then its output, then its end."""
+        """What to tell the hub now: that it waits, that it runs, then its output, then its end."""
         if not self.outflow.active:
             return None
+        if self.phase is Phase.QUEUED:
+            return self._accepted()
         if self.is_running and not self._told:
             self._told = True
             return Started(id=self.id, started_ms=self.started_ms)
@@ -124,6 +143,12 @@ class Command:
             return output
         self.poll_s = min(POLL_MOST_S, 2 * self.poll_s)
         return self._finished()
+
+    def _accepted(self) -> Accepted | None:
+        if self._is_accepted:
+            return None
+        self._is_accepted = True
+        return Accepted(id=self.id)
 
     def _finished(self) -> Finished | None:
         totals = self.outflow.totals()

@@ -208,6 +208,8 @@ class Commands:
         self._next_expiry = min(self._next_expiry, expires)
         if self._join_line(command):
             self._queue[command] = None
+        if command.is_untold:
+            self._outbox.look_later(command)
         self._wake.set()
 
     def _join_line(self, command: Command) -> bool:

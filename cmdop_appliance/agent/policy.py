@@ -29,7 +29,8 @@ class CommandsPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     # False: nothing, unless a window is open (grants.py).
     exec: bool = True
-    # For `user` of a command; without it, or naming the agent's own user, it runs as the agent.
+    # Whom a command may run as, by its `user`; without that it is the agent's own user, who must be
+    # in the list, too. None: only the agent's own user.
     users: tuple[
         Annotated[str, Meta(min_length=1, description='a list of names, or ["*"] for any')], ...
     ] = (_ANY,)
@@ -121,11 +122,15 @@ def _verdict(policy: Policy, may_run: bool, spec: Spec) -> Spec | Denied:
             "agent.toml of this machine allows no commands (commands.exec);"
             " cmdop agent grant exec 30m, run there, opens a window",
         )
-    if not _may_be(policy.commands.users, spec.user):
-        user = (spec.user or "")[:_SHOWN_CHARS]
+    own = _own_name()
+    user = own if spec.user is None else spec.user
+    users = policy.commands.users or (own,)
+    if _ANY not in users and user not in users:
         return Denied(
             "user_denied",
-            f"agent.toml of this machine allows no commands as user {user!r} (commands.users)",
+            f"agent.toml of this machine allows no commands as user {user[:_SHOWN_CHARS]!r}"
+            " (commands.users); name one that it allows as the command's user, or add this one"
+            " there and start the agent again",
         )
     if spec.cwd is None or "\0" in spec.cwd or "/" in policy.files.roots:
         return spec  # no path holds a NUL: the keeper refuses it
@@ -140,15 +145,11 @@ def _verdict(policy: Policy, may_run: bool, spec: Spec) -> Spec | Denied:
     return msgspec.structs.replace(spec, cwd=cwd.decode("utf-8", "surrogateescape"))
 
 
-def _may_be(users: tuple[str, ...], user: str | None) -> bool:
-    return user is None or _ANY in users or user in users or user == _own_name()
-
-
-def _own_name() -> str | None:
+def _own_name() -> str:
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:  # a container may run as a number that has no name
-        return None
+        return str(os.geteuid())
 
 
 def _resolved(cwd: str, user: str | None) -> bytes:

@@ -110,10 +110,11 @@ async def command_events(
     The `end` carries what `describe` makes of the record. Ends without it when the hub stops.
     """
     with hub.bus.subscribe(output_subject(command.id)) as news:
+        is_sweep = False
         while True:
             # The record first: what an ended command wrote is all there when its end is. While
-            # its output is live it has not ended, and the record need not be asked.
-            if hub.outputs.live(command.id) is None:
+            # its output is live it has hardly ended, and the record need not be asked each time.
+            if is_sweep or hub.outputs.live(command.id) is None:
                 command = await hub.store.run(rows.get, command.workspace_id, command.id)
             for stream in STREAMS:
                 while event := await _next_output(hub, command.id, stream, seen):
@@ -122,10 +123,11 @@ async def command_events(
                 yield _event("end", seen, await describe(command))
                 return
             try:
-                if await news.next() is None:
-                    yield b": keep-alive\n\n"
+                is_sweep = await news.next() is None
             except Unavailable:
                 return  # the reader comes back with Last-Event-ID
+            if is_sweep:
+                yield b": keep-alive\n\n"
 
 
 async def _next_output(

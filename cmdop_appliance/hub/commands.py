@@ -70,14 +70,19 @@ class Changed:
     command: Command
 
 
+@dataclass(frozen=True, slots=True)
+class Grown:
+    """Bus: a command has new output, or has ended."""
+
+
 def machine_subject(machine_id: str) -> str:
     """What is published for the connection of one machine."""
     return f"machine.{machine_id}"
 
 
-def removal_subject(machine_id: str) -> str:
-    """Apart from the rest, so that no busy connection hears of its removal late."""
-    return f"removal.{machine_id}"
+def link_subject(machine_id: str) -> str:
+    """Apart from the rest, so that no busy connection hears late of what ends it."""
+    return f"link.{machine_id}"
 
 
 def command_subject(command_id: str) -> str:
@@ -156,8 +161,11 @@ class Commands:
             return await self._wait_end(command, changes)
 
     async def wait_started(self, command: Command, within_s: float) -> Command:
-        """The record once the command has begun, or as it is after `within_s`."""
-        with self._bus.subscribe(command_subject(command.id)) as changes:
+        """The record once the command has begun, or as it is known after `within_s`.
+
+        Sooner when the hub is stopping: the command is recorded, whatever becomes of the wait.
+        """
+        with self._bus.subscribe(command_subject(command.id)) as changes, suppress(Unavailable):
             command = await self._store.run(rows.get, command.workspace_id, command.id)
             with trio.move_on_after(within_s):
                 while command.status == "pending" and command.session_id is not None:
@@ -191,7 +199,7 @@ class Commands:
         changed = await self._store.run(
             lifecycle.remove_machine, caller.workspace_id, machine_id, self._clock.now_ms()
         )
-        self._bus.publish(removal_subject(machine_id), Removed())
+        self._bus.publish(link_subject(machine_id), Removed())
         await self._tell(changed)
 
     async def sweep(self) -> None:
@@ -355,11 +363,15 @@ class Commands:
             )
         )
 
-    async def lose(self, command: Command, reason: str) -> None:
-        """Record that nobody can tell how a command ended."""
-        message, now_ms = "the machine knows nothing of this command", self._clock.now_ms()
+    async def lose(self, machine_id: str, epoch: int, command_id: str, reason: str) -> None:
+        """Record that nobody can tell how a command ended: its machine knows nothing of it.
+
+        Raises:
+            CommandNotFound, StaleConnection: as `started`.
+        """
+        now_ms = self._clock.now_ms()
         await self._tell(
-            await self._store.run(lifecycle.end_here, command, "lost", reason, message, now_ms)
+            await self._store.run(lifecycle.unknown, machine_id, epoch, command_id, reason, now_ms)
         )
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────
@@ -427,7 +439,7 @@ class Commands:
 
     def _tell_end(self, ended: Command) -> None:
         self._tell_change(ended)
-        self._bus.publish(output_subject(ended.id), None)
+        self._bus.publish(output_subject(ended.id), Grown())
         self._outputs.end(ended.id)
 
     def _tell_change(self, command: Command) -> None:

@@ -5,7 +5,7 @@ A function that ends a command also moves its batch on, so that no crash comes i
 returns every record that changed, for those who wait for it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import msgspec
@@ -16,13 +16,12 @@ from cmdop_appliance.ids import made_ms
 from cmdop_appliance.model import Batch, Command, CommandStatus, Machine, Refusal
 from cmdop_appliance.protocol.frames import StreamName
 from cmdop_appliance.protocol.messages import Finished, Spec, Started
-from cmdop_appliance.store import batches, machines, sessions
+from cmdop_appliance.store import batches, idempotency, machines, sessions
 from cmdop_appliance.store import commands as rows
 from cmdop_appliance.store.idempotency import Once, claim
 from cmdop_appliance.store.transaction import Tx, brief, reads
 
-SILENT: Final = "silent"
-# Open commands that are kept though unknown here: a machine may invent as many as it likes.
+# Commands that are kept though unknown here: a machine may invent as many as it likes.
 UNKNOWN_MOST: Final = 1000
 _NOT_THERE: Final = "the machine was not there when its turn came"
 
@@ -105,20 +104,30 @@ def rest_of(tx: Tx, workspace_id: str, batch_id: str) -> tuple[Batch, list[Comma
 
 
 def adopt(
-    tx: Tx, machine: Machine, session_id: str, command_ids: list[str], now_ms: int
+    tx: Tx,
+    machine: Machine,
+    epoch: int,
+    session_id: str,
+    command_ids: list[str],
+    now_ms: int,
 ) -> list[Command]:
     """Keep commands of which their machine knows more: this hub was restored from a backup.
 
     In that there is nothing of them, or they wait for being sent, or have ended as never sent.
     Those whose id is known, for another machine, are left out, and what is too much.
+
+    Raises:
+        StaleConnection: a newer connection speaks for the machine.
     """
+    if machines.epoch_of(tx, machine.id) != epoch:
+        raise StaleConnection
     adopted = []
     room = max(0, UNKNOWN_MOST - rows.count_unknown(tx, machine.id))
     for command_id in command_ids:
         if (unsent := rows.reopen_unsent(tx, machine.id, session_id, command_id)) is not None:
             adopted.append(unsent)
             continue
-        if rows.exists(tx, command_id) or not room:
+        if not room or rows.exists(tx, command_id):
             continue
         room -= 1
         made = min(made_ms(command_id), now_ms)
@@ -159,6 +168,17 @@ def own(tx: Tx, machine_id: str, epoch: int, command_id: str) -> Command:
             raise StaleConnection
         raise CommandNotFound("not a command of this machine", command_id=command_id)
     return command
+
+
+@brief
+def accepted(tx: Tx, machine_id: str, epoch: int, command_ids: Iterable[str]) -> None:
+    """These wait on their machine: if they are dispatched once more, it is as for the first time.
+
+    Raises:
+        CommandNotFound, StaleConnection: as `own`; nothing was recorded.
+    """
+    for command_id in command_ids:
+        rows.accept(tx, own(tx, machine_id, epoch, command_id).id, machine_id)
 
 
 @brief
@@ -226,6 +246,16 @@ def rejected(
     return end_here(tx, command, "failed", reason, "the machine refused the command", now_ms)
 
 
+def unknown(
+    tx: Tx, machine_id: str, epoch: int, command_id: str, reason: str, now_ms: int
+) -> list[Command]:
+    """The record first, of a command that was sent, and of which its machine knows nothing."""
+    command = own(tx, machine_id, epoch, command_id)
+    return end_here(
+        tx, command, "lost", reason, "the machine knows nothing of this command", now_ms
+    )
+
+
 # ── ended, as the hub knows ──────────────────────────────────────────────────────────────────────
 
 
@@ -287,13 +317,14 @@ def remove_machine(tx: Tx, workspace_id: str, machine_id: str, now_ms: int) -> l
 
 def sweep(tx: Tx, now_ms: int, silent_before_ms: int) -> list[Command]:
     """End what waited too long for its machine, and give up on machines that are silent."""
+    idempotency.forget(tx, now_ms)
     changed = []
     for command in rows.unsent_since(tx, now_ms):
         code = None if command.is_queued else SessionNotActive.code
         changed += end_here(tx, command, "expired", code, _NOT_THERE, now_ms)
     for command in rows.silent_since(tx, silent_before_ms):
         message = "its machine has not been heard of for long; its true end counts if it returns"
-        changed += end_here(tx, command, "lost", SILENT, message, now_ms)
+        changed += end_here(tx, command, "lost", rows.SILENT, message, now_ms)
     return changed
 
 
@@ -330,9 +361,13 @@ def _supersede(tx: Tx, command: Command, now_ms: int) -> list[Command]:
         return []
     changed = []
     for older in rows.superseded_by(tx, command):
-        message = f"{command.id} took its place before it was sent"
+        message = _took_place(command.id)
         changed += end_here(tx, older, "cancelled", "superseded", message, now_ms)
     return changed
+
+
+def _took_place(newer_id: str) -> str:
+    return f"{newer_id} took its place before it was sent"
 
 
 def _move_on(tx: Tx, batch: Batch, now_ms: int) -> Iterator[Command]:
@@ -343,9 +378,8 @@ def _move_on(tx: Tx, batch: Batch, now_ms: int) -> Iterator[Command]:
         if (not is_tried and progress.failed) or (
             batch.max_errors is not None and errors > batch.max_errors
         ):
-            for command in batches.held(tx, batch.id, progress.held):
-                message = f"its batch {batch.id} was stopped by errors; resume it on the rest"
-                yield from _skip(tx, command, message, now_ms)
+            message = f"its batch {batch.id} was stopped by errors; resume it on the rest"
+            yield from rows.skip_held(tx, batch.id, "batch_stopped", message, now_ms)
             return
         room = batch.concurrency
         if not is_tried:
@@ -353,44 +387,39 @@ def _move_on(tx: Tx, batch: Batch, now_ms: int) -> Iterator[Command]:
         turn = batches.held(tx, batch.id, max(0, room - progress.under_way))
         if not turn:
             return
-        for command in turn:
-            yield from _let_go(tx, command, now_ms)
-
-
-def _skip(tx: Tx, command: Command, message: str, now_ms: int) -> Iterator[Command]:
-    skipped = msgspec.structs.replace(
-        command,
-        status="skipped",
-        is_held=False,
-        finished_ms=max(command.created_ms, now_ms),
-        error_code="batch_stopped",
-        error_message=message,
-    )
-    if rows.finish(tx, skipped):
-        yield skipped
+        gone = [each for command in turn for each in _let_go(tx, command, now_ms)]
+        yield from gone
+        for command in gone:  # only now: what they make way for must see all of them
+            if command.finished_ms is None:
+                yield from _supersede(tx, command, now_ms)
 
 
 def _let_go(tx: Tx, command: Command, now_ms: int) -> Iterator[Command]:
     wait_ms = command.start_until_ms - command.created_ms
     command = msgspec.structs.replace(command, is_held=False, start_until_ms=now_ms + wait_ms)
+    if command.supersede_key and (newer := rows.superseder_of(tx, command)):
+        yield from _end_turn(tx, command, "cancelled", "superseded", _took_place(newer), now_ms)
+        return
     try:
         command = _placed(tx, command)
     except ApplianceError as exc:  # it went away while others had their turn
         if exc.details.get("current_status", "DISCONNECTED") == "DISCONNECTED":
-            ended = msgspec.structs.replace(
-                command,
-                status="expired",
-                finished_ms=max(command.created_ms, now_ms),
-                error_code=exc.code,
-                error_message=_NOT_THERE,
-            )
-            rows.finish(tx, ended)
-            yield ended
+            yield from _end_turn(tx, command, "expired", exc.code, _NOT_THERE, now_ms)
             return
         # For a moment, as far as anybody knows: after a hub start every machine is away like this.
-    rows.place(tx, command)
-    yield command
-    yield from _supersede(tx, command, now_ms)
+    if rows.place(tx, command):
+        yield command
+
+
+def _end_turn(
+    tx: Tx, command: Command, status: CommandStatus, code: str, message: str, now_ms: int
+) -> Iterator[Command]:
+    """The end of a command whose batch looks itself at what comes next."""
+    ended = msgspec.structs.replace(
+        command, status=status, finished_ms=now_ms, error_code=code, error_message=message
+    )
+    if rows.finish(tx, ended):
+        yield ended
 
 
 def _between(low: int, value: int, high: int) -> int:

@@ -15,7 +15,8 @@ import errno
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -44,6 +45,9 @@ FLUSH_BYTES: Final = 4 * 1024 * 1024
 # What stays in the page cache of a long stream: its live readers are there. The rest would push
 # out what others need, and a machine that lends us its memory has to find ever more.
 CACHED_BYTES: Final = 16 * 1024 * 1024
+# Output files that are open at a time: a quarter of the 1024 descriptors that a process has where
+# nobody asked for more. The rest is for connections and the store.
+OPEN_FILES: Final = 256
 
 _log = logging.getLogger("cmdop.hub.output")
 
@@ -74,21 +78,60 @@ def _held(size: int, max_bytes: int) -> Held:
     return Held(size, HEAD_BYTES, size - (max_bytes - HEAD_BYTES))
 
 
+class OpenFiles:
+    """Output files, of which the `OPEN_FILES` that were used last are open."""
+
+    def __init__(self) -> None:
+        self._files: OrderedDict[Path, int] = OrderedDict()
+
+    def open(self, path: Path, flags: int = 0) -> int:
+        """The descriptor of a file, good until the next one is asked for.
+
+        Raises:
+            StorageFull, Unavailable: it could not be opened now; that passes.
+            OSError: the disk has failed; tell the store.
+        """
+        file = self._files.get(path)
+        if file is None:
+            while len(self._files) >= OPEN_FILES:
+                os.close(self._files.popitem(last=False)[1])
+            file = self._files[path] = _open(path, os.O_RDWR | flags)
+        else:
+            self._files.move_to_end(path)
+        return file
+
+    def close(self, path: Path) -> None:
+        """Let go of a file, if it is open."""
+        if (file := self._files.pop(path, None)) is not None:
+            os.close(file)
+
+    def close_all(self) -> None:
+        """Let go of every file."""
+        for path in list(self._files):
+            self.close(path)
+
+
 class LiveStream:
     """One stream of a command that has not ended."""
 
     def __init__(
-        self, path: Path, max_bytes: int, *, content: bytes | None = b"", size: int = 0
+        self,
+        files: OpenFiles,
+        path: Path,
+        max_bytes: int,
+        *,
+        content: bytes | None = b"",
+        size: int = 0,
     ) -> None:
         """`content` None: the stream is a file already, of which `size` bytes are safe."""
+        self._files = files
         self._path = path
         self.max_bytes = max_bytes
         self._memory = None if content is None else bytearray(content)
-        self._file: int | None = None
         self.size = size if content is None else len(content)
         self.safe = self.size
         if content is None:
-            self._open_file()
+            self._recover()
 
     @property
     def is_small(self) -> bool:
@@ -115,7 +158,7 @@ class LiveStream:
 
         Raises:
             OutputGap: `offset` lies beyond the end.
-            StorageFull: nothing was taken.
+            StorageFull, Unavailable: nothing was taken.
             OSError: the disk has failed; tell the store.
         """
         if offset > self.size:
@@ -124,7 +167,7 @@ class LiveStream:
         if self._memory is not None and self.size + len(fresh) <= SMALL_BYTES:
             self._memory += fresh
         elif fresh:
-            file, left, at = self._open_file(), memoryview(fresh), self.size
+            file, left, at = self._file(), memoryview(fresh), self.size
             while left:
                 position, room = _place(at, self.max_bytes)
                 _write(file, left[:room], position)
@@ -136,43 +179,45 @@ class LiveStream:
         if self._memory is not None:
             return bytes(self._memory[offset : offset + limit])
         size = self.held.readable(offset, limit)
-        return _read(self._open_file(), size, offset, self.max_bytes)
+        return _read(self._file(), size, offset, self.max_bytes)
 
-    def snapshot(self) -> tuple[bytes | None, int | None]:
-        """(content, None) or (None, a file descriptor of the caller's own to sync and close)."""
+    def snapshot(self) -> tuple[bytes | None, Path | None]:
+        """(content, None) or (None, the file to sync)."""
         if self._memory is not None:
             return bytes(self._memory), None
-        return None, os.dup(self._open_file())
+        return None, self._path
 
     def close(self) -> None:
-        """Let go of the file."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        """Let go of the file; whatever needs it opens it again."""
+        self._files.close(self._path)
 
-    def _open_file(self) -> int:
-        if self._file is None:
+    def _file(self) -> int:
+        if self._memory is None:
+            return self._files.open(self._path)
+        file = self._make_file()
+        os.ftruncate(file, 0)
+        _write(file, self._memory, 0)
+        self._memory = None
+        return file
+
+    def _make_file(self) -> int:
+        with _failures_that_pass():
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                if self._memory is None:
-                    # Beyond the safe bytes may lie what a power cut tore, and a restored hub may
-                    # lack some: what is not here, the agent sends again.
-                    length, file_end = os.fstat(file).st_size, self.max_bytes + UNSAFE_BYTES
-                    if length < min(self.safe, file_end):
-                        # Where the ring was used, only the head is sure to be what it was.
-                        sure = length if self.safe <= self.max_bytes else HEAD_BYTES
-                        self.safe = min(length, sure)
-                    self.size = self.safe
-                    os.ftruncate(file, min(self.safe, file_end))
-                else:
-                    os.ftruncate(file, 0)
-                    _write(file, self._memory, 0)
-            except BaseException:
-                os.close(file)
-                raise
-            self._file, self._memory = file, None
-        return self._file
+        return self._files.open(self._path, os.O_CREAT)
+
+    def _recover(self) -> None:
+        """Beyond the safe bytes may lie what a power cut tore, and a restored hub may lack some.
+
+        What is not here, the agent sends again.
+        """
+        file = self._make_file()
+        length, file_end = os.fstat(file).st_size, self.max_bytes + UNSAFE_BYTES
+        if length < min(self.safe, file_end):
+            # Where the ring was used, only the head is sure to be what it was.
+            sure = length if self.safe <= self.max_bytes else HEAD_BYTES
+            self.safe = min(length, sure)
+        self.size = self.safe
+        os.ftruncate(file, min(self.safe, file_end))
 
 
 Streams = dict[StreamName, LiveStream]
@@ -186,6 +231,7 @@ class Outputs:
         self._store = store
         self._folder = folder
         self._max_bytes = max_bytes
+        self._files = OpenFiles()
         self._live: dict[str, Streams] = {}
         self._due: set[str] = set()  # commands of which much is unsafe
         self._has_due = trio.Event()
@@ -194,25 +240,25 @@ class Outputs:
     def begin(self, command_id: str) -> None:
         """A new command: both streams empty."""
         if command_id not in self._live:
-            self._live[command_id] = {
-                stream: LiveStream(self._path(command_id, stream), self._max_bytes)
-                for stream in STREAMS
-            }
+            self._live[command_id] = self._streams(command_id, {})
 
-    async def resume(self, command_id: str) -> Streams:
-        """The streams of a command that has not ended, as far as they are held."""
+    async def resume(self, command_id: str) -> Streams | None:
+        """The streams of a command, live, as far as they are held; None: it has ended.
+
+        Raises:
+            StorageFull, Unavailable: they cannot be had now.
+        """
         if command_id not in self._live:
             stored = await self._store.run(rows.of_command, command_id)
             if command_id not in self._live:  # nobody else was faster
-                self.begin(command_id)
-                for stream, row in stored.items():
-                    self._live[command_id][stream] = LiveStream(
-                        self._path(command_id, stream),
-                        row.max_bytes,
-                        content=row.content,
-                        size=row.stored_bytes,
-                    )
-        return self._live[command_id]
+                try:
+                    self._live[command_id] = self._streams(command_id, stored)
+                except OSError as exc:
+                    raise self._store.fail(exc) from exc
+            # Last, since only an end that comes later finds them here.
+            if await self._store.run(rows.is_final, command_id):
+                self._forget(command_id)
+        return self._live.get(command_id)
 
     def live(self, command_id: str) -> Streams | None:
         """The streams of a command that is under way here, or None."""
@@ -266,9 +312,7 @@ class Outputs:
 
         Small streams stay at hand for a moment, for the caller who waits for this end.
         """
-        streams = self._live.pop(command_id, {})
-        for stream in streams.values():
-            stream.close()
+        streams = self._forget(command_id)
         if streams and all(stream.is_small for stream in streams.values()):
             self._ended[command_id] = streams
             if len(self._ended) > _ENDED_AT_HAND:
@@ -280,8 +324,7 @@ class Outputs:
         for command_id in command_ids:
             streams = self._live.get(command_id, {})
             if all(stream.size == stream.safe for stream in streams.values()):
-                for stream in self._live.pop(command_id, {}).values():
-                    stream.close()
+                self._forget(command_id)
 
     async def flush(self, command_ids: Iterable[str] | None = None) -> None:
         """Make everything safe that is not yet, or only what these commands wrote."""
@@ -314,16 +357,34 @@ class Outputs:
         """Let go of every file, after the last flush."""
         for command_id in list(self._live):
             self.end(command_id)
+        self._files.close_all()
 
     async def _sync_files(self, streams: list["Unsafe"]) -> None:
-        files = [(item.file, item.size - CACHED_BYTES) for item in streams if item.file is not None]
+        files = [(item.path, item.size - CACHED_BYTES) for item in streams if item.path is not None]
         if not files:
             return
         try:
-            with trio.CancelScope(shield=True):  # else nobody would close them
-                await trio.to_thread.run_sync(_sync_and_close, files)
+            await trio.to_thread.run_sync(_sync, files)
         except OSError as exc:
             raise self._store.fail(exc) from exc
+
+    def _streams(self, command_id: str, stored: Mapping[StreamName, rows.StoredStream]) -> Streams:
+        streams = {}
+        for stream in STREAMS:
+            path, row = self._path(command_id, stream), stored.get(stream)
+            if row is None:
+                streams[stream] = LiveStream(self._files, path, self._max_bytes)
+            else:
+                streams[stream] = LiveStream(
+                    self._files, path, row.max_bytes, content=row.content, size=row.stored_bytes
+                )
+        return streams
+
+    def _forget(self, command_id: str) -> Streams:
+        streams = self._live.pop(command_id, {})
+        for stream in streams.values():
+            stream.close()
+        return streams
 
     def _at_hand(self, command_id: str) -> Streams | None:
         return self._live.get(command_id) or self._ended.get(command_id)
@@ -332,8 +393,8 @@ class Outputs:
         for command_id in command_ids:
             for name, stream in self._live.get(command_id, {}).items():
                 if stream.size > stream.safe:
-                    content, file = stream.snapshot()
-                    yield Unsafe(command_id, name, stream.size, stream.max_bytes, content, file)
+                    content, path = stream.snapshot()
+                    yield Unsafe(command_id, name, stream.size, stream.max_bytes, content, path)
 
     def _path(self, command_id: str, stream: StreamName) -> Path:
         return self._folder / command_id[-2:] / f"{command_id}.{stream}"
@@ -341,14 +402,14 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True)
 class Unsafe:
-    """A stream that grew since it was last made safe. `file` is open until it is synced."""
+    """A stream that grew since it was last made safe, with its content or its file."""
 
     command_id: str
     stream: StreamName
     size: int
     max_bytes: int
     content: bytes | None
-    file: int | None
+    path: Path | None
 
 
 def save_all(tx: Tx, streams: list[Unsafe]) -> None:
@@ -359,15 +420,18 @@ def save_all(tx: Tx, streams: list[Unsafe]) -> None:
         )
 
 
-def _sync_and_close(files: list[tuple[int, int]]) -> None:
-    """Sync each file, and let go of as many of its first bytes in the page cache."""
-    try:
-        for file, cold in files:
+def _sync(files: list[tuple[Path, int]]) -> None:
+    """Sync each file, and let go of as many of its first bytes in the page cache.
+
+    One is open at a time. A write that failed before is told to whoever opens the file next.
+    """
+    for path, cold in files:
+        file = _open(path, os.O_RDWR)
+        try:
             os.fdatasync(file)
             if cold > 0:
                 os.posix_fadvise(file, 0, cold, os.POSIX_FADV_DONTNEED)
-    finally:
-        for file, _ in files:
+        finally:
             os.close(file)
 
 
@@ -382,14 +446,29 @@ def _place(offset: int, max_bytes: int) -> tuple[int, int]:
 def _write(file: int, data: bytearray | memoryview, offset: int) -> None:
     """All of `data`: on a disk that is nearly full, one call may write a part of it."""
     left = memoryview(data)
-    try:
+    with _failures_that_pass():
         while left:
             written = os.pwrite(file, left, offset)
             left, offset = left[written:], offset + written
+
+
+def _open(path: Path, flags: int) -> int:
+    with _failures_that_pass():
+        return os.open(path, flags | os.O_CLOEXEC, 0o600)
+
+
+@contextmanager
+def _failures_that_pass() -> Iterator[None]:
+    """Tell what passes (a full disk, too many open files) from a disk that failed."""
+    try:
+        yield
     except OSError as exc:
         if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             hint = "free some space on the hub"
             raise StorageFull("the hub's disk is full", hint=hint) from exc
+        if exc.errno in (errno.EMFILE, errno.ENFILE):
+            hint = "raise the hub's limit of open files (LimitNOFILE, ulimit -n)"
+            raise Unavailable("the hub has too many files open", hint=hint) from exc
         raise
 
 
@@ -402,5 +481,8 @@ def _read(file: int, size: int, offset: int, max_bytes: int) -> bytes:
 
 
 def _read_path(path: Path, size: int, offset: int, max_bytes: int) -> bytes:
-    with path.open("rb") as file:
-        return _read(file.fileno(), size, offset, max_bytes)
+    file = _open(path, os.O_RDONLY)
+    try:
+        return _read(file, size, offset, max_bytes)
+    finally:
+        os.close(file)

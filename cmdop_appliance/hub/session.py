@@ -28,21 +28,24 @@ from cmdop_appliance.hub.commands import (
     CancelRequested,
     Commands,
     Dispatched,
+    Grown,
+    Removed,
+    link_subject,
     machine_subject,
     output_subject,
-    removal_subject,
 )
 from cmdop_appliance.hub.connection import Connection, LinkClosed
 from cmdop_appliance.hub.enrolment import Enrolments, Proof
 from cmdop_appliance.hub.lifecycle import StaleConnection
 from cmdop_appliance.hub.line import Line
-from cmdop_appliance.hub.output import OutputGap, Outputs
+from cmdop_appliance.hub.output import OutputGap, Outputs, Streams
 from cmdop_appliance.model import Command
 from cmdop_appliance.protocol.closing import Close
 from cmdop_appliance.protocol.conversation import Conversation, State, split
 from cmdop_appliance.protocol.frames import Output
 from cmdop_appliance.protocol.limits import INVENTORY_ITEMS, WINDOW_BYTES
 from cmdop_appliance.protocol.messages import (
+    Accepted,
     Acknowledge,
     Bye,
     Cancel,
@@ -77,6 +80,8 @@ _INVENTORY: Final = 100_000
 
 # Notices of one connection that are logged: a machine must not fill the hub's log.
 _NOTICES: Final = 1000
+
+_GROWN: Final = Grown()
 
 M = TypeVar("M", bound=Message)
 
@@ -151,11 +156,11 @@ class AgentSession:
             bus = self._services.bus
             with (
                 bus.subscribe(machine_subject(self._machine_id)) as wakes,
-                bus.subscribe(removal_subject(self._machine_id)) as removals,
+                bus.subscribe(link_subject(self._machine_id)) as news,
             ):
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._hear_bus, wakes, nursery)
-                    nursery.start_soon(self._hear_removal, removals, nursery)
+                    nursery.start_soon(self._hear_end, news, nursery)
                     nursery.start_soon(self._line.run)
                     await self._hear_agent(nursery)
                     nursery.cancel_scope.cancel()
@@ -208,6 +213,8 @@ class AgentSession:
                 await self._take_output(message)
             case Finished():
                 await self._take_end(message, nursery)
+            case Accepted():
+                await self._record(nursery, self._accept, message)
             case Started():
                 await self._record(nursery, self._services.commands.started, message)
             case Heartbeat():
@@ -246,6 +253,15 @@ class AgentSession:
         )
         if before is None:
             raise StaleConnection
+        waiting = [
+            command.id
+            for command in before
+            if command.id in self._inventory
+            and command.status == "pending"
+            and not command.is_bounded
+        ]
+        if waiting:
+            await services.store.run(lifecycle.accepted, self._machine_id, self._epoch, waiting)
         for command in before:
             if command.id in self._inventory:
                 self._own.add(command.id)
@@ -257,52 +273,57 @@ class AgentSession:
                 self._dispatch(command)
                 await self._line.send()
             else:
-                await services.commands.lose(command, "start_unknown")
+                await services.commands.lose(
+                    self._machine_id, self._epoch, command.id, "start_unknown"
+                )
         await self._settle_ended(self._inventory.difference(command.id for command in before))
         self._inventory.clear()
         _log.info("machine connected", extra={"machine_id": self._machine_id})
 
     async def _settle_ended(self, command_ids: set[str]) -> None:
         """The agent may forget what ended here; what this hub never knew is kept, and followed."""
-        waiting, unknown = sorted(command_ids), list[str]()
+        waiting, unknown, kept = sorted(command_ids), 0, 0
         while waiting:
             part, waiting = waiting[:INVENTORY_ITEMS], waiting[INVENTORY_ITEMS:]
             ours = set(
                 await self._services.store.run(command_rows.ids_of_machine, self._machine_id, part)
             )
-            unknown += [command_id for command_id in part if command_id not in ours]
+            others = [command_id for command_id in part if command_id not in ours]
+            unknown += len(others)
+            kept += await self._adopt(others) if others else 0
             for command_id in ours:
                 await self._line.say(Acknowledge(id=command_id))
         if unknown:
-            await self._adopt(unknown)
+            _log.warning(
+                "agent names commands that this hub does not know",
+                extra={"machine_id": self._machine_id, "count": unknown, "kept": kept},
+            )
 
-    async def _adopt(self, unknown: list[str]) -> None:
+    async def _adopt(self, unknown: list[str]) -> int:
         now_ms = self._services.clock.now_ms()
         adopted = await self._services.store.run(
-            lifecycle.adopt, self._proof.machine, self._session_id, unknown, now_ms
+            lifecycle.adopt,
+            self._proof.machine,
+            self._epoch,
+            self._session_id,
+            unknown,
+            now_ms,
         )
         for command in adopted:
             self._own.add(command.id)
             self._sent.add(command.id)
             await self._resume(command.id)
-        _log.warning(
-            "agent names commands that this hub does not know",
-            extra={
-                "machine_id": self._machine_id,
-                "count": len(unknown),
-                "kept": len(adopted),
-            },
-        )
+        return len(adopted)
 
     async def _close_stale(self) -> None:
         """Our session is over, or has a newer connection; an agent that is alive comes back."""
         await self._connection.close(Close.REPLACED, "the session of this connection is over")
 
     async def _take_output(self, output: Output) -> None:
-        if not await self._is_open(output.id):
+        streams = await self._streams(output.id)
+        if streams is None:
             return
         outputs = self._services.outputs
-        streams = outputs.live(output.id) or await outputs.resume(output.id)
         if not streams[output.stream].has_room(len(output.data)):
             await outputs.flush([output.id])
             await self._take_output(output)  # anew: meanwhile the command may have ended
@@ -314,7 +335,7 @@ class AgentSession:
             return
         except OSError as exc:
             raise self._services.store.fail(exc) from exc
-        self._services.bus.publish(output_subject(output.id), None)
+        self._services.bus.publish(output_subject(output.id), _GROWN)
         waiting = self._unreported.get(output.id, 0) + len(output.data)
         if waiting >= _STORED_EVERY:
             waiting = 0
@@ -323,15 +344,17 @@ class AgentSession:
         self._unreported[output.id] = waiting
 
     async def _take_end(self, message: Finished, nursery: trio.Nursery) -> None:
-        if not await self._is_open(message.id):
+        streams = await self._streams(message.id)
+        if streams is None:
             return
-        outputs = self._services.outputs
-        streams = outputs.live(message.id) or await outputs.resume(message.id)
         held = (streams["stdout"].size, streams["stderr"].size)
         if held[0] < message.stdout.bytes or held[1] < message.stderr.bytes:
             await self._resume(message.id)  # the end is said again after what is missing
         else:
             await self._record(nursery, self._end, message)
+
+    async def _accept(self, machine_id: str, epoch: int, message: Accepted) -> None:
+        await self._services.store.run(lifecycle.accepted, machine_id, epoch, [message.id])
 
     async def _end(self, machine_id: str, epoch: int, message: Finished) -> None:
         await self._services.commands.finished(machine_id, epoch, message)
@@ -340,23 +363,26 @@ class AgentSession:
         self._unreported.pop(message.id, None)
         self._line.say_later(Acknowledge(id=message.id))
 
-    async def _is_open(self, command_id: str) -> bool:
-        """True: this machine's, and not ended. An ended one is acknowledged once more.
+    async def _streams(self, command_id: str) -> Streams | None:
+        """Those of a command of this machine; None: it has ended, and is acknowledged once more.
 
         Raises:
             CommandNotFound: it is not this machine's.
             StaleConnection: a newer connection speaks for the machine.
         """
-        if command_id in self._own and self._services.outputs.live(command_id) is not None:
-            return True
+        outputs = self._services.outputs
+        streams = outputs.live(command_id)
+        if command_id in self._own and streams is not None:
+            return streams
         command = await self._services.store.run(
             lifecycle.own, self._machine_id, self._epoch, command_id
         )
-        if command.finished_ms is not None:
+        streams = await outputs.resume(command_id) if command.finished_ms is None else None
+        if streams is None:
             await self._line.say(Acknowledge(id=command_id))
-            return False
-        self._own.add(command_id)
-        return True
+        else:
+            self._own.add(command_id)
+        return streams
 
     async def _record(
         self,
@@ -389,7 +415,7 @@ class AgentSession:
     async def _hear_bus(self, wakes: Subscription, nursery: trio.Nursery) -> None:
         try:
             while True:
-                await self._obey(await wakes.next(), nursery)
+                await self._obey(await wakes.next())
                 if not wakes.waiting or self._line.is_crowded:
                     await self._line.send()  # several wake-ups, one frame
         except LinkClosed:
@@ -398,19 +424,34 @@ class AgentSession:
             await self._connection.close(Close.STOPPING, "the hub is stopping")
         nursery.cancel_scope.cancel()
 
-    async def _hear_removal(self, removals: Subscription, nursery: trio.Nursery) -> None:
-        """Cut the link of a removed machine, even one that takes nothing of what we send."""
+    async def _hear_end(self, news: Subscription, nursery: trio.Nursery) -> None:
+        """Cut a link that is replaced or whose machine is removed, even one that takes nothing."""
         with suppress(LinkClosed, Unavailable):
-            while await removals.next() is None:
-                pass
-            with trio.move_on_after(_LAST_WORD_S):
-                nonce = self._proof.agent_nonce
-                self._line.queue(self._services.enrolments.revoked(nonce, self._machine_id))
-                await self._line.send_all()
-            nursery.cancel_scope.cancel()  # nothing more is heard of it
-            await self._connection.close(Close.REMOVED, "this machine was removed")
+            while True:
+                match await news.next():
+                    case Request(question=Probe(keeper_id)) as probe:
+                        if keeper_id == self._proof.prove.keeper_id:
+                            probe.answer(value=False)  # the same agent, back before we missed it
+                        else:
+                            nursery.start_soon(self._answer_probe, probe)
+                    case Replaced(epoch) if epoch > self._epoch:
+                        nursery.cancel_scope.cancel()  # nothing more is heard of it
+                        reason = "replaced by a newer connection"
+                        await self._connection.close(Close.REPLACED, reason)
+                        return
+                    case Removed():
+                        await self._say_revoked()
+                        nursery.cancel_scope.cancel()
+                        await self._connection.close(Close.REMOVED, "this machine was removed")
+                        return
 
-    async def _obey(self, wake: object, nursery: trio.Nursery) -> None:
+    async def _say_revoked(self) -> None:
+        with trio.move_on_after(_LAST_WORD_S):
+            nonce = self._proof.agent_nonce
+            self._line.queue(self._services.enrolments.revoked(nonce, self._machine_id))
+            await self._line.send_all()
+
+    async def _obey(self, wake: object) -> None:
         # Before the agent is ready nothing may be sent, and `_begin` will find it in the store.
         ready = self._conversation.state is State.READY
         match wake:
@@ -418,14 +459,6 @@ class AgentSession:
                 self._dispatch(command)
             case CancelRequested(command_id) if ready:
                 self._line.queue(Cancel(id=command_id))
-            case Request(question=Probe(keeper_id)):
-                if keeper_id == self._proof.prove.keeper_id:
-                    wake.answer(value=False)  # the same agent, back before we missed it
-                else:
-                    nursery.start_soon(self._answer_probe, wake)
-            case Replaced(epoch) if epoch > self._epoch:
-                await self._connection.close(Close.REPLACED, "replaced by a newer connection")
-                raise LinkClosed
             case None if ready:
                 await self._sweep()
 
@@ -469,5 +502,8 @@ class AgentSession:
 
     async def _resume(self, command_id: str) -> None:
         streams = await self._services.outputs.resume(command_id)
+        if streams is None:  # it has ended meanwhile
+            await self._line.say(Acknowledge(id=command_id))
+            return
         stdout, stderr = streams["stdout"].size, streams["stderr"].size
         await self._line.say(Resume(id=command_id, stdout=stdout, stderr=stderr))

@@ -5,7 +5,7 @@ import logging
 import trio
 
 from cmdop_appliance.errors import ProtocolError, StorageFull, Unavailable
-from cmdop_appliance.hub.commands import machine_subject
+from cmdop_appliance.hub.commands import link_subject
 from cmdop_appliance.hub.connection import Connection, LinkClosed
 from cmdop_appliance.hub.enrolment import Proof, Refused
 from cmdop_appliance.hub.session import (
@@ -52,7 +52,7 @@ async def _welcome(
 ) -> AgentSession:
     """Give the machine its session, unless somebody else alive holds the same key."""
     machine = proof.machine
-    subject = machine_subject(machine.id)
+    subject = link_subject(machine.id)
     if await services.bus.request(subject, Probe(proof.prove.keeper_id), PROBE_S + 1):
         await services.store.run(machines.flag_clone, machine.id, services.clock.now_ms())
         raise Refused(Close.IN_USE, "another live agent holds this machine's key: a clone?")

@@ -27,7 +27,15 @@ class State(Enum):
 
 
 _HUB_WHEN_READY = ("dispatch", "cancel", "resume", "stored", "acknowledge", "heartbeat_ack")
-_AGENT_WHEN_READY = ("heartbeat", "started", "output", "finished", "rejected", "notice")
+_AGENT_WHEN_READY = (
+    "heartbeat",
+    "accepted",
+    "started",
+    "output",
+    "finished",
+    "rejected",
+    "notice",
+)
 
 # (state, sender, type) → next state. The table is the specification: what is not here is forbidden.
 TRANSITIONS: Final[dict[tuple[State, Side, str], State]] = {

@@ -128,6 +128,12 @@ class Heartbeat(Message, frozen=True):
     telemetry: Telemetry | None = None
 
 
+class Accepted(Message, frozen=True):
+    """A command that was dispatched without a bound has to wait here, for room or for its key."""
+
+    id: CommandId
+
+
 class Started(Message, frozen=True):
     """A command runs. Left out when its end follows at once."""
 
@@ -241,8 +247,18 @@ class Heartbeatack(Message, frozen=True, tag="heartbeat_ack"):
 
 
 FromAgent = (
-    Hello | Prove | Inventory | Ready | Heartbeat | Started | Finished | Rejected | Notice | Bye
-)  # fmt: skip
+    Hello
+    | Prove
+    | Inventory
+    | Ready
+    | Heartbeat
+    | Accepted
+    | Started
+    | Finished
+    | Rejected
+    | Notice
+    | Bye
+)
 FromHub = (
     Challenge | Welcome | Revoked | Dispatch | Cancel | Resume | Stored | Acknowledge | Heartbeatack
 )

@@ -13,6 +13,8 @@ from cmdop_appliance.model import CONNECTED_STATUSES, Command, CommandStatus
 from cmdop_appliance.store.listing import Page, Paging, select_page
 from cmdop_appliance.store.transaction import Tx, reads, to_json
 
+# Why a command is lost whose machine was not heard of for long.
+SILENT = "silent"
 ORDER = {
     "created_at": "created_ms",
     "started_at": "started_ms",
@@ -20,6 +22,8 @@ ORDER = {
     "duration": "duration_ms",
     "status": "status",
 }
+# `start_until_ms` of what its machine has taken in: it may start there whenever that has room.
+_WHENEVER_MS = 2**53
 # SQLite finds the index of open commands only by its own words.
 _PENDING = "status IN ('pending', 'running') AND status = 'pending'"
 # With this a record tells since when nobody can say whether it is still so.
@@ -163,12 +167,12 @@ def sent_to(tx: Tx, machine_id: str) -> list[Command]:
 
 
 def superseded_by(tx: Tx, command: Command) -> list[Command]:
-    """The commands that were never sent, and need not be: a newer one takes their place."""
+    """The older commands that were never sent, and need not be: this one takes their place."""
     return tx.all(
         Command,
         f"SELECT * FROM command WHERE machine_id = :machine_id AND {_PENDING}"  # noqa: S608
         " AND workspace_id = :workspace_id AND session_id IS NULL"
-        " AND supersede_key = :key AND id <> :id",
+        " AND supersede_key = :key AND id < :id",
         machine_id=command.machine_id,
         workspace_id=command.workspace_id,
         key=command.supersede_key,
@@ -176,14 +180,49 @@ def superseded_by(tx: Tx, command: Command) -> list[Command]:
     )
 
 
-def place(tx: Tx, command: Command) -> None:
-    """Record that a command was held and is so no more; with a session it is to be sent now."""
-    tx.execute(
-        "UPDATE command SET is_held = 0, session_id = :session_id,"
-        " start_until_ms = :start_until_ms WHERE id = :id AND status = 'pending'",
+def superseder_of(tx: Tx, command: Command) -> str | None:
+    """The id of a newer command that takes the place of this one, or has done so."""
+    newer: str | None = tx.value(
+        "SELECT id FROM command WHERE machine_id = :machine_id AND created_ms >= :created_ms"
+        " AND workspace_id = :workspace_id AND supersede_key = :key AND id > :id AND is_held = 0"
+        " AND status NOT IN ('cancelled', 'expired', 'skipped') ORDER BY created_ms, id LIMIT 1",
+        machine_id=command.machine_id,
+        created_ms=command.created_ms,
+        workspace_id=command.workspace_id,
+        key=command.supersede_key,
         id=command.id,
-        session_id=command.session_id,
-        start_until_ms=command.start_until_ms,
+    )
+    return newer
+
+
+def place(tx: Tx, command: Command) -> bool:
+    """Record that a command is held no more; with a session it is to be sent now.
+
+    False: it was not held.
+    """
+    return bool(
+        tx.execute(
+            "UPDATE command SET is_held = 0, session_id = :session_id,"
+            " start_until_ms = :start_until_ms"
+            " WHERE id = :id AND status = 'pending' AND is_held = 1",
+            id=command.id,
+            session_id=command.session_id,
+            start_until_ms=command.start_until_ms,
+        )
+    )
+
+
+def skip_held(tx: Tx, batch_id: str, code: str, message: str, now_ms: int) -> list[Command]:
+    """End whatever of a batch is held: it never starts."""
+    return tx.all(
+        Command,
+        "UPDATE command SET status = 'skipped', is_held = 0, finished_ms = :now_ms,"
+        " error_code = :code, error_message = :message"
+        " WHERE batch_id = :batch_id AND status = 'pending' AND is_held = 1 RETURNING *",
+        batch_id=batch_id,
+        code=code,
+        message=message,
+        now_ms=now_ms,
     )
 
 
@@ -200,9 +239,12 @@ def send_queued(tx: Tx, machine_id: str, session_id: str, now_ms: int) -> None:
 
 
 def reopen_silent(tx: Tx, machine_id: str) -> None:
-    """The machine is back: what was lost only because it was silent is open again, marked late."""
+    """The machine is back: what was lost only because it was silent is open again, marked late.
+
+    It was told to be lost, so it must not start for a first time now.
+    """
     tx.execute(
-        "UPDATE command SET is_late = 1,"
+        "UPDATE command SET is_late = 1, start_until_ms = 0,"
         " status = CASE WHEN started_ms IS NULL THEN 'pending' ELSE 'running' END,"
         " finished_ms = NULL, error_code = NULL, error_message = NULL"
         " WHERE machine_id = :machine_id AND status = 'lost' AND error_code = 'silent'",
@@ -229,11 +271,10 @@ def reopen_unsent(tx: Tx, machine_id: str, session_id: str, command_id: str) -> 
 
 @reads
 def count_unknown(tx: Tx, machine_id: str) -> int:
-    """How many open commands of a machine only it knows."""
+    """How many commands there are, ended ones too, that only their machine knew."""
     return int(
         tx.value(
-            "SELECT COUNT(*) FROM command WHERE machine_id = :machine_id"
-            " AND status IN ('pending', 'running') AND is_unknown_to_hub = 1",
+            "SELECT COUNT(*) FROM command WHERE machine_id = :machine_id AND is_unknown_to_hub = 1",
             machine_id=machine_id,
         )
     )
@@ -300,10 +341,10 @@ def request_cancel(tx: Tx, workspace_id: str, command_id: str, now_ms: int) -> C
 
     Raises:
         CommandNotFound: the workspace has no such command.
-        CommandNotRunning: it has ended.
+        CommandNotRunning: it has ended; what is only silent may run on, and is to end then.
     """
     command = get(tx, workspace_id, command_id)
-    if command.finished_ms is not None:
+    if command.finished_ms is not None and command.error_code != SILENT:
         raise CommandNotRunning("Command has already ended", status=command.status)
     tx.execute(
         "UPDATE command SET cancel_requested_ms = COALESCE(cancel_requested_ms, :now_ms)"
@@ -312,6 +353,18 @@ def request_cancel(tx: Tx, workspace_id: str, command_id: str, now_ms: int) -> C
         now_ms=now_ms,
     )
     return get(tx, workspace_id, command_id)
+
+
+def accept(tx: Tx, command_id: str, machine_id: str) -> None:
+    """Record that its machine has a command, which may start there however late, if unbounded."""
+    tx.execute(
+        "UPDATE command SET start_until_ms = :whenever_ms WHERE id = :id"
+        " AND machine_id = :machine_id AND status = 'pending' AND is_bounded = 0"
+        " AND start_until_ms < :whenever_ms",
+        id=command_id,
+        machine_id=machine_id,
+        whenever_ms=_WHENEVER_MS,
+    )
 
 
 def started(tx: Tx, command_id: str, machine_id: str, started_ms: int) -> bool:

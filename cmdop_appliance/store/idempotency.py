@@ -9,6 +9,8 @@ from cmdop_appliance.model import Record
 from cmdop_appliance.store.transaction import Tx
 
 KEPT_MS: Final = 24 * 3_600_000  # contract.md §1
+# Dropped at a time, once a second: more than a hub takes in, and few enough to hold nobody up.
+_FORGOTTEN: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +44,21 @@ def claim(tx: Tx, once: Once, made_id: str) -> Claim:
     Raises:
         IdempotencyConflict: the key came with another request before.
     """
-    tx.execute("DELETE FROM idempotency WHERE created_ms < :before", before=once.now_ms - KEPT_MS)
     tx.execute(
         "INSERT INTO idempotency"
         " (api_key_id, idempotency_key, request_hash, made_id, salt, created_ms)"
         " VALUES (:api_key_id, :key, :request_hash, :made_id, :salt, :now_ms)"
-        " ON CONFLICT (api_key_id, idempotency_key) DO NOTHING",
+        " ON CONFLICT (api_key_id, idempotency_key) DO UPDATE"
+        " SET request_hash = excluded.request_hash, made_id = excluded.made_id,"
+        " salt = excluded.salt, created_ms = excluded.created_ms"
+        " WHERE idempotency.created_ms < :before",
         api_key_id=once.api_key_id,
         key=once.key,
         request_hash=once.request_hash,
         made_id=made_id,
         salt=once.salt,
         now_ms=once.now_ms,
+        before=once.now_ms - KEPT_MS,
     )
     found = tx.one(
         Claim,
@@ -69,3 +74,14 @@ def claim(tx: Tx, once: Once, made_id: str) -> Claim:
             hint="use a new key for each new request",
         )
     return found
+
+
+def forget(tx: Tx, now_ms: int) -> None:
+    """Drop some of what is older than is promised; called again and again, it drops all."""
+    tx.execute(
+        "DELETE FROM idempotency WHERE (api_key_id, idempotency_key) IN"
+        " (SELECT api_key_id, idempotency_key FROM idempotency WHERE created_ms < :before"
+        " ORDER BY created_ms LIMIT :most)",
+        before=now_ms - KEPT_MS,
+        most=_FORGOTTEN,
+    )

@@ -54,3 +54,11 @@ def of_command(tx: Tx, command_id: str) -> dict[StreamName, StoredStream]:
         command_id=command_id,
     )
     return {row.stream: row for row in rows}
+
+
+@reads
+def is_final(tx: Tx, command_id: str) -> bool:
+    """True: the command has ended, its output grows no more."""
+    return bool(
+        tx.value("SELECT finished_ms IS NOT NULL FROM command WHERE id = :id", id=command_id)
+    )

@@ -19,6 +19,7 @@ from cmdop_appliance.ids import new_id
 from cmdop_appliance.protocol.frames import Output
 from cmdop_appliance.protocol.limits import WINDOW_BYTES
 from cmdop_appliance.protocol.messages import (
+    Accepted,
     Acknowledge,
     Cancel,
     Finished,
@@ -59,6 +60,10 @@ async def peer(state_dir, hub):
 
 def sh(script: str) -> tuple[str, ...]:
     return ("sh", "-c", script)
+
+
+def has_begun(peer, command_id: str) -> bool:
+    return any(isinstance(item, Started | Finished) for item in peer.heard_of(command_id))
 
 
 # ── one command ──────────────────────────────────────────────────────────────────────────────
@@ -229,7 +234,7 @@ async def test_no_more_run_than_max_parallel_and_the_next_waits_its_turn(peer, s
     for _ in running:
         await peer.expect(Started)
     assert len(commands_of(state_dir)) == MAX_PARALLEL
-    await peer.dispatch(*sh("echo turn"), again=waiting)  # a queued command has nothing to say
+    await peer.dispatch(*sh("echo turn"), again=waiting)  # a queued command goes on waiting
     await peer.send(Cancel(id=running[0]))
     await peer.finish(running[0])
     assert (await peer.finish(waiting)).exit_code == 0
@@ -272,10 +277,31 @@ async def test_no_more_run_than_the_machine_allows(state_dir, hub):
             await peer.expect(Started)
         await peer.send(Cancel(id=(probe := new_id("cmd"))))
         await peer.finish(probe)
-        assert peer.heard_of(waiting) == []
+        assert not has_begun(peer, waiting)
         await cancel_all(peer, running[:1])
         assert (await peer.finish(waiting)).exit_code == 0
         await cancel_all(peer, running[1:])
+
+
+@pytest.mark.parametrize("behind", [{}, {"serial_key": "k"}])
+async def test_a_command_that_waits_is_accepted_once_but_not_one_with_a_bound(
+    state_dir, hub, behind
+):
+    policy = Policy(commands=CommandsPolicy(max_parallel=2 if behind else 1))
+    async with running_agent(state_dir, hub, policy=policy):
+        peer = await hub.accept()
+        running = await peer.dispatch("sleep", "60", **behind)
+        await peer.expect(Started, running)
+        bounded = await peer.dispatch("true", ttl_ms=60_000, **behind)
+        waiting = await peer.dispatch("true", **behind)
+        await peer.expect(Accepted, waiting)
+        await peer.dispatch("true", again=waiting, **behind)
+        await peer.send(Cancel(id=(probe := new_id("cmd"))))
+        await peer.finish(probe)
+        assert peer.heard_of(waiting) == [Accepted(id=waiting)]
+        assert peer.heard_of(bounded) == []
+        await cancel_all(peer, [running])
+        assert (await peer.finish(waiting)).exit_code == 0
 
 
 # ── serial keys ──────────────────────────────────────────────────────────────────────────────
@@ -316,7 +342,7 @@ async def test_what_leaves_the_line_of_a_key_never_starts_and_holds_up_nobody(pe
     assert (await peer.expect(Finished, cancelled)).end == "cancelled"
     await peer.send(Cancel(id=(probe := new_id("cmd"))))
     await peer.finish(probe)
-    assert peer.heard_of(last) == []  # the first runs still
+    assert not has_begun(peer, last)  # the first runs still
     await peer.send(Cancel(id=first))
     await peer.finish(first)
     assert (await peer.finish(last)).exit_code == 0
@@ -350,7 +376,7 @@ async def test_a_key_is_held_by_a_command_that_an_earlier_agent_started(state_di
         await peer.resume(first)
         second = await peer.dispatch("test", "-e", f"{tmp_path}/first", serial_key="k")
         await peer.finish(await peer.dispatch("true"))
-        assert peer.heard_of(second) == []
+        assert not has_begun(peer, second)
         (tmp_path / "go").touch()
         assert (await peer.finish(first)).exit_code == 0
         assert (await peer.finish(second)).exit_code == 0

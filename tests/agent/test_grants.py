@@ -229,6 +229,24 @@ async def test_while_there_is_no_connection_nothing_is_lost(tmp_path, autojump_c
         nursery.cancel_scope.cancel()
 
 
+@pytest.mark.parametrize("name", ["audit.log", "audit.told"])
+async def test_a_log_that_cannot_be_read_is_reported_once_and_told_when_it_can(
+    tmp_path, autojump_clock, caplog, name
+):
+    outbox = Outbox()
+    outbox.open()
+    (tmp_path / name).mkdir()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(tell_hub, tmp_path, outbox)
+        await trio.sleep(60)
+        assert [record.message for record in caplog.records] == ["cannot read what to tell the hub"]
+        (tmp_path / name).rmdir()
+        append(tmp_path, "grant.opened", "m")
+        with trio.fail_after(60):
+            assert (await outbox.next()).event == "grant.opened"
+        nursery.cancel_scope.cancel()
+
+
 async def test_what_a_connection_could_not_take_is_said_on_the_next(
     tmp_path, monkeypatch, autojump_clock
 ):

@@ -173,13 +173,22 @@ def test_an_open_window_widens_neither_users_nor_roots(tmp_path):
         ((), "www", False),
         ((), OWN_NAME, True),
         ((), None, True),
-        (("www",), None, True),
+        (("www",), None, False),
+        (("www",), OWN_NAME, False),
+        (("www", OWN_NAME), None, True),
+        (("www", OWN_NAME), OWN_NAME, True),
     ],
 )
-def test_a_command_runs_as_the_users_that_are_named_or_as_the_agent(tmp_path, users, user, allowed):
+def test_a_command_runs_as_the_users_that_are_named_and_no_other(tmp_path, users, user, allowed):
     spec = {} if user is None else {"user": user}
     outcome = verdict(tmp_path, allowing(*users), **spec)
     assert outcome == (Spec(argv=["true"], **spec) if allowed else "user_denied commands.users")
+
+
+def test_who_names_no_user_is_told_whom_the_agent_runs_as_and_the_remedy(tmp_path):
+    (denied,) = judge(allowing("www"), tmp_path, [Spec(argv=["true"])])
+    assert repr(OWN_NAME) in denied.message
+    assert "name one that it allows" in denied.message
 
 
 @pytest.fixture

@@ -270,6 +270,28 @@ async def test_a_command_of_a_batch_takes_the_place_of_others_only_when_its_turn
     assert (await fleet.live.command(older.id)).status == "pending"
 
 
+async def test_of_two_batches_with_the_same_key_the_newer_one_runs_everywhere(fleet):
+    await fleet.links[0].cut()
+    ask = Ask(queue_ms=HOUR_MS, supersede_key="upgrade")
+    old = await fleet.start(concurrency=1, ask=ask, ids=fleet.ids[:2])
+    new = await fleet.start(ask=ask, ids=fleet.ids[:2])
+    assert await fleet.statuses(old) == ["cancelled", "cancelled"]
+    dispatched = await fleet.links[1].expect(Dispatch)
+    await fleet.idle(1)  # it hears of one of them
+    assert dispatched.id == (await fleet.commands(new))[1].id
+    assert await fleet.statuses(new) == ["pending", "pending"]
+
+
+async def test_what_an_older_batch_comes_to_late_is_not_run_after_the_newer(fleet):
+    ask = Ask(supersede_key="upgrade")
+    old = await fleet.start(concurrency=1, ask=ask, ids=fleet.ids[:2])
+    await fleet.live.hub.commands.start(CALLER, fleet.ids[1], "true", SPEC, ask)
+    await fleet.end(1)
+    await fleet.end(0)
+    await fleet.idle(1)
+    assert await fleet.statuses(old) == ["completed", "cancelled"]
+
+
 # ── machines that are away ───────────────────────────────────────────────────────────────────────
 
 

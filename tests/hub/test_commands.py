@@ -311,6 +311,17 @@ async def test_who_waits_for_the_start_hears_of_it_or_gives_up(
     assert (await live.hub.commands.wait_started(command, 2)).status == "running"
 
 
+async def test_who_waits_for_the_start_when_the_hub_stops_gets_the_record_as_it_is(
+    live, agent, link, nursery
+):
+    machine = await agent.machine()
+    command = await live.hub.commands.start(CALLER, machine.id, "true", SPEC)
+    nursery.start_soon(live.hub.commands.wait_started, command, BOUND)
+    await wait_all_tasks_blocked()
+    live.hub.bus.stop()
+    assert (await live.hub.commands.wait_started(command, BOUND)).id == command.id
+
+
 async def test_an_end_whose_word_was_lost_is_found_by_the_sweep(
     live, agent, link, nursery, autojump_clock: MockClock, monkeypatch
 ):
@@ -371,7 +382,7 @@ async def test_a_later_end_is_told_to_nobody_as_if_it_counted(live, agent, link)
     with live.hub.bus.subscribe(command_subject(command.id)) as changes:
         await link.say(Rejected(id=command.id, reason="spec_mismatch"))
         await link.heartbeat()
-        await live.hub.commands.lose(command, "start_unknown")
+        await live.hub.commands.lose(machine.id, link.epoch, command.id, "start_unknown")
         for _ in range(2):
             change = await changes.next()
             assert isinstance(change, Changed)

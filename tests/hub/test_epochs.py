@@ -5,6 +5,7 @@ import pytest
 from cmdop_appliance.protocol.closing import Close
 from cmdop_appliance.protocol.frames import Output
 from cmdop_appliance.protocol.messages import (
+    Accepted,
     Dispatch,
     Heartbeat,
     Inventory,
@@ -43,6 +44,7 @@ async def told(live: LiveHub, agent: ScriptedAgent, link: Link) -> str:
 
 def word(kind: str, command_id: str):
     return {
+        "accepted": Accepted(id=command_id),
         "started": Started(id=command_id, started_ms=NOW),
         "finished": finished(command_id),
         "rejected": Rejected(id=command_id, reason="late"),
@@ -51,7 +53,7 @@ def word(kind: str, command_id: str):
 
 
 @pytest.mark.parametrize("fence", [replaced, removed])
-@pytest.mark.parametrize("kind", ["started", "finished", "rejected", "heartbeat"])
+@pytest.mark.parametrize("kind", ["accepted", "started", "finished", "rejected", "heartbeat"])
 async def test_what_a_stale_connection_says_changes_nothing_and_ends_it(live, agent, kind, fence):
     link = await agent.join()
     command_id = await told(live, agent, link)

@@ -4,6 +4,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from cmdop_appliance.hub.commands import Ask
 from cmdop_appliance.protocol.frames import Output
 from cmdop_appliance.protocol.messages import (
     Acknowledge,
@@ -15,7 +16,7 @@ from cmdop_appliance.protocol.messages import (
     Started,
 )
 from cmdop_appliance.server import _sweep
-from cmdop_appliance.store import commands, sessions
+from cmdop_appliance.store import commands, machines, sessions
 from tests.support.live_hub import CALLER, Link, LiveHub, ScriptedAgent, finished, live_hub
 from tests.support.records import WORKSPACE
 
@@ -195,10 +196,39 @@ async def test_a_cancel_from_before_is_told_when_the_machine_is_back(
     assert (await link.expect(Cancel)).id == silent.command_id
 
 
+async def test_a_cancel_while_it_is_lost_is_told_when_the_machine_is_back(
+    hub, autojump_clock: MockClock
+):
+    silent = await (await Silent(hub).go()).lost()
+    await hub.hub.commands.cancel(CALLER, silent.command_id)
+    assert (await silent.record()).status == "lost"
+    link = await silent.back("running")
+    await link.expect(Resume)
+    assert (await link.expect(Cancel)).id == silent.command_id
+
+
+async def test_what_was_told_to_be_lost_does_not_start_for_a_first_time_days_later(
+    hub, autojump_clock: MockClock
+):
+    agent = ScriptedAgent(hub)
+    link = await agent.join()
+    ask = Ask(queue_ms=7 * 24 * 3_600_000)
+    command = await hub.hub.commands.start(CALLER, (await agent.machine()).id, "true", SPEC, ask)
+    await link.cut()  # before the machine has read its dispatch
+    await trio.sleep(LOST_AFTER_S + 2)
+    assert (await hub.command(command.id)).error_code == "silent"
+    back = await agent.connect()
+    assert (await back.expect(Dispatch)).ttl_ms == 0
+    await back.say(finished(command.id, end="expired", exit_code=None))
+    await back.expect(Acknowledge)
+    assert (await hub.command(command.id)).status == "expired"
+
+
 async def test_what_was_lost_for_another_reason_stays_lost(hub, autojump_clock: MockClock):
     silent = await Silent(hub).go()
     record = await silent.record()
-    await hub.hub.commands.lose(record, "start_unknown")
+    epoch = await hub.hub.store.run(machines.epoch_of, record.machine_id)
+    await hub.hub.commands.lose(record.machine_id, epoch, record.id, "start_unknown")
     lost = await silent.record()
     assert lost.status == "lost"
     link = await silent.back("running")

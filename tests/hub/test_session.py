@@ -15,8 +15,8 @@ from cmdop_appliance.hub.commands import (
     CancelRequested,
     Dispatched,
     Removed,
+    link_subject,
     machine_subject,
-    removal_subject,
 )
 from cmdop_appliance.hub.output import HEAD_BYTES, UNSAFE_BYTES
 from cmdop_appliance.identity import is_signed_by
@@ -28,6 +28,7 @@ from cmdop_appliance.protocol.frames import Output, encode_output
 from cmdop_appliance.protocol.handshake import revocation_transcript
 from cmdop_appliance.protocol.limits import SILENT_S
 from cmdop_appliance.protocol.messages import (
+    Accepted,
     Acknowledge,
     Bye,
     Cancel,
@@ -48,6 +49,7 @@ from cmdop_appliance.protocol.messages import (
 from cmdop_appliance.server import _sweep
 from cmdop_appliance.store import commands, machines, sessions
 from cmdop_appliance.store.transaction import Tx
+from tests.support.descriptors import no_free_descriptor
 from tests.support.live_hub import (
     BOUND,
     CALLER,
@@ -198,7 +200,7 @@ async def test_a_machine_that_is_removed_hears_it_signed_and_is_cut(live, agent,
     machine = await agent.machine()
     await trio.testing.wait_all_tasks_blocked()
     await live.hub.store.run(machines.remove, WORKSPACE, machine.id, NOW)
-    live.hub.bus.publish(removal_subject(machine.id), Removed())
+    live.hub.bus.publish(link_subject(machine.id), Removed())
     revoked = await link.expect(Revoked)
     transcript = revocation_transcript(link.nonce, machine.id)
     assert is_signed_by(live.hub.identity.public_key, revoked.signature, transcript)
@@ -224,6 +226,64 @@ async def test_a_removed_machine_that_takes_nothing_is_cut_and_writes_no_more(li
     assert (row.status, row.error_code) == ("lost", "machine_removed")
     assert (await live.hub.outputs.sizes(command.id))["stdout"] == 0
     assert "agent broke the protocol" not in caplog.messages  # it could not know yet
+
+
+async def test_a_replaced_connection_that_takes_nothing_is_cut_and_writes_no_more(live, agent):
+    old = await agent.join()
+    machine = await agent.machine()
+    command = await live.hub.commands.start(CALLER, machine.id, "yes", Spec(argv=["yes"]))
+    await old.expect(Dispatch)
+    old.hub_end.takes = trio.Event()
+    live.hub.bus.publish(machine_subject(machine.id), CancelRequested(command.id))
+    await trio.testing.wait_all_tasks_blocked()  # the hub is stuck in a send
+    new = await agent.connect(inventory=[Known(id=command.id, phase="running")])
+    await new.expect(Resume)
+    with trio.fail_after(BOUND):
+        await old.over.wait()
+    with suppress(trio.BrokenResourceError):
+        await old.say(Output(command.id, "stdout", 0, b"late"))
+    await new.heartbeat()
+    assert old.hub_end.closed == (Close.REPLACED, "replaced by a newer connection")
+    assert (await live.hub.outputs.sizes(command.id))["stdout"] == 0
+
+
+async def test_a_hub_without_a_free_descriptor_sends_an_agent_back_and_goes_on(live, agent):
+    link, other = await agent.join(), await ScriptedAgent(live).join()
+    command_id = await start(live, agent)
+    await link.expect(Dispatch)
+    with no_free_descriptor():
+        await link.say(Output(command_id, "stdout", 0, b"x" * 9000))
+        code, reason = await link.closed()
+        assert (code, reason) == (Close.STOPPING, "the hub has too many files open")
+        await other.heartbeat()
+    assert not live.hub.store.is_broken
+    again = await agent.connect(inventory=[Known(id=command_id, phase="running")])
+    assert await again.expect(Resume) == Resume(id=command_id, stdout=0, stderr=0)
+    await again.say(Output(command_id, "stdout", 0, b"x" * 9000))
+    await again.heartbeat()
+    assert (await live.hub.outputs.sizes(command_id))["stdout"] == 9000
+
+
+async def test_a_command_that_ended_while_its_streams_were_looked_up_leaves_none_behind(
+    live, agent, monkeypatch
+):
+    link = await agent.join()
+    command_id = await start(live, agent)
+    await link.expect(Dispatch)
+    await live.hub.outputs.park([command_id])  # as by a connection that was lost
+    resume = live.hub.outputs.resume
+
+    async def resume_late(command_id: str):
+        now_ms = live.hub.clock.now_ms()
+        await live.hub.store.run(
+            lifecycle.remove_machine, WORKSPACE, (await agent.machine()).id, now_ms
+        )
+        return await resume(command_id)
+
+    monkeypatch.setattr(live.hub.outputs, "resume", resume_late)
+    await link.say(Output(command_id, "stdout", 0, b"late"))
+    await link.expect(Acknowledge)
+    assert live.hub.outputs.live(command_id) is None
 
 
 async def test_a_machine_that_is_removed_while_it_connects_gets_no_session(live, agent):
@@ -340,7 +400,7 @@ async def test_a_message_out_of_turn_ends_the_link(live, agent):
     assert (await twice.closed())[0] is Close.PROTOCOL
 
 
-@pytest.mark.parametrize("kind", ["started", "output", "finished", "rejected"])
+@pytest.mark.parametrize("kind", ["accepted", "started", "output", "finished", "rejected"])
 @pytest.mark.parametrize("of", ["another machine", "nobody"])
 async def test_an_agent_cannot_speak_of_the_commands_of_others(live, agent, kind, of):
     owner = ScriptedAgent(live)
@@ -351,6 +411,7 @@ async def test_an_agent_cannot_speak_of_the_commands_of_others(live, agent, kind
     link = await agent.join()
     await link.say(
         {
+            "accepted": Accepted(id=named),
             "started": Started(id=named, started_ms=NOW),
             "output": Output(named, "stdout", 0, b"forged"),
             "finished": finished(named),
@@ -445,10 +506,15 @@ async def test_a_machine_that_invents_commands_has_a_few_of_them_kept(live, agen
     await link.cut()
     again = await agent.connect(inventory=invented)  # and tries once more
     for _ in range(2):
-        await again.expect(Resume)
-    await again.heartbeat()
+        kept = await again.expect(Resume)
+        await again.say(finished(kept.id))
+    for _ in range(2):
+        await again.expect(Acknowledge)
+    await again.cut()
+    ended = await agent.connect(inventory=[Known(id=new_id("cmd"), phase="ended")])
+    await ended.heartbeat()  # what has ended counts, too
     machine = await agent.machine()
-    assert len(await live.hub.store.run(commands.open_on, machine.id)) == 2
+    assert await live.hub.store.run(commands.count_unknown, machine.id) == 2
 
 
 async def test_a_machine_cannot_fill_the_log_with_notices(live, agent, monkeypatch, caplog):
@@ -731,6 +797,36 @@ async def test_a_command_that_reaches_its_machine_late_is_not_started(
         await link.say(finished(command_id, end="expired", exit_code=None))
         await link.expect(Acknowledge)
         assert (await live.command(command_id)).status == "expired"
+
+
+@pytest.mark.parametrize("told", ["accepted", "queued"])
+async def test_what_waits_on_its_machine_may_start_there_however_late_unless_it_is_bounded(
+    tmp_path, autojump_clock: MockClock, told
+):
+    async with live_hub(tmp_path, grace_ms=600_000) as live:
+        agent = ScriptedAgent(live)
+        link = await agent.join()
+        machine_id, bounded = (await agent.machine()).id, Ask(queue_ms=30_000)
+        ids = [
+            (await live.hub.commands.start(CALLER, machine_id, "true", SPEC, ask)).id
+            for ask in (Ask(), bounded)
+        ]
+        for _ in ids:
+            await link.expect(Dispatch)
+        if told == "queued":
+            await link.cut()
+            link = await agent.connect(inventory=[Known(id=each, phase="queued") for each in ids])
+            for _ in ids:
+                await link.expect(Resume)
+        else:
+            for command_id in ids:
+                await link.say(Accepted(id=command_id))
+        await link.heartbeat()
+        await link.cut()
+        await trio.sleep(40)
+        link = await agent.connect()  # it was killed, and nothing of them was on its disk
+        again = [await link.expect(Dispatch) for _ in ids]
+        assert {each.id: each.ttl_ms for each in again} == {ids[0]: None, ids[1]: 0}
 
 
 async def test_a_pending_command_that_was_cancelled_meanwhile_is_only_cancelled(

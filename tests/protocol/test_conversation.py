@@ -10,6 +10,7 @@ from cmdop_appliance.protocol import messages
 from cmdop_appliance.protocol.conversation import TRANSITIONS, Conversation, State
 from cmdop_appliance.protocol.frames import Output, encode_output
 from cmdop_appliance.protocol.messages import (
+    Accepted,
     Acknowledge,
     Bye,
     Cancel,
@@ -51,6 +52,7 @@ SAID = {
         "inventory": Inventory(commands=[]),
         "ready": Ready(),
         "heartbeat": Heartbeat(),
+        "accepted": Accepted(id=ID),
         "started": Started(id=ID, started_ms=1),
         "output": Output(ID, "stdout", 0, b"x"),
         "finished": Finished(id=ID, end="exited", stdout=NOTHING, stderr=NOTHING, exit_code=0),

@@ -13,6 +13,7 @@ from cmdop_appliance.ids import new_id
 from cmdop_appliance.protocol import messages
 from cmdop_appliance.protocol.limits import INVENTORY_ITEMS, LABEL_CHARS, MESSAGE_BYTES
 from cmdop_appliance.protocol.messages import (
+    Accepted,
     Acknowledge,
     Bye,
     Cancel,
@@ -94,6 +95,7 @@ FROM_AGENT = {
     ),
     Ready: st.just(Ready()),
     Heartbeat: st.builds(Heartbeat, telemetry=st.none() | TELEMETRY),
+    Accepted: st.builds(Accepted, id=IDS),
     Started: st.builds(Started, id=IDS, started_ms=COUNTS),
     Finished: st.builds(
         Finished,

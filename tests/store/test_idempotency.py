@@ -59,8 +59,22 @@ async def test_a_key_is_kept_for_24_hours_and_then_forgotten(store):
 async def test_keys_that_nobody_uses_again_are_forgotten_too(store):
     for number in range(5):
         await store.run(claim, once(key=f"old-{number}"), "cmd_1")
-    await store.run(claim, once(key="new", now_ms=NOW + KEPT_MS + 1), "cmd_2")
+    await store.run(claim, once(key="new", now_ms=NOW + KEPT_MS), "cmd_2")
+    await store.run(idempotency.forget, NOW + KEPT_MS)
+    assert await store.run(kept) == 6
+    await store.run(idempotency.forget, NOW + KEPT_MS + 1)
     assert await store.run(kept) == 1
+
+
+async def test_a_great_many_old_keys_hold_nobody_up(store, monkeypatch):
+    monkeypatch.setattr(idempotency, "_FORGOTTEN", 2)
+    for number in range(5):
+        await store.run(claim, once(key=f"old-{number}", now_ms=NOW + number), "cmd_1")
+    left = []
+    for _ in range(4):
+        await store.run(idempotency.forget, NOW + KEPT_MS + 4)
+        left.append(await store.run(kept))
+    assert left == [3, 1, 1, 1]
 
 
 async def test_a_key_and_a_token_are_made_once(store):

@@ -159,7 +159,7 @@ def _step_hub(stepper: Stepper) -> None:
 
     _around(Store, "_commit", lambda *_: stepper.step("commit"))
     _around(output, "_write", lambda *_: stepper.step("write output"))
-    _around(output, "_sync_and_close", lambda *_: stepper.step("sync output"))
+    _around(output, "_sync", lambda *_: stepper.step("sync output"))
     _around(Connection, "send", lambda self, *_: stepper.step(_SEND, _socket_of(self._websocket)))
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import socket
 import stat
@@ -224,6 +225,22 @@ def _half_body(hub):
 def _has_no_errors(log: Path):
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     assert [line for line in lines if line["level"] == "error"] == []
+
+
+def test_a_hub_may_open_as_many_files_as_it_can_and_its_local_commands_as_many_as_before(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    fewer = min(soft, hard, 1024) - 1
+    resource.setrlimit(resource.RLIMIT_NOFILE, (fewer, hard))
+    try:
+        with running_hub(tmp_path, "--local-agent") as hub:
+            (machine,) = wait_for(
+                lambda: hub.api.get("/machines?status=online"), "this machine is online"
+            )
+            pid = hub.ready["pid"]
+            assert resource.prlimit(pid, resource.RLIMIT_NOFILE) == (min(hard, 65_536), hard)
+            assert hub.api.run(machine["id"], "ulimit -n")["stdout"] == f"{fewer}\n"
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_the_local_agent_comes_and_goes_with_its_hub(tmp_path):

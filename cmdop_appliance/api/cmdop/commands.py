@@ -1,6 +1,7 @@
 """/commands: run, follow, cancel."""
 
 import functools
+import logging
 import re
 import shlex
 from typing import Any, Final
@@ -29,6 +30,7 @@ from cmdop_appliance.errors import (
     MachineNotFound,
     RangeNotSatisfiable,
     SessionNotActive,
+    Unavailable,
     ValidationFailed,
 )
 from cmdop_appliance.hub.commands import Ask
@@ -44,6 +46,8 @@ DEFAULT_SHELL: Final = "/bin/sh -c"
 _JSON_BYTES: Final = 1024 * 1024
 # `async` answers once the machine has begun, or after this long without a word from it.
 _BEGIN_S: Final = 1.0
+
+_log = logging.getLogger("cmdop.api")
 
 
 class CommandBody(Struct, kw_only=True):
@@ -333,12 +337,15 @@ def _fields(command: Command) -> dict[str, Any]:
 
 
 async def with_output(hub: Hub, command: Command) -> CommandWithOutput:
-    """The public record of a command, with its output so far."""
-    sizes = await hub.outputs.sizes(command.id)
+    """The public record of a command, with its output so far, as far as it can be read now."""
     shown: dict[str, Any] = {}
     for stream in STREAMS:
-        size = sizes[stream]
-        raw = await _excerpt(hub, command.id, stream, size)
+        size, raw = getattr(command, f"{stream}_bytes") or 0, b""
+        try:
+            size = (await hub.outputs.sizes(command.id))[stream]
+            raw = await _excerpt(hub, command.id, stream, size)
+        except (OSError, Unavailable):  # what is recorded must not look as if it were not
+            _log.exception("output cannot be read", extra={"command_id": command.id})
         text = raw.decode("utf-8", "replace")
         shown[stream] = text
         shown[f"{stream}_bytes"] = size

@@ -89,6 +89,8 @@ WHERE status IN ('pending', 'running');
 
 CREATE INDEX command_silent ON command (machine_id) WHERE status = 'lost' AND error_code = 'silent';
 
+CREATE INDEX command_unknown ON command (machine_id) WHERE is_unknown_to_hub = 1;
+
 CREATE TABLE idempotency (
     api_key_id TEXT NOT NULL,
     idempotency_key TEXT NOT NULL,
