@@ -239,10 +239,7 @@ class Commands:
             created_ms=self._clock.now_ms(),
         )
         new = [
-            msgspec.structs.replace(
-                self._new(caller, machine_id, text, spec, ask, is_awaited=True),
-                batch_id=batch.id,
-            )
+            self._new(caller, machine_id, text, spec, ask, is_awaited=True, batch=batch)
             for machine_id in machine_ids
         ]
         return await self._start_batch(batch, new, ask.once)
@@ -260,7 +257,7 @@ class Commands:
         batch = msgspec.structs.replace(
             old, id=new_id("batch"), refused={}, resumed_by=None, created_ms=now_ms
         )
-        new = [self._again(caller, batch.id, command) for command in skipped]
+        new = [self._again(caller, batch, command) for command in skipped]
         return await self._start_batch(batch, new, once, resumes=batch_id)
 
     async def find_batch(self, caller: Caller, batch_id: str) -> tuple[Batch, list[Command]]:
@@ -385,9 +382,10 @@ class Commands:
         ask: Ask,
         *,
         is_awaited: bool = False,
+        batch: Batch | None = None,
     ) -> Command:
         """A command to be recorded; one that a caller waits for must not start long after."""
-        now_ms = self._clock.now_ms()
+        now_ms = self._clock.now_ms() if batch is None else batch.created_ms
         start_ms = DELIVER_MS
         if ask.queue_ms is not None:
             start_ms = ask.queue_ms
@@ -398,6 +396,7 @@ class Commands:
             workspace_id=caller.workspace_id,
             machine_id=machine_id,
             session_id=None,
+            batch_id=None if batch is None else batch.id,
             command=text,
             spec=spec,
             spec_hash=hashlib.sha256(msgspec.json.encode(spec)).digest(),
@@ -410,7 +409,7 @@ class Commands:
             is_queued=ask.queue_ms is not None,
         )
 
-    def _again(self, caller: Caller, batch_id: str, skipped: Command) -> Command:
+    def _again(self, caller: Caller, batch: Batch, skipped: Command) -> Command:
         """A new command like one that was skipped, as its new caller asks for it."""
         ask = Ask(supersede_key=skipped.supersede_key)
         if skipped.is_queued:
@@ -418,8 +417,7 @@ class Commands:
             ask = Ask(queue_ms=queue_ms, supersede_key=skipped.supersede_key)
         spec = msgspec.structs.replace(skipped.spec, operator=caller.email)
         machine_id, text = skipped.machine_id, skipped.command
-        new = self._new(caller, machine_id, text, spec, ask, is_awaited=True)
-        return msgspec.structs.replace(new, batch_id=batch_id)
+        return self._new(caller, machine_id, text, spec, ask, is_awaited=True, batch=batch)
 
     async def _tell(self, changed: Sequence[Command]) -> None:
         """Wake whoever waits for these commands, and the machines that are to start some."""
