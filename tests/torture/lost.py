@@ -13,7 +13,7 @@ from typing import Any
 from tests.support.appliance import PROGRAM, kill_tree, wait_for
 from tests.support.stepped import Fault
 from tests.torture.asks import PATIENCE_S, Ask, judge, new_ask, new_endless_ask
-from tests.torture.parts import Case, Part, Stage
+from tests.torture.parts import Case, NotTriedError, Part, Stage
 from tests.torture.site import Site, running_site
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -142,8 +142,7 @@ def _stage(stage: Stage) -> Iterator[Case]:
     def case(number: int, dice: Random) -> None:
         produce = REASONS[number % len(REASONS)]
         if produce is rebooted and (why := why_no_reboot()):
-            stage.say(f"lost: NOT TRIED: rebooted: {why}")
-            return
+            raise NotTriedError(f"rebooted: {why}")
         begun = time.monotonic()
         produce(stage.place / str(number), dice)
         stage.say(f"lost: {produce.__name__} in {time.monotonic() - begun:.1f} s")

@@ -15,6 +15,11 @@ from tests.torture.asks import IMPATIENT
 
 Case = Callable[[int, Random], None]
 
+
+class NotTriedError(Exception):
+    """A case that cannot be tried on this machine, and why."""
+
+
 _SHOWN_CHARS = 400  # of a reason in the ledger; all of it was told when it happened
 
 
@@ -53,7 +58,7 @@ class Outcome:
 
     @property
     def untried(self) -> int:
-        """Cases that were given up, because time was up or somebody ended it."""
+        """Cases that were given up: time was up, somebody ended it, or this machine cannot."""
         return max(0, self.cases - self.passed - len(self.failures))
 
     @property
@@ -114,6 +119,8 @@ class Run:
                 return
             try:
                 case(number, Random(f"{self._seed}/{self._part.name}/{number}"))
+            except NotTriedError as exc:  # neither passed nor failed: the ledger says untried
+                self._say(f"{self._part.name}: case {number} NOT TRIED: {exc}")
             except Exception as exc:  # noqa: BLE001 - the case's owner
                 broken.set()
                 self._fail(number, exc)
