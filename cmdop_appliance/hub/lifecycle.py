@@ -89,6 +89,7 @@ def start_batch(
     return batch, list(changed.values())
 
 
+@reads
 def rest_of(tx: Tx, workspace_id: str, batch_id: str) -> tuple[Batch, list[Command]]:
     """A batch, and those of its commands that were skipped.
 

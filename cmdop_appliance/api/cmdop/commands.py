@@ -4,6 +4,8 @@ import functools
 import logging
 import re
 import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import msgspec
@@ -338,14 +340,17 @@ def _fields(command: Command) -> dict[str, Any]:
 
 async def with_output(hub: Hub, command: Command) -> CommandWithOutput:
     """The public record of a command, with its output so far, as far as it can be read now."""
+    sizes: dict[StreamName, int] = {
+        "stdout": command.stdout_bytes or 0,
+        "stderr": command.stderr_bytes or 0,
+    }
+    with _what_can_be_read(command):
+        sizes = await hub.outputs.sizes(command.id)
     shown: dict[str, Any] = {}
     for stream in STREAMS:
-        size, raw = getattr(command, f"{stream}_bytes") or 0, b""
-        try:
-            size = (await hub.outputs.sizes(command.id))[stream]
+        size, raw = sizes[stream], b""
+        with _what_can_be_read(command):
             raw = await _excerpt(hub, command.id, stream, size)
-        except (OSError, Unavailable):  # what is recorded must not look as if it were not
-            _log.exception("output cannot be read", extra={"command_id": command.id})
         text = raw.decode("utf-8", "replace")
         shown[stream] = text
         shown[f"{stream}_bytes"] = size
@@ -354,6 +359,15 @@ async def with_output(hub: Hub, command: Command) -> CommandWithOutput:
         shown[f"{stream}_truncated"] = size > len(raw)
         shown[f"{stream}_lossy"] = "\ufffd" in text and raw != text.encode()
     return CommandWithOutput(**_fields(command), **shown)
+
+
+@contextmanager
+def _what_can_be_read(command: Command) -> Iterator[None]:
+    """Go on without what cannot be: what is recorded must not look as if it were not."""
+    try:
+        yield
+    except (OSError, Unavailable):
+        _log.exception("output cannot be read", extra={"command_id": command.id})
 
 
 async def _excerpt(hub: Hub, command_id: str, stream: StreamName, size: int) -> bytes:
