@@ -79,11 +79,15 @@ class Store:
         self._handed = 0  # units that the thread has, or is about to have
         self._quick_commits = 0  # in a row
         self._log_pages = 0  # in the write-ahead log, since the last checkpoint
+        self._last_handed = 0.0  # Trio time: when the thread got or gave back units last
+        self.commits = 0  # since the store was opened
+        self.commit_s = 0.0  # how long they took, all together
         self._writer.set_wal_hook(self._note_log)
         self._wake = threading.Condition(threading.Lock())
         self._closing = False
         self._failed = False
         self._broken = trio.Event()
+        self._deliver: Callable[[str], None] = _nobody_listens
         self._token = trio.lowlevel.current_trio_token()
         self._thread = threading.Thread(target=self._write_loop, name="store writer", daemon=True)
 
@@ -106,7 +110,8 @@ class Store:
         if self._inline:  # tests: a thread looks idle to MockClock, and its autojump would leap
             await trio.lowlevel.checkpoint()
             unit = _Unit(call, trio.lowlevel.current_task())
-            self._commit([unit])
+            _, notified = self._commit([unit])
+            self._tell(notified)
             self._checkpoint_if_due()
         elif getattr(fn, "reads", False):
             return await trio.to_thread.run_sync(self._read, call, limiter=self._reader_slots)
@@ -123,6 +128,13 @@ class Store:
         result: T = unit.result
         return result
 
+    def listen(self, deliver: Callable[[str], None]) -> None:
+        """From now on `deliver` gets each subject that a transaction notifies, once committed.
+
+        It is called in the event loop, before the transaction's caller goes on.
+        """
+        self._deliver = deliver
+
     @property
     def is_broken(self) -> bool:
         """True: the disk has failed; nothing was acknowledged since."""
@@ -137,6 +149,20 @@ class Store:
         self._failed = True
         self._broken.set()
         return Unavailable("the hub's disk failed")
+
+    @property
+    def queue_depth(self) -> int:
+        """How many writes have come and are not on disk yet."""
+        return self._handed + len(self._gathered)
+
+    @property
+    def stuck_s(self) -> float:
+        """For how long nothing of what waits for the disk has got there."""
+        return trio.current_time() - self._last_handed if self._handed else 0.0
+
+    def log_bytes(self) -> int:
+        """The size of the write-ahead log; asks the disk."""
+        return Path(f"{self._path}-wal").stat().st_size
 
     async def wait_broken(self) -> None:
         """Return when the disk has failed: the only right thing left is to stop the process."""
@@ -158,21 +184,33 @@ class Store:
             self._hand_over(units)
             await _wait_done()
             return
-        self._note_time(self._commit(units))
+        seconds, notified = self._commit(units)
+        self._note_time(seconds)
+        self._tell(notified)
         _reschedule(units[1:])
 
     def _hand_over(self, units: list[_Unit]) -> None:
+        if not self._handed:
+            self._last_handed = trio.current_time()
         self._handed += len(units)
         with self._wake:
             self._waiting += units
             self._wake.notify()
 
-    def _take_back(self, units: list[_Unit], seconds: float) -> None:
+    def _take_back(self, units: list[_Unit], seconds: float, notified: set[str]) -> None:
         self._handed -= len(units)
+        self._last_handed = trio.current_time()
         self._note_time(seconds)
+        self._tell(notified)
         _reschedule(units)
 
+    def _tell(self, notified: set[str]) -> None:
+        for subject in notified:
+            self._deliver(subject)
+
     def _note_time(self, seconds: float) -> None:
+        self.commits += 1
+        self.commit_s += seconds
         self._quick_commits = self._quick_commits + 1 if seconds < _QUICK_S else 0
 
     def _note_log(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
@@ -203,22 +241,22 @@ class Store:
                         return
                     self._wake.wait()
                 units, self._waiting = self._waiting, []
-            seconds = self._commit(units)
+            seconds, notified = self._commit(units)
             self._checkpoint_if_due()
             with contextlib.suppress(trio.RunFinishedError):
-                self._token.run_sync_soon(self._take_back, units, seconds)
+                self._token.run_sync_soon(self._take_back, units, seconds, notified)
 
-    def _commit(self, units: list[_Unit]) -> float:
-        """Run all units in one transaction; how many seconds that took.
+    def _commit(self, units: list[_Unit]) -> tuple[float, set[str]]:
+        """Run all units in one transaction; how many seconds that took, and who is to be woken.
 
         A failing unit is undone alone; a failing disk, all.
         """
         begun = time.perf_counter()
+        tx = Tx(self._writer)
         try:
             if self._failed:
                 raise Unavailable("the hub's disk failed")  # noqa: TRY301 - every unit gets it
             self._writer.execute("BEGIN IMMEDIATE")
-            tx = Tx(self._writer)
             for unit in units:
                 self._run_unit(tx, unit, alone=len(units) == 1)
             self._writer.execute("COMMIT")
@@ -229,7 +267,8 @@ class Store:
             if self._writer.in_transaction:
                 with contextlib.suppress(apsw.Error):
                     self._writer.execute("ROLLBACK")
-        return time.perf_counter() - begun
+            tx.notified.clear()
+        return time.perf_counter() - begun, tx.notified
 
     def _checkpoint_if_due(self) -> None:
         """Move what is in the log to the database; what readers still need stays for later."""
@@ -280,6 +319,10 @@ class Store:
             await trio.to_thread.run_sync(self._thread.join)
         for connection in [*self._readers, self._writer]:
             connection.close()
+
+
+def _nobody_listens(_subject: str) -> None:
+    """Before `listen`."""
 
 
 async def _wait_done() -> None:

@@ -1,6 +1,7 @@
 """Numbered migrations: `migrations/NNNN_name.sql`, never edited once released.
 
-Each hub start applies what is missing, all in one transaction: a crash leaves the old schema.
+What each database says in its own way stands beside it: `NNNN_name.sqlite.sql`. Each hub start
+applies what is missing, all in one transaction: a crash leaves the old schema.
 """
 
 import re
@@ -10,6 +11,7 @@ from cmdop_appliance.errors import StartupError
 from cmdop_appliance.store.transaction import Tx
 
 _NAME = re.compile(r"(\d{4})_\w+\.sql")
+_SQLITE_NAME = re.compile(r"(\d{4})_\w+\.sqlite\.sql")
 
 
 def to_latest(tx: Tx) -> None:
@@ -20,7 +22,7 @@ def to_latest(tx: Tx) -> None:
     """
     tx.execute("CREATE TABLE IF NOT EXISTS migration (number BIGINT PRIMARY KEY)")
     applied = tx.value("SELECT max(number) FROM migration") or 0
-    known = _scripts()
+    known, beside = _scripts(), _scripts_of_sqlite()
     if applied > max(known):
         raise StartupError(
             f"the store is at schema {applied}, this program knows {max(known)}",
@@ -28,12 +30,20 @@ def to_latest(tx: Tx) -> None:
         )
     for number in sorted(known):
         if number > applied:
-            for statement in known[number].split(";\n"):
+            for statement in (known[number] + beside.get(number, "")).split(";\n"):
                 tx.execute(statement)
             tx.execute("INSERT INTO migration (number) VALUES (:number)", number=number)
 
 
 def _scripts() -> dict[int, str]:
+    return _named(_NAME)
+
+
+def _scripts_of_sqlite() -> dict[int, str]:
+    return _named(_SQLITE_NAME)
+
+
+def _named(pattern: re.Pattern[str]) -> dict[int, str]:
     folder = resources.files("cmdop_appliance.store") / "migrations"
-    found = ((_NAME.fullmatch(file.name), file) for file in folder.iterdir())
+    found = ((pattern.fullmatch(file.name), file) for file in folder.iterdir())
     return {int(match[1]): file.read_text("utf-8") for match, file in found if match}

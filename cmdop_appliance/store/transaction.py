@@ -18,6 +18,11 @@ class Tx:
 
     def __init__(self, connection: apsw.Connection) -> None:
         self._connection = connection
+        self.notified: set[str] = set()
+
+    def notify(self, subject: str) -> None:
+        """Wake who waits for `subject` once this is committed (PostgreSQL's NOTIFY)."""
+        self.notified.add(subject)
 
     def execute(self, sql: str, /, **parameters: object) -> int:
         """Run a statement; the number of rows it changed."""
@@ -26,23 +31,24 @@ class Tx:
 
     def one(self, model: type[R], sql: str, /, **parameters: object) -> R | None:
         """The first row as a record, or None."""
-        return next(self._rows(model, sql, parameters), None)
+        return next(self.each(model, sql, **parameters), None)
 
     def all(self, model: type[R], sql: str, /, **parameters: object) -> list[R]:
         """Every row as a record."""
-        return list(self._rows(model, sql, parameters))
+        return list(self.each(model, sql, **parameters))
 
-    def value(self, sql: str, /, **parameters: object) -> Any:
-        """The first column of the first row, or None."""
-        row = next(self._connection.execute(sql, parameters), None)
-        return row[0] if row else None
-
-    def _rows(self, model: type[R], sql: str, parameters: dict[str, object]) -> Iterator[R]:
+    def each(self, model: type[R], sql: str, /, **parameters: object) -> Iterator[R]:
+        """Every row as a record, one at a time."""
         cursor = self._connection.execute(sql, parameters)
         names: list[str] = []
         for row in cursor:
             names = names or [column[0] for column in cursor.get_description()]
             yield msgspec.convert(dict(_decoded(names, row)), model)
+
+    def value(self, sql: str, /, **parameters: object) -> Any:
+        """The first column of the first row, or None."""
+        row = next(self._connection.execute(sql, parameters), None)
+        return row[0] if row else None
 
 
 def _decoded(names: list[str], row: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:

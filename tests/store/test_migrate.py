@@ -2,6 +2,7 @@
 
 import pytest
 
+from cmdop_appliance.auth import Reach
 from cmdop_appliance.errors import StartupError
 from cmdop_appliance.ids import new_id
 from cmdop_appliance.protocol.messages import Spec
@@ -9,7 +10,7 @@ from cmdop_appliance.store import commands, machines, migrate, output, sessions
 from cmdop_appliance.store.engine import DATABASE_FILE, open_store
 from cmdop_appliance.store.listing import Paging
 from cmdop_appliance.store.transaction import Tx, reads, to_json
-from tests.support.records import FACTS, NOW, WORKSPACE, connected, machine
+from tests.support.records import REACH, WORKSPACE, connected, machine
 
 SECOND = "CREATE TABLE second (id TEXT PRIMARY KEY);\nINSERT INTO second (id) VALUES ('kept');\n"
 
@@ -92,10 +93,24 @@ ENDS = ("pending", "running", "completed", "failed", "cancelled", "timeout", "lo
 
 def write_schema_2(tx: Tx) -> dict[str, str]:
     """A machine, its session, and a command of each status with its output; status → id."""
-    one = machine()
-    machines.insert(tx, one, new_id("enr"))
-    session_id, epoch = sessions.connect(tx, one, facts=FACTS, ip="::1", now_ms=NOW) or ("", 0)
-    sessions.ready(tx, session_id, epoch, NOW)
+    one, session_id = machine(tags=["b", "a"]), new_id("sess")
+    tx.execute(
+        "INSERT INTO machine VALUES (:id, :workspace, 'web-1', :key, 'enr', :tags, 'web-1', :facts,"
+        " '::1', 1, 10, 20, NULL, NULL)",
+        id=one.id,
+        workspace=WORKSPACE,
+        key=one.public_key,
+        tags=to_json(one.tags),
+        facts=to_json(one.facts),
+    )
+    tx.execute(
+        "INSERT INTO session (id, workspace_id, machine_id, machine_hostname, status, epoch,"
+        " created_ms, connected_ms, last_heartbeat_ms)"
+        " VALUES (:id, :workspace, :machine, 'web-1', 'CONNECTED', 1, 10, 20, 30)",
+        id=session_id,
+        workspace=WORKSPACE,
+        machine=one.id,
+    )
     made = {}
     for status in ENDS:
         made[status] = new_id("cmd")
@@ -126,11 +141,13 @@ async def test_a_store_of_schema_2_is_upgraded_whole(tmp_path, scripts):
     scripts.update(later)
     for _ in range(2):
         async with open_store(tmp_path) as store:
-            page = await store.run(commands.page, WORKSPACE, Paging())
+            page = await store.run(commands.page, REACH, Paging())
             assert {each.status: each.id for each in page.items} == made
             assert page.total == len(ENDS)
             (one,) = {each.machine_id for each in page.items}
-            session = await store.run(sessions.live_of, WORKSPACE, one)
+            session = await store.run(sessions.live_of, REACH, one)
+            few = Reach(WORKSPACE, ("a", "b"))
+            assert (await store.run(machines.get, few, one)).tags == ["b", "a"]
             for command in page.items:
                 assert command.session_id == session.id
                 assert command.spec == Spec(argv=["true"], env={"A": "1"})
