@@ -1,4 +1,5 @@
-"""Measure POST /commands beside posix_spawn and warm OpenSSH, and output beside `ssh host cat`.
+"""Measure POST /commands beside posix_spawn and warm OpenSSH, output beside `ssh host cat`, and
+lists of a full store beside those of an empty one.
 
 All in one run on one machine: absolute figures of a shared machine mean little, so every line
 carries its ratio to what was measured in the same run. Prints a table, asserts nothing.
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from scripts import bench_lists
 from tests.support.ssh import warm_ssh
 
 CMDOP = [sys.executable, "-m", "cmdop_appliance"]
@@ -60,26 +62,32 @@ def wait_for(condition: Callable[[], object], what: str) -> None:
 @contextmanager
 def appliance(folder: Path) -> Iterator["Hub"]:
     """A hub with one agent, started and stopped as a user would."""
+    settings = {"CMDOP_OUTPUT_MAX_BYTES": str(2 * OUTPUT_BYTES)}
     data_dir = folder / "data"
-    log = (folder / "hub.log").open("wb")
-    argv = [*CMDOP, "serve", "--data-dir", str(data_dir), "--listen", "127.0.0.1:0"]
-    process = subprocess.Popen(
-        [*argv, "--local-agent"],
-        stdout=log,
-        stderr=log,
-        cwd=folder,
-        env={**os.environ, "CMDOP_OUTPUT_MAX_BYTES": str(2 * OUTPUT_BYTES)},
-    )
     try:
-        wait_for((data_dir / "hub.json").exists, "the hub")
-        hub = Hub(process.pid, data_dir)
-        wait_for(hub.machine, "the agent")
-        yield hub
+        with serving(data_dir, "--local-agent", **settings) as hub:
+            wait_for(hub.machine, "the agent")
+            yield hub
     finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(10)
         for pid in processes_naming(f"keeper {data_dir}"):
             os.kill(pid, signal.SIGKILL)
+
+
+@contextmanager
+def serving(data_dir: Path, *flags: str, **settings: str) -> Iterator["Hub"]:
+    """A hub over a data directory."""
+    argv = [*CMDOP, "serve", "--data-dir", str(data_dir), "--listen", "127.0.0.1:0", *flags]
+    with Path(f"{data_dir}.log").open("wb") as log:
+        environment = {**os.environ, **settings}
+        process = subprocess.Popen(
+            argv, stdout=log, stderr=log, cwd=data_dir.parent, env=environment
+        )
+        try:
+            wait_for((data_dir / "hub.json").exists, "the hub")
+            yield Hub(process.pid, data_dir)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait(10)
 
 
 class Hub:
@@ -298,12 +306,48 @@ def report(label: str, figure: str, ratio: str = "", target: str = "") -> None:
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=400, help="commands with one caller")
-    count = parser.parse_args().count
-    report("what", "figure", "beside", "target")
+    parser.add_argument("--count", type=int, default=400, help="calls by one caller")
+    parser.add_argument("--only", choices=("commands", "lists"), help="one part of it")
+    asked = parser.parse_args()
     tool = "wrk" if shutil.which("wrk") else "this script"
     python = f"{sys.version.split()[0]} at {os.path.realpath(sys.executable)}"
     print(f"load by {tool}, Python {python}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    if asked.only != "lists":
+        bench_commands(asked.count)
+    if asked.only != "commands":
+        list_stores(asked.count)
+
+
+def list_stores(count: int) -> None:
+    """The lists of a full store beside those of an empty one."""
+    print(
+        f"{'list':<36} {'total':>9} {'empty p50':>10} {'p99':>7} {'full p50':>10} {'p99':>7}"
+        "   p99 beside empty"
+    )
+    with tempfile.TemporaryDirectory(prefix="cmdop-bench-") as name:
+        empty, full = Path(name) / "empty", Path(name) / "full"
+        bench_lists.fill(empty, machines=1, commands=0)
+        bench_lists.fill(full, machines=bench_lists.MACHINES, commands=bench_lists.COMMANDS)
+        # No agent comes: its machines must not go offline while they are listed.
+        calm = {"CMDOP_SESSIONS_GRACE_MS": "3600000"}
+        with serving(empty, **calm) as small, serving(full, **calm) as large:
+            rows = []
+            for row in bench_lists.measure(small, large, count, read_answer):
+                rows.append(row)
+                print(
+                    f"{row.name:<36} {row.total:>9}"
+                    f" {row.empty[0]:>7.2f} ms {row.empty[1]:>7.2f} {row.full[0]:>7.2f} ms"
+                    f" {row.full[1]:>7.2f}   {row.ratio:>5.2f} ×",
+                    flush=True,
+                )
+    slow = [row.name for row in rows if row.ratio > bench_lists.TARGET]
+    verdict = f"beyond it: {'; '.join(slow)}" if slow else "all within it"
+    print(f"target: p99 ≤ {bench_lists.TARGET:.0f} × that of an empty store: {verdict}")
+
+
+def bench_commands(count: int) -> None:
+    """POST /commands and output beside what they are made of."""
+    report("what", "figure", "beside", "target")
     with tempfile.TemporaryDirectory(prefix="cmdop-bench-") as name:
         folder = Path(name)
         with appliance(folder) as hub, warm_ssh(folder) as ssh:

@@ -1,8 +1,12 @@
 """Batches: which commands are held, how many may be open, what is left."""
 
-from cmdop_appliance.errors import BatchNotFound
+import msgspec
+
+from cmdop_appliance.auth import Reach
+from cmdop_appliance.errors import BatchNotFound, MachineNotFound
 from cmdop_appliance.model import Batch, Command, Record
 from cmdop_appliance.store.commands import COLUMNS
+from cmdop_appliance.store.reach import within
 from cmdop_appliance.store.transaction import Tx, reads, to_json
 
 
@@ -32,30 +36,40 @@ def insert(tx: Tx, batch: Batch) -> None:
 
 
 @reads
-def get(tx: Tx, workspace_id: str, batch_id: str) -> Batch:
-    """One batch.
+def get(tx: Tx, reach: Reach, batch_id: str) -> Batch:
+    """One batch; of what it refused, only what is about machines in reach, or about none.
 
     Raises:
-        BatchNotFound: the workspace has no such batch.
+        BatchNotFound: the workspace has no such batch, or no command of it is in reach.
     """
     batch = tx.one(
         Batch,
         "SELECT * FROM batch WHERE id = :id AND workspace_id = :workspace_id",
         id=batch_id,
-        workspace_id=workspace_id,
+        workspace_id=reach.workspace_id,
     )
-    if batch is None:
+    if batch is None or (reach.tags and not commands_of(tx, reach, batch_id)):
         raise BatchNotFound("Batch not found", batch_id=batch_id)
-    return batch
+    if not reach.tags:
+        return batch
+    refused = {
+        machine_id: refusal
+        for machine_id, refusal in batch.refused.items()
+        if refusal.code == MachineNotFound.code or _is_known(tx, reach, machine_id)
+    }
+    return msgspec.structs.replace(batch, refused=refused)
 
 
 @reads
-def commands_of(tx: Tx, batch_id: str) -> list[Command]:
-    """All commands of a batch, in the order in which they are to start."""
+def commands_of(tx: Tx, reach: Reach, batch_id: str) -> list[Command]:
+    """The commands of a batch, in the order in which they are to start."""
+    is_within, values = within(reach, "command")
     return tx.all(
         Command,
-        f"SELECT {COLUMNS} FROM command WHERE batch_id = :batch_id ORDER BY id",  # noqa: S608
+        f"SELECT {COLUMNS} FROM command"  # noqa: S608 - names of our own
+        f" WHERE batch_id = :batch_id AND {is_within} ORDER BY id",
         batch_id=batch_id,
+        **values,
     )
 
 
@@ -95,3 +109,9 @@ def held(tx: Tx, batch_id: str, limit: int) -> list[Command]:
         batch_id=batch_id,
         limit=limit,
     )
+
+
+def _is_known(tx: Tx, reach: Reach, machine_id: str) -> bool:
+    is_within, values = within(reach, "machine", "id")
+    sql = f"SELECT 1 FROM machine WHERE id = :id AND {is_within}"  # noqa: S608
+    return tx.value(sql, id=machine_id, **values) is not None

@@ -3,6 +3,7 @@
 But for `lost: silent`, which only says that a machine was not heard of for long.
 """
 
+from cmdop_appliance.auth import Reach
 from cmdop_appliance.errors import (
     CommandNotFound,
     CommandNotRunning,
@@ -10,18 +11,16 @@ from cmdop_appliance.errors import (
     SessionNotActive,
 )
 from cmdop_appliance.model import CONNECTED_STATUSES, Command, CommandStatus
-from cmdop_appliance.store.listing import Page, Paging, select_page
+from cmdop_appliance.store import tallies
+from cmdop_appliance.store.listing import Page, Paging
+from cmdop_appliance.store.reach import within
+from cmdop_appliance.store.tallies import Asked
 from cmdop_appliance.store.transaction import Tx, reads, to_json
+from cmdop_appliance.store.ways import ORDER as ORDER
+from cmdop_appliance.store.ways import way_to
 
 # Why a command is lost whose machine was not heard of for long.
 SILENT = "silent"
-ORDER = {
-    "created_at": "created_ms",
-    "started_at": "started_ms",
-    "finished_at": "finished_ms",
-    "duration": "duration_ms",
-    "status": "status",
-}
 # `start_until_ms` of what its machine has taken in: it may start there whenever that has room.
 _WHENEVER_MS = 2**53
 # SQLite finds the index of open commands only by its own words.
@@ -37,21 +36,22 @@ COLUMNS = (
 )
 
 
-def live_session(tx: Tx, workspace_id: str, machine_id: str) -> str:
+def live_session(tx: Tx, reach: Reach, machine_id: str) -> str:
     """The id of the session through which commands reach this machine now.
 
     Raises:
-        MachineNotFound: the workspace has no such machine.
+        MachineNotFound: no such machine is in reach.
         SessionNotActive: the machine is not connected.
     """
+    is_within, values = within(reach, "machine", "id")
     found = tx.value(
-        "SELECT COALESCE(session.status, 'DISCONNECTED') || ' ' || COALESCE(session.id, '')"
+        "SELECT COALESCE(session.status, 'DISCONNECTED')"  # noqa: S608 - names of our own
+        " || ' ' || COALESCE(session.id, '')"
         " FROM machine LEFT JOIN session ON session.machine_id = machine.id"
         " AND session.status NOT IN ('DISCONNECTED', 'ERROR')"
-        " WHERE machine.id = :id AND machine.workspace_id = :workspace_id"
-        " AND removed_ms IS NULL",
+        f" WHERE machine.id = :id AND {is_within} AND removed_ms IS NULL",
         id=machine_id,
-        workspace_id=workspace_id,
+        **values,
     )
     if found is None:
         raise MachineNotFound("Machine not found", machine_id=machine_id)
@@ -93,17 +93,18 @@ def insert(tx: Tx, command: Command) -> None:
 
 
 @reads
-def get(tx: Tx, workspace_id: str, command_id: str) -> Command:
+def get(tx: Tx, reach: Reach, command_id: str) -> Command:
     """One command.
 
     Raises:
-        CommandNotFound: the workspace has no such command.
+        CommandNotFound: no such command is in reach.
     """
+    is_within, values = within(reach, "command")
     command = tx.one(
         Command,
-        f"SELECT {COLUMNS} FROM command WHERE id = :id AND workspace_id = :workspace_id",  # noqa: S608
+        f"SELECT {COLUMNS} FROM command WHERE id = :id AND {is_within}",  # noqa: S608
         id=command_id,
-        workspace_id=workspace_id,
+        **values,
     )
     if command is None:
         raise CommandNotFound("Command not found", command_id=command_id)
@@ -308,7 +309,7 @@ def silent_since(tx: Tx, before_ms: int) -> list[Command]:
 @reads
 def page(
     tx: Tx,
-    workspace_id: str,
+    reach: Reach,
     paging: Paging,
     *,
     machine_id: str | None = None,
@@ -317,33 +318,53 @@ def page(
     status: CommandStatus | None = None,
     since_ms: int | None = None,
 ) -> Page[Command]:
-    """The commands of a workspace."""
-    return select_page(
-        tx,
+    """The commands in reach."""
+    asked = Asked(machine_id, session_id, batch_id, status, since_ms)
+    total = tallies.count(tx, reach, asked)
+    if paging.offset >= total:
+        return Page([], total, paging)
+    where, values = way_to(tx, reach, asked, paging, total)
+    items = tx.all(
         Command,
-        paging,
-        columns=COLUMNS,
-        source="command",
-        filters={
-            "workspace_id = :workspace_id": workspace_id,
-            "machine_id = :machine_id": machine_id,
-            "session_id = :session_id": session_id,
-            "batch_id = :batch_id": batch_id,
-            "status = :status": status,
-            "created_ms >= :since_ms": since_ms,
-        },
-        order=ORDER,
+        f"SELECT {COLUMNS} FROM command WHERE {where}",  # noqa: S608 - words of our own
+        **{"limit": paging.limit, "offset": paging.offset, **values},
     )
+    return Page(items, total, paging)
 
 
-def request_cancel(tx: Tx, workspace_id: str, command_id: str, now_ms: int) -> Command:
+@reads
+def newest_of(
+    tx: Tx, reach: Reach, machine_id: str, most: int, *, serial_key: str | None = None
+) -> list[Command]:
+    """The newest commands of a machine, newest first; with a `serial_key` only those of its line.
+
+    With a key there may be fewer than there are: what looks like it in other fields counts.
+    """
+    is_within, values = within(reach, "command")
+    condition = ""
+    if serial_key is not None:
+        # Not LIKE, which is of either case in SQLite.
+        condition = " AND replace(spec_json, :part, '') <> spec_json"
+        values["part"] = to_json({"serial_key": serial_key})[1:-1]
+    commands = tx.all(
+        Command,
+        f"SELECT {COLUMNS} FROM command WHERE machine_id = :machine_id"  # noqa: S608
+        f" AND {is_within}{condition} ORDER BY created_ms DESC, id DESC LIMIT :most",
+        machine_id=machine_id,
+        most=most,
+        **values,
+    )
+    return [each for each in commands if serial_key in (None, each.spec.serial_key)]
+
+
+def request_cancel(tx: Tx, reach: Reach, command_id: str, now_ms: int) -> Command:
     """Record that a command is to end; the same again changes nothing.
 
     Raises:
-        CommandNotFound: the workspace has no such command.
+        CommandNotFound: no such command is in reach.
         CommandNotRunning: it has ended; what is only silent may run on, and is to end then.
     """
-    command = get(tx, workspace_id, command_id)
+    command = get(tx, reach, command_id)
     if command.finished_ms is not None and command.error_code != SILENT:
         raise CommandNotRunning("Command has already ended", status=command.status)
     tx.execute(
@@ -352,7 +373,7 @@ def request_cancel(tx: Tx, workspace_id: str, command_id: str, now_ms: int) -> C
         id=command_id,
         now_ms=now_ms,
     )
-    return get(tx, workspace_id, command_id)
+    return get(tx, reach, command_id)
 
 
 def accept(tx: Tx, command_id: str, machine_id: str) -> None:

@@ -21,6 +21,16 @@ class Paging:
     offset: int = 0
     sort: str = "-created_at"
 
+    @property
+    def field(self) -> str:
+        """What it is sorted by."""
+        return self.sort.removeprefix("-")
+
+    @property
+    def down(self) -> bool:
+        """True: the greatest come first."""
+        return self.sort.startswith("-")
+
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[R]):
@@ -38,28 +48,39 @@ def select_page(
     *,
     columns: str,
     source: str,
+    within: tuple[str, Mapping[str, object]],
     filters: Mapping[str, object],
     order: Mapping[str, str],
     key: str = "id",
 ) -> Page[R]:
-    """The records that pass every filter.
+    """The records within reach that pass every filter.
 
-    All SQL comes from the caller's literals: `filters` maps a condition to the value of the one
-    parameter in it (None: the filter is not asked for), `order` maps public field names to
-    columns, `key` is the column that settles ties.
+    All SQL comes from the caller's literals: `within` is a condition and its parameters, `filters`
+    maps a condition to the value of the one parameter in it (None: the filter is not asked for),
+    `order` maps public field names to columns, `key` is the column that settles ties.
     """
     asked = {sql: value for sql, value in filters.items() if value is not None}
     values = {_PARAMETER.findall(sql)[0]: value for sql, value in asked.items()}
-    where = " AND ".join(asked)
-    column, down = order[paging.sort.removeprefix("-")], paging.sort.startswith("-")
-    way = "DESC" if down else "ASC"
+    where = " AND ".join((within[0], *asked))
+    values |= within[1]
     total = tx.value(f"SELECT count(*) FROM {source} WHERE {where}", **values)  # noqa: S608
+    if paging.offset >= total:
+        return Page([], total, paging)
     items = tx.all(
         model,
         f"SELECT {columns} FROM {source} WHERE {where}"  # noqa: S608 - literals of our own
-        f" ORDER BY {column} {way}, {key} {way} LIMIT :limit OFFSET :offset",
+        f" {in_order(order[paging.field], paging, key)}",
         limit=paging.limit,
         offset=paging.offset,
         **values,
     )
     return Page(items, total, paging)
+
+
+def in_order(column: str, paging: Paging, key: str = "id") -> str:
+    """The end of a query for a page: sorted by an expression, by `key` where that is the same.
+
+    Nulls count as the least, which is where SQLite's indexes have them. Parameters: limit, offset.
+    """
+    way, nulls = ("DESC", "LAST") if paging.down else ("ASC", "FIRST")
+    return f"ORDER BY {column} {way} NULLS {nulls}, {key} {way} LIMIT :limit OFFSET :offset"

@@ -2,26 +2,19 @@
 
 from collections.abc import Sequence
 
-from cmdop_appliance.errors import MachineNotFound
-from cmdop_appliance.model import Machine
+from cmdop_appliance.auth import Reach
+from cmdop_appliance.errors import Forbidden, MachineNotFound
+from cmdop_appliance.model import Machine, Record
 from cmdop_appliance.protocol.messages import Facts
 from cmdop_appliance.store.listing import Page, Paging, select_page
+from cmdop_appliance.store.reach import carries, within
 from cmdop_appliance.store.transaction import Tx, reads, to_json
 
-_COLUMNS = "machine.*, session.status AS session_status"
-_SOURCE = (
-    "machine LEFT JOIN session ON session.machine_id = machine.id"
-    " AND session.status NOT IN ('DISCONNECTED', 'ERROR')"
-)
-_STATUS = (
-    "CASE WHEN session.status IN ('CONNECTED', 'BACKGROUND', 'GRACE_PERIOD')"
-    " THEN 'online' ELSE 'offline' END"
-)
 ORDER = {
-    "created_at": "machine.created_ms",
-    "last_seen": "machine.last_seen_ms",
-    "hostname": "machine.hostname",
-    "name": "machine.name",
+    "created_at": "created_ms",
+    "last_seen": "last_seen_ms",
+    "hostname": "hostname",
+    "name": "name",
 }
 
 
@@ -29,9 +22,9 @@ def insert(tx: Tx, machine: Machine, enrolment_id: str) -> None:
     """Record a machine that joins."""
     tx.execute(
         "INSERT INTO machine (id, workspace_id, name, public_key, enrolment_id, tags_json,"
-        " hostname, facts_json, ip, epoch, created_ms, last_seen_ms)"
+        " hostname, search_text, facts_json, ip, epoch, created_ms, last_seen_ms)"
         " VALUES (:id, :workspace_id, :name, :public_key, :enrolment_id, :tags, :hostname,"
-        " :facts, :ip, 0, :created_ms, :last_seen_ms)",
+        " :search_text, :facts, :ip, 0, :created_ms, :last_seen_ms)",
         id=machine.id,
         workspace_id=machine.workspace_id,
         name=machine.name,
@@ -39,11 +32,13 @@ def insert(tx: Tx, machine: Machine, enrolment_id: str) -> None:
         enrolment_id=enrolment_id,
         tags=to_json(machine.tags),
         hostname=machine.facts.hostname,
+        search_text=_search_text(machine.name, machine.facts.hostname),
         facts=to_json(machine.facts),
         ip=machine.ip,
         created_ms=machine.created_ms,
         last_seen_ms=machine.last_seen_ms,
     )
+    _write_tags(tx, machine.id, machine.tags)
 
 
 @reads
@@ -67,21 +62,18 @@ def removed_by_key(tx: Tx, public_key: bytes) -> str | None:
 
 
 @reads
-def get(tx: Tx, workspace_id: str, machine_id: str) -> Machine:
+def get(tx: Tx, reach: Reach, machine_id: str) -> Machine:
     """One machine.
 
     Raises:
-        MachineNotFound: the workspace has no such machine.
+        MachineNotFound: no such machine is in reach.
     """
+    is_within, values = within(reach, "machine", "id")
     machine = tx.one(
         Machine,
-        "SELECT machine.*, session.status AS session_status"
-        " FROM machine LEFT JOIN session ON session.machine_id = machine.id"
-        " AND session.status NOT IN ('DISCONNECTED', 'ERROR')"
-        " WHERE machine.id = :id AND machine.workspace_id = :workspace_id"
-        " AND removed_ms IS NULL",
+        f"SELECT * FROM machine WHERE id = :id AND {is_within} AND removed_ms IS NULL",  # noqa: S608
         id=machine_id,
-        workspace_id=workspace_id,
+        **values,
     )
     if machine is None:
         raise MachineNotFound("Machine not found", machine_id=machine_id)
@@ -91,37 +83,58 @@ def get(tx: Tx, workspace_id: str, machine_id: str) -> Machine:
 @reads
 def page(
     tx: Tx,
-    workspace_id: str,
+    reach: Reach,
     paging: Paging,
     *,
     status: str | None = None,
     tags: Sequence[str] | None = None,
     search: str | None = None,
 ) -> Page[Machine]:
-    """The machines of a workspace.
+    """The machines in reach.
 
     `status`: online or offline. `tags`: all of them. `search`: a part of name or hostname, in any
     case.
     """
     filters: dict[str, object] = {
-        "removed_ms IS NULL AND machine.workspace_id = :workspace_id": workspace_id,
-        f"{_STATUS} = :status": status,
-        "lower(machine.name || ' ' || machine.hostname) LIKE :pattern ESCAPE '\\'": (
-            None if search is None else _containing(search.lower())
+        "is_online = :is_online": None if status is None else int(status == "online"),
+        "search_text LIKE :pattern ESCAPE '\\'": (
+            None if search is None else _containing(search.casefold())
         ),
     }
     for number, tag in enumerate(tags or ()):
-        condition = f"machine.tags_json LIKE :tag{number} ESCAPE '\\'"
-        filters[condition] = _containing(to_json(tag))
+        filters[carries("machine", f"tag_{number}")] = to_json(tag)
+    is_within, values = within(reach, "machine", "id")
     return select_page(
         tx,
         Machine,
         paging,
-        columns=_COLUMNS,
-        source=_SOURCE,
+        columns="*",
+        source="machine",
+        within=(f"removed_ms IS NULL AND {is_within}", values),
         filters=filters,
         order=ORDER,
-        key="machine.id",
+    )
+
+
+class Listed(Record, frozen=True, kw_only=True):
+    """A machine as a list of all of them shows it."""
+
+    id: str
+    name: str
+    hostname: str
+    last_seen_ms: int
+    is_online: bool
+
+
+@reads
+def roster(tx: Tx, reach: Reach) -> list[Listed]:
+    """All machines in reach, by name."""
+    is_within, values = within(reach, "machine", "id")
+    return tx.all(
+        Listed,
+        "SELECT id, name, hostname, last_seen_ms, is_online FROM machine"  # noqa: S608
+        f" WHERE removed_ms IS NULL AND {is_within} ORDER BY name, id",
+        **values,
     )
 
 
@@ -136,17 +149,62 @@ def next_epoch(tx: Tx, machine_id: str, *, facts: Facts, ip: str, now_ms: int) -
 
     None: it was removed.
     """
+    name = tx.value("SELECT name FROM machine WHERE id = :id", id=machine_id)
     epoch: int | None = tx.value(
-        "UPDATE machine SET epoch = epoch + 1, hostname = :hostname, facts_json = :facts,"
-        " ip = :ip, last_seen_ms = :now_ms WHERE id = :id AND removed_ms IS NULL"
-        " RETURNING epoch",
+        "UPDATE machine SET epoch = epoch + 1, hostname = :hostname, search_text = :search_text,"
+        " facts_json = :facts, ip = :ip, last_seen_ms = :now_ms"
+        " WHERE id = :id AND removed_ms IS NULL RETURNING epoch",
         id=machine_id,
         hostname=facts.hostname,
+        search_text=_search_text(name, facts.hostname),
         facts=to_json(facts),
         ip=ip,
         now_ms=now_ms,
     )
     return epoch
+
+
+def set_online(tx: Tx, machine_id: str, *, is_online: bool) -> None:
+    """Record whether a machine has a live session."""
+    tx.execute(
+        "UPDATE machine SET is_online = :is_online WHERE id = :id",
+        id=machine_id,
+        is_online=int(is_online),
+    )
+
+
+def edit(
+    tx: Tx, reach: Reach, machine_id: str, *, name: str | None, tags: Sequence[str] | None
+) -> Machine:
+    """The machine as it is called and tagged from now on; None: as before.
+
+    Raises:
+        MachineNotFound: no such machine is in reach.
+        Forbidden: it would be out of reach then.
+    """
+    machine = get(tx, reach, machine_id)
+    if name is not None:
+        tx.execute(
+            "UPDATE machine SET name = :name, search_text = :search_text WHERE id = :id",
+            id=machine_id,
+            name=name,
+            search_text=_search_text(name, machine.facts.hostname),
+        )
+    if tags is not None:
+        if lost := [tag for tag in reach.tags if tag not in tags]:
+            raise Forbidden(
+                f"this key is good only for machines tagged {', '.join(reach.tags)}",
+                hint="keep these tags, or ask with a key that is not restricted to them",
+                tags=lost,
+            )
+        tx.execute(
+            "UPDATE machine SET tags_json = :tags WHERE id = :id",
+            id=machine_id,
+            tags=to_json(list(dict.fromkeys(tags))),
+        )
+        tx.execute("DELETE FROM machine_tag WHERE machine_id = :id", id=machine_id)
+        _write_tags(tx, machine_id, tags)
+    return get(tx, reach, machine_id)
 
 
 def flag_clone(tx: Tx, machine_id: str, now_ms: int) -> None:
@@ -156,27 +214,38 @@ def flag_clone(tx: Tx, machine_id: str, now_ms: int) -> None:
     )
 
 
-def remove(tx: Tx, workspace_id: str, machine_id: str, now_ms: int) -> None:
-    """Take a machine out: its key is refused from now on, its session is over.
+def remove(tx: Tx, reach: Reach, machine_id: str, now_ms: int) -> None:
+    """Take a machine out: its key is refused from now on.
+
+    Its tags stay: they tell who may see what ran on it.
 
     Raises:
-        MachineNotFound: the workspace has no such machine.
+        MachineNotFound: no such machine is in reach.
     """
+    is_within, values = within(reach, "machine", "id")
     gone = tx.execute(
-        "UPDATE machine SET removed_ms = :now_ms"
-        " WHERE id = :id AND workspace_id = :workspace_id AND removed_ms IS NULL",
+        "UPDATE machine SET removed_ms = :now_ms"  # noqa: S608 - names of our own
+        f" WHERE id = :id AND {is_within} AND removed_ms IS NULL",
         id=machine_id,
-        workspace_id=workspace_id,
         now_ms=now_ms,
+        **values,
     )
     if not gone:
         raise MachineNotFound("Machine not found", machine_id=machine_id)
-    tx.execute(
-        "UPDATE session SET status = 'DISCONNECTED', ended_ms = :now_ms"
-        " WHERE machine_id = :id AND status NOT IN ('DISCONNECTED', 'ERROR')",
-        id=machine_id,
-        now_ms=now_ms,
-    )
+
+
+def _search_text(name: str, hostname: str) -> str:
+    """What a search looks through."""
+    return f"{name} {hostname}".casefold()
+
+
+def _write_tags(tx: Tx, machine_id: str, tags: Sequence[str]) -> None:
+    for tag in dict.fromkeys(tags):
+        tx.execute(
+            "INSERT INTO machine_tag (machine_id, tag) VALUES (:machine_id, :tag)",
+            machine_id=machine_id,
+            tag=tag,
+        )
 
 
 @reads

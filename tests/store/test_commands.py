@@ -3,6 +3,7 @@
 import msgspec
 import pytest
 
+from cmdop_appliance.auth import Reach
 from cmdop_appliance.errors import (
     CommandNotFound,
     CommandNotRunning,
@@ -15,7 +16,7 @@ from cmdop_appliance.store import commands, machines, sessions
 from cmdop_appliance.store.listing import Paging
 from tests.support.records import (
     NOW,
-    WORKSPACE,
+    REACH,
     command,
     connected,
     ended,
@@ -26,7 +27,7 @@ from tests.support.records import (
 
 
 async def find(store, command_id: str):
-    return await store.run(commands.get, WORKSPACE, command_id)
+    return await store.run(commands.get, REACH, command_id)
 
 
 async def test_a_command_is_read_as_it_was_recorded(store):
@@ -58,7 +59,7 @@ async def test_an_end_is_recorded_once_and_nothing_changes_it(store, status):
         assert not await store.run(commands.finish, other)
     assert not await store.run(commands.started, made.id, machine.id, NOW + 999)
     with pytest.raises(CommandNotRunning) as caught:
-        await store.run(commands.request_cancel, WORKSPACE, made.id, NOW + 999)
+        await store.run(commands.request_cancel, REACH, made.id, NOW + 999)
     assert caught.value.details == {"status": status}
     assert await find(store, made.id) == first
 
@@ -85,7 +86,7 @@ async def test_a_cancel_is_remembered_from_its_first_request(store):
     machine, session_id, _ = await connected(store)
     made = await recorded(store, machine.id, session_id)
     for later in range(3):
-        await store.run(commands.request_cancel, WORKSPACE, made.id, NOW + later)
+        await store.run(commands.request_cancel, REACH, made.id, NOW + later)
     cancelled = await find(store, made.id)
     assert (cancelled.cancel_requested_ms, cancelled.status) == (NOW, "pending")
     await store.run(commands.finish, ended(cancelled))  # it ends by itself first
@@ -97,7 +98,7 @@ async def test_a_command_of_another_workspace_is_not_found(store):
     made = await recorded(store, machine.id, session_id)
     for look in (commands.get, lambda tx, *key: commands.request_cancel(tx, *key, NOW)):
         with pytest.raises(CommandNotFound):
-            await store.run(look, "ws_other", made.id)
+            await store.run(look, Reach("ws_other"), made.id)
     assert (await find(store, made.id)).cancel_requested_ms is None
 
 
@@ -106,13 +107,13 @@ async def test_a_command_of_another_workspace_is_not_found(store):
 
 async def test_a_connected_machine_takes_commands(store):
     machine, session_id, _ = await connected(store)
-    assert await store.run(commands.live_session, WORKSPACE, machine.id) == session_id
+    assert await store.run(commands.live_session, REACH, machine.id) == session_id
 
 
 async def test_a_machine_that_is_not_connected_takes_none_and_its_status_is_named(store):
     async def status_of(machine) -> object:
         with pytest.raises(SessionNotActive) as caught:
-            await store.run(commands.live_session, WORKSPACE, machine.id)
+            await store.run(commands.live_session, REACH, machine.id)
         assert caught.value.details["machine_id"] == machine.id
         return caught.value.details["current_status"]
 
@@ -130,12 +131,12 @@ async def test_a_machine_that_is_not_connected_takes_none_and_its_status_is_name
 
 async def test_an_unknown_machine_takes_none(store):
     machine, _, _ = await connected(store)
-    for workspace, machine_id in ((WORKSPACE, "mach_x"), ("ws_other", machine.id)):
+    for reach, machine_id in ((REACH, "mach_x"), (Reach("ws_other"), machine.id)):
         with pytest.raises(MachineNotFound):
-            await store.run(commands.live_session, workspace, machine_id)
-    await store.run(machines.remove, WORKSPACE, machine.id, NOW)
+            await store.run(commands.live_session, reach, machine_id)
+    await store.run(machines.remove, REACH, machine.id, NOW)
     with pytest.raises(MachineNotFound):
-        await store.run(commands.live_session, WORKSPACE, machine.id)
+        await store.run(commands.live_session, REACH, machine.id)
 
 
 async def test_a_command_needs_a_machine_and_a_session_that_exist(store):
@@ -167,7 +168,7 @@ async def test_a_page_has_what_passes_every_filter_newest_first_ties_by_id(store
     await store.run(commands.started, ids[0], machine.id, NOW)
 
     async def page(paging: Paging = Paging(), **filters) -> tuple[list[str], int]:  # noqa: B008
-        found = await store.run(commands.page, WORKSPACE, paging, **filters)
+        found = await store.run(commands.page, REACH, paging, **filters)
         return [one.id for one in found.items], found.total
 
     everything = [newest.id, elsewhere.id, *reversed(ids)]
@@ -182,7 +183,7 @@ async def test_a_page_has_what_passes_every_filter_newest_first_ties_by_id(store
     assert await page(session_id=other_session) == ([elsewhere.id], 1)
     assert await page(since_ms=NOW + 5) == ([newest.id], 1)
     assert await page(since_ms=NOW + 6) == ([], 0)
-    assert (await store.run(commands.page, "ws_other", Paging())).total == 0
+    assert (await store.run(commands.page, Reach("ws_other"), Paging())).total == 0
 
 
 # ── waiting for a machine ────────────────────────────────────────────────────────────────────────
@@ -253,7 +254,7 @@ async def test_since_when_it_is_unknown_is_told_of_what_is_open_and_was_sent(sto
     await store.run(commands.finish, ended(over))
 
     async def stale() -> dict[str, int | None]:
-        page = await store.run(commands.page, WORKSPACE, Paging())
+        page = await store.run(commands.page, REACH, Paging())
         told = {each.id: each.stale_ms for each in page.items}
         for command_id, stale_ms in told.items():
             assert (await find(store, command_id)).stale_ms == stale_ms
@@ -261,7 +262,7 @@ async def test_since_when_it_is_unknown_is_told_of_what_is_open_and_was_sent(sto
 
     nothing = dict.fromkeys([*(each.id for each in open_ones), unsent.id, over.id])
     assert await stale() == nothing
-    await store.run(sessions.heartbeat, session_id, epoch, None, NOW + 7)
+    await store.run(sessions.heartbeat, session_id, epoch, NOW + 7)
     await store.run(sessions.lose, session_id, epoch, now_ms=NOW + 9, grace_until_ms=NOW + 99)
     told = nothing | dict.fromkeys((each.id for each in open_ones), NOW + 7)
     assert await stale() == told
@@ -338,6 +339,6 @@ async def test_only_the_newest_connection_of_its_machine_may_speak_of_a_command(
     _, newer = await store.run(sessions.connect, machine, **facts)
     assert not await finds(machine.id, epoch)
     assert await finds(machine.id, newer)
-    await store.run(machines.remove, WORKSPACE, machine.id, NOW)
+    await store.run(machines.remove, REACH, machine.id, NOW)
     assert not await finds(machine.id, newer)
     assert await store.run(machines.epoch_of, machine.id) is None

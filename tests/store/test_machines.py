@@ -4,29 +4,23 @@ import apsw
 import msgspec
 import pytest
 
-from cmdop_appliance.errors import MachineNotFound
+from cmdop_appliance.auth import Reach
+from cmdop_appliance.errors import Forbidden, MachineNotFound
 from cmdop_appliance.store import machines, sessions
 from cmdop_appliance.store.listing import Paging
-from tests.support.records import (
-    FACTS,
-    NOW,
-    WORKSPACE,
-    connected,
-    joined,
-    machine,
-)
+from tests.support.records import FACTS, NOW, REACH, WORKSPACE, connected, joined, machine
 
 
 async def listed(store, **filters) -> list[str]:
     paging = filters.pop("paging", Paging())
-    page = await store.run(machines.page, WORKSPACE, paging, **filters)
+    page = await store.run(machines.page, REACH, paging, **filters)
     assert page.total == len(page.items)
     return [one.name for one in page.items]
 
 
 async def test_a_machine_is_read_as_it_joined(store):
     made = await joined(store, name="döt", tags=["a", "b"])
-    assert await store.run(machines.get, WORKSPACE, made.id) == made
+    assert await store.run(machines.get, REACH, made.id) == made
     assert await store.run(machines.by_key, made.public_key) == made
 
 
@@ -44,7 +38,7 @@ async def test_a_connection_brings_new_facts_and_a_greater_epoch(store):
         for _ in range(3)
     ]
     assert epochs == [1, 2, 3]
-    found = await store.run(machines.get, WORKSPACE, made.id)
+    found = await store.run(machines.get, REACH, made.id)
     assert (found.facts, found.ip, found.last_seen_ms) == (facts, "::2", NOW + 5)
     assert found.name == made.name  # a label that people gave stays
 
@@ -52,15 +46,13 @@ async def test_a_connection_brings_new_facts_and_a_greater_epoch(store):
 async def test_a_clone_is_flagged(store):
     made = await joined(store)
     await store.run(machines.flag_clone, made.id, NOW + 5)
-    assert (await store.run(machines.get, WORKSPACE, made.id)).clone_seen_ms == NOW + 5
+    assert (await store.run(machines.get, REACH, made.id)).clone_seen_ms == NOW + 5
 
 
-async def test_removing_a_machine_ends_its_session(store):
-    made, session_id, _ = await connected(store)
-    other, other_session, _ = await connected(store)
-    await store.run(machines.remove, WORKSPACE, made.id, NOW + 9)
-    assert (await store.run(sessions.get, WORKSPACE, session_id)).status == "DISCONNECTED"
-    assert (await store.run(sessions.get, WORKSPACE, other_session)).status == "CONNECTED"
+async def test_a_removed_machine_is_listed_no_more_and_no_connection_speaks_for_it(store):
+    made, _, _ = await connected(store)
+    other, _, _ = await connected(store)
+    await store.run(machines.remove, REACH, made.id, NOW + 9)
     assert await listed(store) == [other.name]
     assert await store.run(machines.epoch_of, made.id) is None
 
@@ -68,22 +60,22 @@ async def test_removing_a_machine_ends_its_session(store):
 async def test_a_removed_machine_is_known_by_its_key_alone(store):
     made = await joined(store)
     assert await store.run(machines.removed_by_key, made.public_key) is None
-    await store.run(machines.remove, WORKSPACE, made.id, NOW)
+    await store.run(machines.remove, REACH, made.id, NOW)
     assert await store.run(machines.removed_by_key, made.public_key) == made.id
     assert await store.run(machines.by_key, made.public_key) is None
     with pytest.raises(MachineNotFound):
-        await store.run(machines.get, WORKSPACE, made.id)
+        await store.run(machines.get, REACH, made.id)
     with pytest.raises(MachineNotFound):
-        await store.run(machines.remove, WORKSPACE, made.id, NOW)
+        await store.run(machines.remove, REACH, made.id, NOW)
 
 
 async def test_a_machine_of_another_workspace_is_not_found(store):
     made = await joined(store)
     with pytest.raises(MachineNotFound):
-        await store.run(machines.get, "ws_other", made.id)
+        await store.run(machines.get, Reach("ws_other"), made.id)
     with pytest.raises(MachineNotFound):
-        await store.run(machines.remove, "ws_other", made.id, NOW)
-    assert await store.run(machines.get, WORKSPACE, made.id) == made
+        await store.run(machines.remove, Reach("ws_other"), made.id, NOW)
+    assert await store.run(machines.get, REACH, made.id) == made
 
 
 async def test_a_machine_is_online_while_it_has_a_live_session(store):
@@ -140,3 +132,60 @@ async def test_tags_select_the_machines_that_have_all_of_them(store):
     assert await listed(store, paging=by_name, tags=["web", "db"]) == ["b"]
     assert await listed(store, paging=by_name, tags=["we_"]) == ["c"]
     assert await listed(store, paging=by_name, tags=["none"]) == []
+
+
+async def test_a_tag_is_of_its_case_and_the_search_of_any_in_every_language(store):
+    await joined(store, name="DÖNER", tags=["Web"])
+    assert await listed(store, tags=["web"]) == []
+    assert await listed(store, tags=["Web"]) == ["DÖNER"]
+    assert await listed(store, search="döner") == ["DÖNER"]
+
+
+# ── changes ──────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_machine_is_found_by_its_new_name_and_tags_alone(store):
+    made = await joined(store, name="old", tags=["a", "b"])
+    edited = await store.run(machines.edit, REACH, made.id, name="New", tags=["c", "a", "c"])
+    assert (edited.name, edited.tags) == ("New", ["c", "a"])
+    assert await store.run(machines.get, REACH, made.id) == edited
+    assert await listed(store, search="new") == ["New"]
+    assert await listed(store, search="old") == []
+    assert await listed(store, tags=["c", "a"]) == ["New"]
+    assert await listed(store, tags=["b"]) == []
+    few = Reach(WORKSPACE, ("c",))
+    assert await store.run(machines.get, few, made.id) == edited
+    with pytest.raises(MachineNotFound):
+        await store.run(machines.get, Reach(WORKSPACE, ("b",)), made.id)
+
+
+async def test_what_is_not_to_be_changed_stays(store):
+    made = await joined(store, name="n", tags=["a"])
+    assert await store.run(machines.edit, REACH, made.id, name=None, tags=None) == made
+    assert (await store.run(machines.edit, REACH, made.id, name="m", tags=None)).tags == ["a"]
+    assert (await store.run(machines.edit, REACH, made.id, name=None, tags=[])).name == "m"
+    assert await listed(store, tags=["a"]) == []
+
+
+async def test_a_new_hostname_is_searched_beside_the_name_that_people_gave(store):
+    made = await joined(store, name="first")
+    await store.run(machines.edit, REACH, made.id, name="given", tags=None)
+    facts = msgspec.structs.replace(FACTS, hostname="Moved")
+    await store.run(machines.next_epoch, made.id, facts=facts, ip="::1", now_ms=NOW)
+    assert await listed(store, search="given moved") == ["given"]
+    assert await listed(store, search="web-1") == []
+
+
+async def test_a_key_keeps_the_tags_that_it_is_restricted_to(store):
+    made = await joined(store, tags=["a", "b"])
+    few = Reach(WORKSPACE, ("a",))
+    with pytest.raises(Forbidden) as caught:
+        await store.run(machines.edit, few, made.id, name="new", tags=["b"])
+    assert caught.value.details == {"tags": ["a"]}
+    assert await store.run(machines.get, REACH, made.id) == made
+    assert (await store.run(machines.edit, few, made.id, name=None, tags=["c", "a"])).tags == [
+        "c",
+        "a",
+    ]
+    with pytest.raises(MachineNotFound):
+        await store.run(machines.edit, Reach(WORKSPACE, ("b",)), made.id, name="x", tags=None)
