@@ -7,6 +7,7 @@ something was dropped. That is the sweep by which a lost wake-up is found.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import trio
@@ -19,8 +20,15 @@ SWEEP_S: Final = 5.0
 _QUEUE: Final = 256
 
 
+@dataclass(frozen=True, slots=True)
+class Notified:
+    """What the store published: a transaction that notifies `subject` is committed."""
+
+    subject: str
+
+
 class Subscription(Protocol):
-    """Messages of one subject."""
+    """Messages of its subjects, in the order they came."""
 
     async def next(self) -> Any:
         """The next message, or None: look for yourself.
@@ -43,7 +51,7 @@ class Bus(Protocol):
         """Tell everyone who listens now; never waits."""
         ...
 
-    def subscribe(self, subject: str) -> Any:
+    def subscribe(self, *subjects: str) -> Any:
         """A context manager that gives a `Subscription` to everything published within it."""
         ...
 
@@ -85,17 +93,19 @@ class LocalBus:
             subscription.put(message)
 
     @contextmanager
-    def subscribe(self, subject: str) -> Iterator["_LocalSubscription"]:
-        """Listen to `subject` within the block."""
+    def subscribe(self, *subjects: str) -> Iterator["_LocalSubscription"]:
+        """Listen to `subjects` within the block."""
         subscription = _LocalSubscription(stopped=self._stopped)
-        listeners = self._subscriptions.setdefault(subject, [])
-        listeners.append(subscription)
+        for subject in subjects:
+            self._subscriptions.setdefault(subject, []).append(subscription)
         try:
             yield subscription
         finally:
-            listeners.remove(subscription)
-            if not listeners:
-                del self._subscriptions[subject]
+            for subject in subjects:
+                listeners = self._subscriptions[subject]
+                listeners.remove(subscription)
+                if not listeners:
+                    del self._subscriptions[subject]
 
     async def request(self, subject: str, question: object, timeout_s: float) -> Any:
         """The first answer to `question`, or None."""
@@ -106,6 +116,11 @@ class LocalBus:
         with trio.move_on_after(timeout_s):
             return await request.wait_answer()
         return None
+
+    @property
+    def is_stopped(self) -> bool:
+        """True: nothing more will be heard."""
+        return self._stopped
 
     def stop(self) -> None:
         """Wake every subscriber, now and later, with `Unavailable`: the hub is stopping."""

@@ -1,23 +1,27 @@
 """Sessions: PENDING → CONNECTED ⇄ GRACE_PERIOD → DISCONNECTED. Each change is a guarded update.
 
 A change of one connection names its epoch, so that a connection that was replaced changes nothing.
+Each transition leaves its event, once.
 """
 
+from cmdop_appliance.auth import Reach
 from cmdop_appliance.errors import SessionNotFound
 from cmdop_appliance.ids import new_id
-from cmdop_appliance.model import Machine, Session, SessionStatus
+from cmdop_appliance.model import CONNECTED_STATUSES, EventType, Machine, Session, SessionStatus
 from cmdop_appliance.protocol.messages import Facts, Telemetry
-from cmdop_appliance.store import machines
+from cmdop_appliance.store import clients, events, machines
 from cmdop_appliance.store.listing import Page, Paging, select_page
+from cmdop_appliance.store.reach import within
 from cmdop_appliance.store.transaction import Tx, reads, to_json
 
 ORDER = {
     "created_at": "created_ms",
     "connected_at": "connected_ms",
-    "last_heartbeat_at": "last_heartbeat_ms",
     "machine_hostname": "machine_hostname",
-    "status": "status",
 }
+
+# A sample so much older than a session still tells how its machine is when that begins.
+_FRESH_MS = 60_000
 
 
 def connect(
@@ -42,48 +46,54 @@ def connect(
     if kept:
         return kept, epoch
     end_expired(tx, now_ms)
-    session_id = new_id("sess")
-    tx.execute(
+    new = tx.one(
+        Session,
         "INSERT INTO session"
         " (id, workspace_id, machine_id, machine_hostname, status, epoch, created_ms)"
-        " VALUES (:id, :workspace_id, :machine_id, :hostname, 'PENDING', :epoch, :now_ms)",
-        id=session_id,
+        " VALUES (:id, :workspace_id, :machine_id, :hostname, 'PENDING', :epoch, :now_ms)"
+        " RETURNING *",
+        id=new_id("sess"),
         workspace_id=machine.workspace_id,
         machine_id=machine.id,
         hostname=facts.hostname,
         epoch=epoch,
         now_ms=now_ms,
     )
-    return session_id, epoch
+    assert new is not None
+    record_event(tx, "session.created", new, now_ms)
+    return new.id, epoch
 
 
 def ready(tx: Tx, session_id: str, epoch: int, now_ms: int) -> bool:
     """The agent has said all it knows: CONNECTED. False: a newer connection took over."""
-    return bool(
-        tx.execute(
-            "UPDATE session SET status = 'CONNECTED', grace_until_ms = NULL,"
-            " connected_ms = COALESCE(connected_ms, :now_ms), last_heartbeat_ms = :now_ms"
-            " WHERE id = :id AND epoch = :epoch AND status NOT IN ('DISCONNECTED', 'ERROR')",
-            id=session_id,
-            epoch=epoch,
-            now_ms=now_ms,
-        )
+    before = _of_connection(tx, session_id, epoch)
+    if before is None:
+        return False
+    session = tx.one(
+        Session,
+        "UPDATE session SET status = 'CONNECTED', grace_until_ms = NULL,"
+        " connected_ms = COALESCE(connected_ms, :now_ms), last_heartbeat_ms = :now_ms"
+        " WHERE id = :id RETURNING *",
+        id=session_id,
+        now_ms=now_ms,
     )
+    assert session is not None
+    if before.status not in CONNECTED_STATUSES:
+        record_event(tx, "session.connected", session, now_ms)
+    if before.connected_ms is None:
+        machines.set_online(tx, session.machine_id, is_online=True)
+        _tell_machine(tx, "machine.online", session, now_ms)
+    return True
 
 
-def heartbeat(
-    tx: Tx, session_id: str, epoch: int, telemetry: Telemetry | None, now_ms: int
-) -> bool:
-    """Record a sign of life, and the sample that came with it. False: not this session's now."""
+def heartbeat(tx: Tx, session_id: str, epoch: int, now_ms: int) -> bool:
+    """Record a sign of life. False: not this session's now."""
     machine_id = tx.value(
-        "UPDATE session SET last_heartbeat_ms = :now_ms,"
-        " telemetry_json = COALESCE(:telemetry, telemetry_json),"
-        " sampled_ms = CASE WHEN :telemetry IS NULL THEN sampled_ms ELSE :now_ms END"
+        "UPDATE session SET last_heartbeat_ms = :now_ms"
         " WHERE id = :id AND epoch = :epoch AND status NOT IN ('DISCONNECTED', 'ERROR')"
         " RETURNING machine_id",
         id=session_id,
         epoch=epoch,
-        telemetry=None if telemetry is None else to_json(telemetry),
         now_ms=now_ms,
     )
     return bool(
@@ -95,66 +105,190 @@ def heartbeat(
     )
 
 
+def sampled(
+    tx: Tx, machine_id: str, epoch: int, telemetry: Telemetry, at_ms: int, now_ms: int
+) -> bool:
+    """Keep a sample of `at_ms` as the session's last, unless it has a later one.
+
+    What was taken long before the session began is not its own. False: not this session's now.
+    """
+    is_last = (
+        "(:at_ms > COALESCE(sampled_ms, created_ms - :fresh_ms)"
+        " OR sampled_ms > :now_ms)"  # the hub's clock was set back
+    )
+    return bool(
+        tx.execute(
+            f"UPDATE session SET"  # noqa: S608 - literals of our own
+            f" telemetry_json = CASE WHEN {is_last} THEN :telemetry ELSE telemetry_json END,"
+            f" sampled_ms = CASE WHEN {is_last} THEN :at_ms ELSE sampled_ms END"
+            " WHERE machine_id = :machine_id AND epoch = :epoch"
+            " AND status NOT IN ('DISCONNECTED', 'ERROR')",
+            machine_id=machine_id,
+            epoch=epoch,
+            telemetry=to_json(telemetry),
+            at_ms=at_ms,
+            now_ms=now_ms,
+            fresh_ms=_FRESH_MS,
+        )
+    )
+
+
+def set_background(tx: Tx, session_id: str, epoch: int, *, on: bool) -> bool:
+    """CONNECTED ⇄ BACKGROUND. False: it is so already, or not this connection's to say."""
+    return bool(
+        tx.execute(
+            "UPDATE session SET status = :after"
+            " WHERE id = :id AND epoch = :epoch AND status = :before",
+            id=session_id,
+            epoch=epoch,
+            before="CONNECTED" if on else "BACKGROUND",
+            after="BACKGROUND" if on else "CONNECTED",
+        )
+    )
+
+
 def lose(tx: Tx, session_id: str, epoch: int, *, now_ms: int, grace_until_ms: int) -> None:
     """The link is gone: GRACE_PERIOD, or DISCONNECTED if it never was connected."""
-    tx.execute(
-        "UPDATE session SET"
-        " status = CASE WHEN status = 'PENDING' THEN 'DISCONNECTED' ELSE 'GRACE_PERIOD' END,"
-        " ended_ms = CASE WHEN status = 'PENDING' THEN :now_ms END,"
-        " grace_until_ms = COALESCE(grace_until_ms, :grace_until_ms)"
-        " WHERE id = :id AND epoch = :epoch AND status NOT IN ('DISCONNECTED', 'ERROR')",
-        id=session_id,
-        epoch=epoch,
-        now_ms=now_ms,
-        grace_until_ms=grace_until_ms,
-    )
+    before = _of_connection(tx, session_id, epoch)
+    if before is None or before.status == "GRACE_PERIOD":
+        return
+    if before.status == "PENDING":
+        _end(tx, before.id, "DISCONNECTED", now_ms)
+    else:
+        _enter_grace(tx, before.id, now_ms, grace_until_ms)
 
 
 def end(tx: Tx, session_id: str, epoch: int, now_ms: int) -> None:
     """The agent said goodbye: DISCONNECTED, without grace."""
-    tx.execute(
-        "UPDATE session SET status = 'DISCONNECTED', ended_ms = :now_ms"
-        " WHERE id = :id AND epoch = :epoch AND status NOT IN ('DISCONNECTED', 'ERROR')",
-        id=session_id,
-        epoch=epoch,
-        now_ms=now_ms,
+    if _of_connection(tx, session_id, epoch) is not None:
+        _end(tx, session_id, "DISCONNECTED", now_ms)
+
+
+def fail(tx: Tx, session_id: str, epoch: int, now_ms: int) -> None:
+    """The agent broke the protocol: ERROR; it gets a new session if it comes back."""
+    if _of_connection(tx, session_id, epoch) is not None:
+        _end(tx, session_id, "ERROR", now_ms)
+
+
+def end_of(tx: Tx, machine_id: str, now_ms: int) -> None:
+    """The machine is no more: DISCONNECTED, whatever connection has it."""
+    current = tx.value(
+        "SELECT id FROM session WHERE machine_id = :machine_id"
+        " AND status NOT IN ('DISCONNECTED', 'ERROR')",
+        machine_id=machine_id,
     )
+    if current:
+        _end(tx, current, "DISCONNECTED", now_ms)
 
 
 def end_expired(tx: Tx, now_ms: int) -> int:
     """DISCONNECTED for every session whose grace period is over; how many."""
-    return tx.execute(
-        "UPDATE session SET status = 'DISCONNECTED', ended_ms = :now_ms"
-        " WHERE status = 'GRACE_PERIOD' AND grace_until_ms < :now_ms",
+    expired = tx.all(
+        Session,
+        "SELECT * FROM session WHERE status = 'GRACE_PERIOD' AND grace_until_ms < :now_ms",
         now_ms=now_ms,
     )
+    for session in expired:
+        _end(tx, session.id, "DISCONNECTED", now_ms)
+    return len(expired)
 
 
 def recover(tx: Tx, *, now_ms: int, grace_until_ms: int) -> None:
     """After a hub start: no link is left, each machine gets its grace period to come back."""
+    for session in tx.all(Session, "SELECT * FROM session WHERE status = 'PENDING'"):
+        _end(tx, session.id, "DISCONNECTED", now_ms)
     tx.execute(
-        "UPDATE session SET status = 'DISCONNECTED', ended_ms = :now_ms WHERE status = 'PENDING'",
+        "UPDATE session SET grace_until_ms = :grace_until_ms WHERE status = 'GRACE_PERIOD'",
+        grace_until_ms=grace_until_ms,
+    )
+    connected = "SELECT * FROM session WHERE status IN ('CONNECTED', 'BACKGROUND')"
+    for session in tx.all(Session, connected):
+        _enter_grace(tx, session.id, now_ms, grace_until_ms)
+
+
+def _of_connection(tx: Tx, session_id: str, epoch: int) -> Session | None:
+    """The session, if it is not over and this connection of it is the newest."""
+    return tx.one(
+        Session,
+        "SELECT * FROM session WHERE id = :id AND epoch = :epoch"
+        " AND status NOT IN ('DISCONNECTED', 'ERROR')",
+        id=session_id,
+        epoch=epoch,
+    )
+
+
+def _enter_grace(tx: Tx, session_id: str, now_ms: int, grace_until_ms: int) -> None:
+    session = tx.one(
+        Session,
+        "UPDATE session SET status = 'GRACE_PERIOD', grace_until_ms = :grace_until_ms"
+        " WHERE id = :id RETURNING *",
+        id=session_id,
+        grace_until_ms=grace_until_ms,
+    )
+    assert session is not None
+    record_event(tx, "session.grace_period", session, now_ms)
+
+
+def _end(tx: Tx, session_id: str, status: SessionStatus, now_ms: int) -> None:
+    session = tx.one(
+        Session,
+        "UPDATE session SET status = :status, ended_ms = :now_ms WHERE id = :id RETURNING *",
+        id=session_id,
+        status=status,
         now_ms=now_ms,
     )
-    tx.execute(
-        "UPDATE session SET status = 'GRACE_PERIOD', grace_until_ms = :grace_until_ms"
-        " WHERE status IN ('CONNECTED', 'BACKGROUND', 'GRACE_PERIOD')",
-        grace_until_ms=grace_until_ms,
+    assert session is not None
+    clients.detach_all(tx, session_id)
+    record_event(tx, "session.disconnected", session, now_ms)
+    if session.connected_ms is not None:
+        machines.set_online(tx, session.machine_id, is_online=False)
+        _tell_machine(tx, "machine.offline", session, now_ms)
+
+
+def _tell_machine(tx: Tx, kind: EventType, session: Session, now_ms: int) -> None:
+    events.append(
+        tx,
+        session.workspace_id,
+        kind,
+        subject=session.machine_id,
+        machine_id=session.machine_id,
+        data={"machine_id": session.machine_id, "hostname": session.machine_hostname},
+        now_ms=now_ms,
+    )
+
+
+def record_event(tx: Tx, kind: EventType, session: Session, now_ms: int, **shown: str) -> None:
+    """Record an event of a session, with what is `shown` beside the session itself."""
+    events.append(
+        tx,
+        session.workspace_id,
+        kind,
+        subject=session.id,
+        machine_id=session.machine_id,
+        data={
+            "session_id": session.id,
+            "status": session.status,
+            "machine_id": session.machine_id,
+            "machine_hostname": session.machine_hostname,
+            **shown,
+        },
+        now_ms=now_ms,
     )
 
 
 @reads
-def get(tx: Tx, workspace_id: str, session_id: str) -> Session:
+def get(tx: Tx, reach: Reach, session_id: str) -> Session:
     """One session.
 
     Raises:
-        SessionNotFound: the workspace has no such session.
+        SessionNotFound: no such session is in reach.
     """
+    is_within, values = within(reach, "session")
     session = tx.one(
         Session,
-        "SELECT * FROM session WHERE id = :id AND workspace_id = :workspace_id",
+        f"SELECT * FROM session WHERE id = :id AND {is_within}",  # noqa: S608
         id=session_id,
-        workspace_id=workspace_id,
+        **values,
     )
     if session is None:
         raise SessionNotFound("Session not found", session_id=session_id)
@@ -162,36 +296,38 @@ def get(tx: Tx, workspace_id: str, session_id: str) -> Session:
 
 
 @reads
-def live_of(tx: Tx, workspace_id: str, machine_id: str) -> Session | None:
+def live_of(tx: Tx, reach: Reach, machine_id: str) -> Session | None:
     """The machine's session, if it is CONNECTED, BACKGROUND or GRACE_PERIOD."""
+    is_within, values = within(reach, "session", by_index=False)
     return tx.one(
         Session,
-        "SELECT * FROM session WHERE machine_id = :machine_id AND workspace_id = :workspace_id"
+        f"SELECT * FROM session WHERE machine_id = :machine_id AND {is_within}"  # noqa: S608
         " AND status NOT IN ('DISCONNECTED', 'ERROR') AND status <> 'PENDING'",
         machine_id=machine_id,
-        workspace_id=workspace_id,
+        **values,
     )
 
 
 @reads
 def page(
     tx: Tx,
-    workspace_id: str,
+    reach: Reach,
     paging: Paging,
     *,
     status: SessionStatus | None,
     machine_id: str | None,
     machine_hostname: str | None,
 ) -> Page[Session]:
-    """The sessions of a workspace."""
+    """The sessions in reach."""
     return select_page(
         tx,
         Session,
         paging,
-        columns="*",
+        columns="session.*, (SELECT count(*) FROM client WHERE client.session_id = session.id)"
+        " AS attached_clients",
         source="session",
+        within=within(reach, "session"),
         filters={
-            "workspace_id = :workspace_id": workspace_id,
             "status = :status": status,
             "machine_id = :machine_id": machine_id,
             "machine_hostname = :machine_hostname": machine_hostname,

@@ -1,20 +1,22 @@
 """Sessions: every transition there is, and that an older connection makes none."""
 
+import msgspec
 import pytest
 
+from cmdop_appliance.auth import Reach
 from cmdop_appliance.errors import SessionNotFound
 from cmdop_appliance.model import Machine, Session
 from cmdop_appliance.store import sessions
 from cmdop_appliance.store.engine import Store
 from cmdop_appliance.store.listing import Paging
 from cmdop_appliance.store.transaction import reads
-from tests.support.records import FACTS, NOW, TELEMETRY, WORKSPACE, connected, joined
+from tests.support.records import FACTS, NOW, REACH, TELEMETRY, connected, joined
 
 GRACE = 30_000
 
 
 async def status(store: Store, session_id: str) -> str:
-    return (await store.run(sessions.get, WORKSPACE, session_id)).status
+    return (await store.run(sessions.get, REACH, session_id)).status
 
 
 async def connect(store: Store, machine: Machine, now_ms: int = NOW) -> tuple[str, int]:
@@ -39,7 +41,7 @@ async def snapshot(store: Store, session_id: str) -> list[object]:
 async def current_of(store: Store, machine: Machine) -> list[Session]:
     page = await store.run(
         sessions.page,
-        WORKSPACE,
+        REACH,
         Paging(),
         status=None,
         machine_id=machine.id,
@@ -52,23 +54,23 @@ async def test_a_session_begins_pending_and_is_connected_when_the_agent_is_ready
     machine = await joined(store)
     session_id, epoch = await connect(store, machine)
     assert await status(store, session_id) == "PENDING"
-    assert await store.run(sessions.live_of, WORKSPACE, machine.id) is None
+    assert await store.run(sessions.live_of, REACH, machine.id) is None
     assert await store.run(sessions.ready, session_id, epoch, NOW + 1)
-    session = await store.run(sessions.get, WORKSPACE, session_id)
+    session = await store.run(sessions.get, REACH, session_id)
     assert session.status == "CONNECTED"
     assert session.connected_ms == session.last_heartbeat_ms == NOW + 1
-    assert await store.run(sessions.live_of, WORKSPACE, machine.id) == session
+    assert await store.run(sessions.live_of, REACH, machine.id) == session
 
 
 async def test_a_lost_link_is_a_grace_period_and_then_the_end(store):
     machine, session_id, epoch = await connected(store)
     await lose(store, session_id, epoch)
     assert await status(store, session_id) == "GRACE_PERIOD"
-    assert (await store.run(sessions.live_of, WORKSPACE, machine.id)).id == session_id
+    assert (await store.run(sessions.live_of, REACH, machine.id)).id == session_id
     assert await store.run(sessions.end_expired, NOW + GRACE) == 0
     assert await store.run(sessions.end_expired, NOW + GRACE + 1) == 1
     assert await status(store, session_id) == "DISCONNECTED"
-    assert await store.run(sessions.live_of, WORKSPACE, machine.id) is None
+    assert await store.run(sessions.live_of, REACH, machine.id) is None
 
 
 async def test_a_link_that_was_lost_before_it_was_ready_has_no_grace(store):
@@ -84,6 +86,25 @@ async def test_a_goodbye_needs_no_grace(store):
     assert await status(store, session_id) == "DISCONNECTED"
 
 
+async def test_a_connection_that_breaks_the_protocol_ends_in_error_and_the_next_one_is_new(store):
+    machine, session_id, epoch = await connected(store)
+    await store.run(sessions.fail, session_id, epoch, NOW)
+    assert await status(store, session_id) == "ERROR"
+    assert await store.run(sessions.live_of, REACH, machine.id) is None
+    again, _ = await connect(store, machine)
+    assert again != session_id
+
+
+async def test_what_is_no_more_has_no_session_whatever_connection_has_it(store):
+    machine, session_id, _ = await connected(store)
+    _, other, _ = await connected(store)
+    await connect(store, machine)
+    await store.run(sessions.end_of, machine.id, NOW)
+    await store.run(sessions.end_of, machine.id, NOW)
+    assert await status(store, session_id) == "DISCONNECTED"
+    assert await status(store, other) == "CONNECTED"
+
+
 async def test_a_machine_that_is_back_within_its_grace_keeps_its_session(store):
     machine, session_id, epoch = await connected(store)
     await lose(store, session_id, epoch)
@@ -92,7 +113,7 @@ async def test_a_machine_that_is_back_within_its_grace_keeps_its_session(store):
     assert newer > epoch
     assert await status(store, session_id) == "GRACE_PERIOD"  # until it is ready
     assert await store.run(sessions.ready, session_id, newer, NOW + GRACE)
-    session = await store.run(sessions.get, WORKSPACE, session_id)
+    session = await store.run(sessions.get, REACH, session_id)
     assert session.status == "CONNECTED"
     assert session.connected_ms == NOW  # it is the same session
     assert await store.run(sessions.end_expired, NOW + 10 * GRACE) == 0
@@ -130,20 +151,26 @@ async def test_an_older_connection_changes_nothing(store):
     await connect(store, machine)
     before = await snapshot(store, session_id)
     assert not await store.run(sessions.ready, session_id, old, NOW + 9)
-    assert not await store.run(sessions.heartbeat, session_id, old, TELEMETRY, NOW + 9)
+    assert not await store.run(sessions.heartbeat, session_id, old, NOW + 9)
+    assert not await store.run(sessions.sampled, machine.id, old, TELEMETRY, NOW + 9, NOW + 9)
+    assert not await store.run(sessions.set_background, session_id, old, on=True)
     await lose(store, session_id, old, NOW + 9)
     await store.run(sessions.end, session_id, old, NOW + 9)
+    await store.run(sessions.fail, session_id, old, NOW + 9)
     assert await snapshot(store, session_id) == before
 
 
 async def test_what_is_over_stays_over(store):
-    _, session_id, epoch = await connected(store)
+    machine, session_id, epoch = await connected(store)
     await store.run(sessions.end, session_id, epoch, NOW)
     before = await snapshot(store, session_id)
     assert not await store.run(sessions.ready, session_id, epoch, NOW + 9)
-    assert not await store.run(sessions.heartbeat, session_id, epoch, TELEMETRY, NOW + 9)
+    assert not await store.run(sessions.heartbeat, session_id, epoch, NOW + 9)
+    assert not await store.run(sessions.sampled, machine.id, epoch, TELEMETRY, NOW + 9, NOW + 9)
+    assert not await store.run(sessions.set_background, session_id, epoch, on=True)
     await lose(store, session_id, epoch, NOW + 9)
     await store.run(sessions.end, session_id, epoch, NOW + 9)
+    await store.run(sessions.fail, session_id, epoch, NOW + 9)
     await store.run(sessions.end_expired, NOW + 10 * GRACE)
     await store.run(sessions.recover, now_ms=NOW + 9, grace_until_ms=NOW + 9)
     assert await snapshot(store, session_id) == before
@@ -192,16 +219,57 @@ async def test_after_a_hub_start_no_session_is_connected_and_each_may_come_back(
     assert (await connect(store, lost_machine, start + GRACE))[0] == two
 
 
-async def test_a_heartbeat_keeps_the_last_sample(store):
-    _, session_id, epoch = await connected(store)
-    assert await store.run(sessions.heartbeat, session_id, epoch, TELEMETRY, NOW + 1)
-    assert await store.run(sessions.heartbeat, session_id, epoch, None, NOW + 2)
-    session = await store.run(sessions.get, WORKSPACE, session_id)
-    assert session.telemetry == TELEMETRY
-    assert (session.sampled_ms, session.last_heartbeat_ms) == (NOW + 1, NOW + 2)
+async def test_a_session_keeps_its_last_sample(store):
+    machine, session_id, epoch = await connected(store)
+    busy = msgspec.structs.replace(TELEMETRY, cpu_percent=99)
+    for telemetry, at_ms in ((TELEMETRY, NOW + 5), (busy, NOW + 9), (TELEMETRY, NOW + 8)):
+        now_ms = NOW + 10
+        assert await store.run(sessions.sampled, machine.id, epoch, telemetry, at_ms, now_ms)
+    session = await store.run(sessions.get, REACH, session_id)
+    assert (session.telemetry, session.sampled_ms) == (busy, NOW + 9)
+    assert session.last_heartbeat_ms == NOW
+    await lose(store, session_id, epoch)
+    away = await store.run(sessions.get, REACH, session_id)
+    assert (away.status, away.telemetry, away.sampled_ms) == ("GRACE_PERIOD", busy, NOW + 9)
+
+
+async def test_a_sample_from_long_before_a_session_is_not_its_own(store):
+    machine, session_id, epoch = await connected(store)
+    for before_ms, kept in ((60_000, None), (59_999, NOW - 59_999)):
+        at_ms = NOW - before_ms
+        assert await store.run(sessions.sampled, machine.id, epoch, TELEMETRY, at_ms, NOW)
+        assert (await store.run(sessions.get, REACH, session_id)).sampled_ms == kept
+
+
+async def test_a_last_sample_of_the_future_gives_way_once_the_clock_is_set_back(store):
+    machine, session_id, epoch = await connected(store)
+    later = NOW + 3_600_000
+    assert await store.run(sessions.sampled, machine.id, epoch, TELEMETRY, later, later)
+    assert await store.run(sessions.sampled, machine.id, epoch, TELEMETRY, NOW, NOW)
+    assert (await store.run(sessions.get, REACH, session_id)).sampled_ms == NOW
+
+
+async def test_only_a_connected_session_goes_to_the_background_and_comes_back(store):
+    machine, session_id, epoch = await connected(store)
+    for on, changed, after in (
+        (False, False, "CONNECTED"),
+        (True, True, "BACKGROUND"),
+        (True, False, "BACKGROUND"),
+        (False, True, "CONNECTED"),
+        (True, True, "BACKGROUND"),
+    ):
+        assert await store.run(sessions.set_background, session_id, epoch, on=on) is changed
+        assert await status(store, session_id) == after
+    await lose(store, session_id, epoch)
+    for on in (True, False):
+        assert not await store.run(sessions.set_background, session_id, epoch, on=on)
+        assert await status(store, session_id) == "GRACE_PERIOD"
+    _, epoch = await connect(store, machine)
+    assert await store.run(sessions.ready, session_id, epoch, NOW + 1)
+    assert await status(store, session_id) == "CONNECTED"
 
 
 async def test_a_session_of_another_workspace_is_not_found(store):
     _, session_id, _ = await connected(store)
     with pytest.raises(SessionNotFound):
-        await store.run(sessions.get, "ws_other", session_id)
+        await store.run(sessions.get, Reach("ws_other"), session_id)
