@@ -22,6 +22,7 @@ from cmdop_appliance.agent.pace import Pace
 from cmdop_appliance.agent.policy import Policy, load_policy
 from cmdop_appliance.agent.session import HubSession, Verdict
 from cmdop_appliance.agent.state import State, locked_state
+from cmdop_appliance.agent.telemetry import Sampler
 from cmdop_appliance.errors import StartupError
 from cmdop_appliance.identity import Identity
 from cmdop_appliance.logs import fields_of
@@ -84,11 +85,14 @@ async def serve(
     outbox = Outbox()
     commands = Commands(state.path, journal, outbox, policy)
     session = HubSession(state, identity, enrolment, commands, outbox, pace)
+    sampler = Sampler(outbox, pace)
     async with trio.open_nursery() as nursery:
         await nursery.start(_stop_on_signal, stop)
+        await nursery.start(_change_ground_on_signal, sampler)
         if stop_on_eof:
             nursery.start_soon(_stop_on_eof, stop)
         nursery.start_soon(commands.run)
+        nursery.start_soon(sampler.run)
         nursery.start_soon(audit_expiry, state.path)
         nursery.start_soon(tell_hub, state.path, outbox)
         verdict = await session.run(stop)
@@ -119,6 +123,16 @@ async def _stop_on_signal(
         task_status.started()
         async for _ in signals:
             stop.set()
+
+
+async def _change_ground_on_signal(
+    sampler: Sampler, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """SIGUSR1: into the background; SIGUSR2: back. A laptop's hooks for suspend and battery."""
+    with trio.open_signal_receiver(signal.SIGUSR1, signal.SIGUSR2) as signals:
+        task_status.started()
+        async for number in signals:
+            await sampler.set_background(on=number == signal.SIGUSR1)
 
 
 async def _stop_on_eof(stop: trio.Event) -> None:

@@ -1,7 +1,8 @@
 """What the agent has to say to the hub, in the order in which its one writer says it.
 
 Answers wait in a short queue. Commands are only noted here as having something to say: their
-output is read at the moment it can be sent, so that a slow link costs no memory.
+output is read at the moment it can be sent, so that a slow link costs no memory. Samples wait for
+both; unlike all else they are kept while there is no connection.
 """
 
 import math
@@ -10,12 +11,15 @@ from typing import Final
 
 import trio
 
+from cmdop_appliance.agent.backlog import Backlog
 from cmdop_appliance.agent.command import Command
 from cmdop_appliance.protocol.frames import Output
-from cmdop_appliance.protocol.messages import Message
+from cmdop_appliance.protocol.messages import Background, Message, Samples, Telemetry
 
 # Answers waiting; each is below 1 KiB. When full the reader waits, and so does the hub.
 QUEUE_MESSAGES: Final = 256
+# On a link that always has output to carry, a message of samples goes first once in so long.
+SAMPLES_WAIT_S: Final = 30.0
 
 
 class Outbox:
@@ -23,9 +27,12 @@ class Outbox:
 
     def __init__(self) -> None:
         self.is_open = False
+        self.is_in_background = False
         self._answers: deque[Message] = deque()
         self._commands: dict[Command, None] = {}  # have something to say; in turn
         self._polls: dict[Command, float] = {}  # silent now; when to look again, Trio's clock
+        self._backlog = Backlog()
+        self._samples_due = math.inf  # when they go before all output, Trio's clock
         self._wake = trio.Event()
         self._room = trio.Event()
         self._sleep = trio.CancelScope()  # the writer's
@@ -33,6 +40,9 @@ class Outbox:
     def open(self) -> None:
         """A connection is ready."""
         self.is_open = True
+        self._samples_due = trio.current_time() + SAMPLES_WAIT_S
+        if self.is_in_background:
+            self._answers.append(Background(on=True))
 
     def shut(self) -> None:
         """The connection has ended: forget what was not said, the inventory says it anew."""
@@ -40,6 +50,7 @@ class Outbox:
         self._answers.clear()
         self._commands.clear()
         self._polls.clear()
+        self._backlog.break_off()
         self._room.set()
 
     async def say(self, message: Message) -> None:
@@ -51,6 +62,21 @@ class Outbox:
         if self.is_open:
             self._answers.append(message)
             self._wake.set()
+
+    async def set_background(self, *, on: bool) -> None:
+        """Tell the hub where this machine is, now and on each connection."""
+        self.is_in_background = on
+        await self.say(Background(on=on))
+
+    def keep(self, telemetry: Telemetry) -> None:
+        """Keep a sample that was taken now until the hub holds it."""
+        self._backlog.add(telemetry)
+        self._wake.set()
+
+    def sampled(self, number: int) -> None:
+        """The hub holds the samples up to this one: there may be more."""
+        self._backlog.confirm(number)
+        self._wake.set()
 
     def look_at(self, command: Command) -> None:
         """This command may have something to say now."""
@@ -67,7 +93,10 @@ class Outbox:
             self._sleep.deadline = min(self._sleep.deadline, at)
 
     async def next(self) -> Message | Output:
-        """The next thing to say, as soon as there is one: answers first, then commands in turn."""
+        """The next thing to say, as soon as there is one.
+
+        Answers first, then commands in turn, then samples.
+        """
         while (item := self.next_nowait()) is None:
             if self._commands:
                 await trio.lowlevel.checkpoint()  # hashing a large output is long work
@@ -84,6 +113,8 @@ class Outbox:
             self._room.set()
             return self._answers.popleft()
         now = trio.current_time()
+        if now >= self._samples_due and (samples := self._next_samples(now)) is not None:
+            return samples
         for command in [key for key, at in self._polls.items() if at <= now]:
             self.look_at(command)
         while self._commands:
@@ -97,4 +128,10 @@ class Outbox:
                 return item
             if command.is_untold:
                 self.look_later(command)
-        return None
+        return self._next_samples(now)
+
+    def _next_samples(self, now: float) -> Samples | None:
+        samples = self._backlog.next()
+        if samples is not None:
+            self._samples_due = now + SAMPLES_WAIT_S
+        return samples

@@ -11,6 +11,9 @@ class Pace:
 
     handshake_s: float = HANDSHAKE_S
     heartbeat_s: float = HEARTBEAT_S
+    first_sample_s: float = 1.0  # over which the first load of the processor is measured
+    sample_s: float = 15.0  # between two samples
+    background_s: float = 60.0  # the same in the background
     silent_s: float = SILENT_S
     send_s: float = SEND_S
     close_s: float = 5.0  # for the answer to a close frame (stack.md, decision 3)

@@ -20,10 +20,10 @@ from cmdop_appliance.agent.enrolment import Enrolment
 from cmdop_appliance.agent.facts import facts
 from cmdop_appliance.agent.groups import first_error
 from cmdop_appliance.agent.link import Link, LinkLost, open_link
+from cmdop_appliance.agent.memory import AuditMemory
 from cmdop_appliance.agent.outbox import Outbox
 from cmdop_appliance.agent.pace import Pace, retry_delay
 from cmdop_appliance.agent.state import Membership, State
-from cmdop_appliance.agent.telemetry import sample
 from cmdop_appliance.errors import RemoteProtocolError
 from cmdop_appliance.identity import Identity, is_signed_by
 from cmdop_appliance.protocol.closing import Close
@@ -42,11 +42,13 @@ from cmdop_appliance.protocol.limits import (
 )
 from cmdop_appliance.protocol.messages import (
     Acknowledge,
+    AuditHead,
     Bye,
     Cancel,
     Challenge,
     Dispatch,
     Heartbeat,
+    Heartbeatack,
     Hello,
     Inventory,
     Message,
@@ -54,6 +56,7 @@ from cmdop_appliance.protocol.messages import (
     Ready,
     Resume,
     Revoked,
+    Sampled,
     Stored,
     Welcome,
 )
@@ -95,6 +98,7 @@ class HubSession:
         self._outbox = outbox
         self._pace = pace
         self._open_link = open_link
+        self._memory = AuditMemory(state.path, enrolment.hub_key)
         self._nonce = b""  # of this connection
         self._ready_at: float | None = None  # when this connection became ready, Trio's clock
         self._verdict = Verdict.STOPPED
@@ -103,6 +107,7 @@ class HubSession:
         """Stay connected until `stop`, or until the hub gives a verdict that is final."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._leave, stop, nursery.cancel_scope)
+            nursery.start_soon(self._memory.keep)
             await self._stay_connected()
             nursery.cancel_scope.cancel()
         return self._verdict
@@ -176,7 +181,7 @@ class HubSession:
         for start in range(0, len(known), INVENTORY_ITEMS):
             part = Inventory(commands=known[start : start + INVENTORY_ITEMS])
             await link.send(conversation.send(part))
-        await link.send(conversation.send(Ready()))
+        await link.send(conversation.send(Ready(audit_head=self._memory.recall())))
         self._remember(answer.machine_id)
         log.info("connected", extra={"session_id": answer.session_id, "commands": len(known)})
         return False
@@ -261,12 +266,16 @@ class HubSession:
                         await commands.dispatch(message)
                     case Stored() as message:
                         commands.stored(message)
+                    case Sampled() as message:
+                        self._outbox.sampled(message.number)
                     case Acknowledge() as message:
                         ended.append(message.id)
                     case Cancel() as message:
                         await commands.cancel(message)
                     case Resume() as message:
                         commands.resume(message)
+                    case Heartbeatack(audit_head=AuditHead() as head):
+                        self._memory.hear(head)
                     case Revoked() as message if self._is_removed(message):
                         scope.cancel()
                         return
@@ -288,8 +297,6 @@ class HubSession:
 
     async def _beat(self) -> None:
         while True:
-            # In a thread: reading the machine's files takes a while, and a disk may hang.
-            telemetry = await trio.to_thread.run_sync(sample, abandon_on_cancel=True)
-            await self._outbox.say(Heartbeat(telemetry=telemetry))
+            await self._outbox.say(Heartbeat())
             jitter = random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
             await trio.sleep(self._pace.heartbeat_s * jitter)

@@ -1,6 +1,7 @@
 """`cmdop agent`: make this machine one of the hub's, and say what it may do here."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
@@ -10,8 +11,10 @@ from typing import Any, Final
 import click
 from click.core import ParameterSource
 
+from cmdop_appliance.cli import failures
 from cmdop_appliance.cli.connection import group_options
 from cmdop_appliance.cli.durations import Duration
+from cmdop_appliance.cli.failures import Failure
 from cmdop_appliance.cli.output import output_option, show_one
 from cmdop_appliance.errors import StartupError
 
@@ -135,6 +138,39 @@ def policy(ctx: click.Context, /, form: str | None, **_: object) -> None:
     }
     left = str(timedelta(seconds=-(-left_ms // 1000))) if left_ms else None
     show_one({**shown, "exec granted for": left}, form)
+
+
+@agent.command()
+@_state_dir_option
+@click.pass_context
+def background(ctx: click.Context, /, **_: object) -> None:
+    """Save this machine's strength: the agent samples its load once a minute.
+
+    The machine is BACKGROUND at its hub, and commands still reach it; SIGUSR1 does the same.
+    """
+    _tell_agent(ctx, signal.SIGUSR1, "in the background")
+
+
+@agent.command()
+@_state_dir_option
+@click.pass_context
+def foreground(ctx: click.Context, /, **_: object) -> None:
+    """Undo `background`; SIGUSR2 does the same."""
+    _tell_agent(ctx, signal.SIGUSR2, "in the foreground")
+
+
+def _tell_agent(ctx: click.Context, number: signal.Signals, where: str) -> None:
+    from cmdop_appliance.agent.linux import signal_holder
+
+    with _open_state_dir(ctx) as state_dir:
+        pid = signal_holder(state_dir / "agent.lock", number)
+    if pid is None:
+        raise Failure(
+            f"no agent runs on {state_dir}",
+            exit_code=failures.UNREACHABLE,
+            hint=f"cmdop agent --state-dir {state_dir}",
+        )
+    print(f"the agent, process {pid}, is {where}")
 
 
 def _run(ctx: click.Context) -> int:

@@ -1,20 +1,23 @@
-"""`cmdop machines`: list, add, remove."""
+"""`cmdop machines`: list, look at, add, remove."""
 
 import shlex
 import sys
-from typing import Literal
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import click
 
 from cmdop_appliance.cli.connection import Hub, client_options, hub_options, open_client
 from cmdop_appliance.cli.durations import Duration
-from cmdop_appliance.cli.output import output_option, show
+from cmdop_appliance.cli.output import output_option, show, show_one
 from cmdop_appliance.cli.targets import find_machine
-from cmdop_appliance.cli.text import visible
+from cmdop_appliance.cli.text import split, visible
 from cmdop_appliance.sdk import Client
+from cmdop_appliance.sdk.types import Cpu, Space
 
 _THIS_MACHINE = ("127.0.0.1", "::1", "localhost")
+_GIB = 1024**3
 
 
 @click.group()
@@ -36,8 +39,71 @@ def list_machines(
     search: str | None,
 ) -> None:
     """List the machines."""
-    found = client.machines.list(status=status, tags=_split(tags), search=search)
+    found = client.machines.list(status=status, tags=split(tags), search=search)
     show(found, ["name", "status", "id", "last_seen", "hostname", "os", "tags"], form)
+
+
+@machines.command("show")
+@client_options
+@output_option
+@click.argument("machine")
+def show_machine(client: Client, form: str | None, machine: str) -> None:
+    """Show what a machine reports of itself, and how it is now."""
+    found = client.machines.get(find_machine(client, machine)["id"])
+    now = client.machines.status(found["id"])
+    record: dict[str, Any] = {**found}
+    if form in ("json", "jsonl", "name"):
+        show_one({**record, "now": now}, form)
+        return
+    facts = record.pop("facts")
+    uptime = None if now["uptime"] is None else str(timedelta(seconds=now["uptime"]))
+    shown = {
+        "kernel": facts["kernel"],
+        "agent user": facts["user"],
+        "connected": now["connected"],
+        "uptime": uptime,
+        "load of": now["sampled_at"],
+        "cpu": _usage(now["cpu"]),
+        "memory": _space(now["memory"]),
+        "disk": _space(now["disk"]),
+    }
+    show_one({**record, **shown}, form)
+
+
+@machines.command("metrics")
+@client_options
+@output_option
+@click.option("--since", type=Duration(), help="How far back: 30m, 1h (default), 7d, 60d.")
+@click.option("--step", type=Duration(), help="The time of a line: 1m, 15m. Default: as fits.")
+@click.argument("machine")
+def list_metrics(
+    client: Client, form: str | None, since: int | None, step: int | None, machine: str
+) -> None:
+    """Show the load of a machine over time.
+
+    It is kept by the minute for 2 days, and by 15 minutes for 60.
+    """
+    found = find_machine(client, machine)
+    from_ = datetime.now(UTC) - timedelta(milliseconds=since) if since else None
+    points = client.machines.metrics(found["id"], from_=from_, step_ms=step)["points"]
+    if form in ("json", "jsonl"):
+        show(points, [], form)
+        return
+    columns = {
+        "at": "at",
+        "cpu_%": "cpu_percent",
+        "max_%": "cpu_percent_max",
+        "memory_%": "memory_percent",
+        "disk_%": "disk_percent",
+        "received": "network_rx_bytes",
+        "sent": "network_tx_bytes",
+    }
+    rows: list[dict[str, Any]] = [{**point} for point in points]
+    show(
+        [{short: row[name] for short, name in columns.items()} for row in rows],
+        list(columns),
+        form,
+    )
 
 
 @machines.command("add")
@@ -51,7 +117,7 @@ def add_machine(
 ) -> None:
     """Print the line that joins a machine: paste it there."""
     with open_client(hub) as client:
-        made = client.enrollment_tokens.create(ttl_ms=ttl, max_uses=uses, tags=_split(tags))
+        made = client.enrollment_tokens.create(ttl_ms=ttl, max_uses=uses, tags=split(tags))
     if quiet:
         print(visible(made["token"]))
         return
@@ -66,6 +132,21 @@ def add_machine(
             "this address is good on the hub's own machine only: elsewhere put the hub's there",
             file=sys.stderr,
         )
+
+
+@machines.command("edit")
+@client_options
+@click.argument("machine")
+@click.option("--name", metavar="NAME", help="What it is called from now on.")
+@click.option("--tags", metavar="A,B", help='All the tags it is to have; "" for none.')
+def edit_machine(client: Client, machine: str, name: str | None, tags: str | None) -> None:
+    """Change the name or the tags of a machine."""
+    if name is None and tags is None:
+        raise click.UsageError("nothing to change: give --name or --tags")
+    found = find_machine(client, machine)
+    made = client.machines.edit(found["id"], name=name, tags=None if tags is None else split(tags))
+    tagged = f", tagged {', '.join(made['tags'])}" if made["tags"] else ""
+    print(visible(f"changed {made['name']} ({made['id']}){tagged}"), file=sys.stderr)
 
 
 @machines.command("rm")
@@ -84,5 +165,11 @@ def remove_machine(client: Client, machine: str, *, yes: bool) -> int:
     return 0
 
 
-def _split(tags: str | None) -> list[str]:
-    return [tag.strip() for tag in (tags or "").split(",") if tag.strip()]
+def _usage(cpu: Cpu | None) -> str | None:
+    return None if cpu is None else f"{cpu['usage']:.0f} % of {cpu['cores']}"
+
+
+def _space(space: Space | None) -> str | None:
+    if space is None:
+        return None
+    return f"{space['used'] / _GIB:.1f} of {space['total'] / _GIB:.1f} GiB"

@@ -7,8 +7,8 @@
       ◄────────────────────────── welcome      session and epoch of this connection
       inventory* ────────────────────────►     every command the agent knows
       ready      ────────────────────────►     the session is CONNECTED
-      ◄── dispatch cancel resume stored acknowledge heartbeat_ack ──
-      ── heartbeat started output finished rejected ──────────────►
+      ◄── dispatch cancel resume stored sampled acknowledge heartbeat_ack ──
+      ── heartbeat samples background started output finished rejected ──►
       bye        ────────────────────────►     a graceful stop skips the grace period
 
 Text frames carry JSON messages, one or more, a line each; binary frames carry output bytes. What

@@ -17,3 +17,4 @@ class Close(IntEnum):
     REPLACED = 4410  # the same machine connected anew
     REMOVED = 4411  # the machine was removed; a signed `revoked` came before
     VERSION = 4426  # no protocol version in common
+    LOCKED_OUT = 4429  # too many wrong enrolment tokens or API keys came from this address

@@ -26,9 +26,19 @@ class State(Enum):
     OVER = auto()
 
 
-_HUB_WHEN_READY = ("dispatch", "cancel", "resume", "stored", "acknowledge", "heartbeat_ack")
+_HUB_WHEN_READY = (
+    "dispatch",
+    "cancel",
+    "resume",
+    "stored",
+    "sampled",
+    "acknowledge",
+    "heartbeat_ack",
+)
 _AGENT_WHEN_READY = (
     "heartbeat",
+    "samples",
+    "background",
     "accepted",
     "started",
     "output",

@@ -19,6 +19,13 @@ SPEC_BYTES = 512 * 1024
 STDIN_BYTES = 256 * 1024
 # Commands named in one inventory message: about 100 bytes each, far below MESSAGE_BYTES.
 INVENTORY_ITEMS = 1000
+# Samples in one message: some 400 bytes each, so that what comes behind waits for 40 kB at most.
+SAMPLES_ITEMS = 100
+# Samples that one may stand for: those of a minute, at any pace.
+SAMPLES_IN_ONE = 10_000
+# How long a machine keeps the samples that its hub does not hold, and how old a hub takes them: as
+# long as it has minutes to show (store/metrics.py).
+SAMPLES_KEPT_MS = 2 * 86_400_000
 # A label sent by an agent (hostname, kernel, home …): Linux ends a path at 4096 (PATH_MAX).
 LABEL_CHARS = 4096
 # A name for a machine: what fits a table column and a file name (NAME_MAX, 255 bytes).

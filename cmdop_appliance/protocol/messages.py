@@ -11,11 +11,14 @@ from cmdop_appliance.protocol.limits import (
     LABEL_CHARS,
     MESSAGE_BYTES,
     NAME_CHARS,
+    SAMPLES_IN_ONE,
+    SAMPLES_ITEMS,
 )
 
 Label = Annotated[str, Meta(max_length=LABEL_CHARS)]
 CommandId = Annotated[str, Meta(pattern=r"^cmd_[0-7][0-9A-HJKMNP-TV-Z]{25}\Z")]
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]  # fits the store's 64-bit column
+Bytes16 = Annotated[bytes, Meta(min_length=16, max_length=16)]
 Bytes32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Signature = Annotated[bytes, Meta(min_length=64, max_length=64)]  # Ed25519, RFC 8032
 Percent = Annotated[float, Meta(ge=0, le=100)]
@@ -60,6 +63,27 @@ class Telemetry(Struct, frozen=True, kw_only=True):
     uptime_seconds: Count
 
 
+class Peak(Struct, frozen=True, kw_only=True):
+    """The most of each among the samples that became one."""
+
+    cpu_percent: Percent
+    memory_percent: Percent
+    disk_percent: Percent
+
+
+class Sample(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The load of a machine at a moment; or over a minute, of `count` samples that became one.
+
+    Then percentages are means, sizes and counters those of the last, and `number` is the last's.
+    """
+
+    number: Count  # counts the samples of a series: a higher one was taken later
+    age_ms: Count  # how long ago, on a clock that nobody can set
+    telemetry: Telemetry
+    count: Annotated[int, Meta(ge=1, le=SAMPLES_IN_ONE)] = 1
+    peak: Peak | None = None  # default: the percentages themselves
+
+
 class Spec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What to run. The agent adds nothing to it and takes nothing away."""
 
@@ -74,6 +98,13 @@ class Spec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     operator: str | None = None  # who asked, shown to the command as CMDOP_OPERATOR
     # Equal keys run one after another, in the order dispatched; default: beside everything else.
     serial_key: Annotated[str, Meta(min_length=1, max_length=NAME_CHARS)] | None = None
+
+
+class AuditHead(Struct, frozen=True, kw_only=True):
+    """The newest entry of the hub's audit log at some time: who remembers it misses it."""
+
+    seq: Annotated[int, Meta(ge=1, le=2**63 - 1)]
+    hash: Bytes32
 
 
 class Stream(Struct, frozen=True):
@@ -118,14 +149,30 @@ class Inventory(Message, frozen=True):
     commands: Annotated[list[Known], Meta(max_length=INVENTORY_ITEMS)]
 
 
-class Ready(Message, frozen=True):
+class Ready(Message, frozen=True, omit_defaults=True):
     """The inventory is complete: dispatches may come."""
+
+    audit_head: AuditHead | None = None  # the newest that the agent remembers
 
 
 class Heartbeat(Message, frozen=True):
-    """A sign of life, with a sample when one is due."""
+    """A sign of life."""
 
-    telemetry: Telemetry | None = None
+
+class Samples(Message, frozen=True):
+    """Samples that the hub has not confirmed; said again after a reconnect until it has.
+
+    The hub takes each number of a series once. A new series begins with each start of the agent.
+    """
+
+    series: Bytes16
+    samples: Annotated[list[Sample], Meta(min_length=1, max_length=SAMPLES_ITEMS)]
+
+
+class Background(Message, frozen=True):
+    """The machine saves its strength from now on, or no longer; said anew on each connection."""
+
+    on: bool
 
 
 class Accepted(Message, frozen=True):
@@ -236,14 +283,22 @@ class Stored(Message, frozen=True):
     stderr: Count
 
 
+class Sampled(Message, frozen=True):
+    """The samples up to this number are on the hub's disk; the agent may forget them."""
+
+    number: Count
+
+
 class Acknowledge(Message, frozen=True):
     """The end of this command is on the hub's disk; the agent may forget it."""
 
     id: CommandId
 
 
-class Heartbeatack(Message, frozen=True, tag="heartbeat_ack"):
+class Heartbeatack(Message, frozen=True, tag="heartbeat_ack", omit_defaults=True):
     """The hub is alive, too."""
+
+    audit_head: AuditHead | None = None  # for the agent to remember
 
 
 FromAgent = (
@@ -252,6 +307,8 @@ FromAgent = (
     | Inventory
     | Ready
     | Heartbeat
+    | Samples
+    | Background
     | Accepted
     | Started
     | Finished
@@ -260,7 +317,16 @@ FromAgent = (
     | Bye
 )
 FromHub = (
-    Challenge | Welcome | Revoked | Dispatch | Cancel | Resume | Stored | Acknowledge | Heartbeatack
+    Challenge
+    | Welcome
+    | Revoked
+    | Dispatch
+    | Cancel
+    | Resume
+    | Stored
+    | Sampled
+    | Acknowledge
+    | Heartbeatack
 )
 
 M = TypeVar("M")

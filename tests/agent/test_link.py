@@ -21,7 +21,16 @@ from cmdop_appliance.errors import StartupError
 from cmdop_appliance.identity import Identity
 from cmdop_appliance.protocol.closing import Close
 from cmdop_appliance.protocol.handshake import EnrolmentToken
-from cmdop_appliance.protocol.messages import Bye, Dispatch, Heartbeat, Spec, Started, encode
+from cmdop_appliance.protocol.messages import (
+    Bye,
+    Dispatch,
+    Heartbeat,
+    Sampled,
+    Samples,
+    Spec,
+    Started,
+    encode,
+)
 from tests.support.agents import QUICK, clean_state_dir, commands_of, running_agent
 from tests.support.hub_peer import MACHINE_ID, PATIENCE_S, HubPeer, running_hub
 
@@ -128,13 +137,22 @@ async def test_a_hub_that_shows_the_right_key_but_cannot_sign_with_it_learns_not
         await hub.accept()
 
 
-async def test_heartbeats_carry_telemetry_and_the_first_follows_ready(state_dir, hub):
-    pace = replace(QUICK, heartbeat_s=0.05)
+async def test_heartbeats_follow_ready_and_samples_until_they_are_confirmed(state_dir, hub):
+    pace = replace(QUICK, heartbeat_s=0.05, first_sample_s=0.01, sample_s=0.01)
     async with running_agent(state_dir, hub, pace=pace):
         peer = await hub.accept()
-        first, second = await peer.expect(Heartbeat), await peer.expect(Heartbeat)
-    assert first.telemetry.memory_total > 0
-    assert second.telemetry.uptime_seconds >= first.telemetry.uptime_seconds > 0
+        first = await peer.expect(Samples)
+        assert first.samples[0].telemetry.memory_total > 0
+        await peer.expect(Heartbeat)
+        await peer.cut()
+        peer = await hub.accept()
+        again = await peer.expect(Samples)
+        assert again.series == first.series
+        assert again.samples[0].number == first.samples[0].number == 1
+        assert again.samples[0].age_ms >= first.samples[0].age_ms
+        last = again.samples[-1].number
+        await peer.send(Sampled(number=last))
+        assert (await peer.expect(Samples)).samples[0].number == last + 1
 
 
 # ── coming back ──────────────────────────────────────────────────────────────────────────────

@@ -9,13 +9,14 @@ from cmdop_appliance.agent.facts import _label, facts
 from cmdop_appliance.agent.telemetry import _count, _percent, sample
 from cmdop_appliance.protocol import messages
 from cmdop_appliance.protocol.limits import LABEL_CHARS
-from cmdop_appliance.protocol.messages import Heartbeat, Prove
+from cmdop_appliance.protocol.messages import Prove, Sample, Samples
 
 
 def test_a_sample_survives_the_wire_and_adds_up():
-    telemetry = sample()
-    beat = Heartbeat(telemetry=telemetry)
-    assert messages.decode_from_agent(messages.encode(beat)) == beat
+    before, _ = sample(None)
+    _, telemetry = sample(before)
+    message = Samples(series=b"s" * 16, samples=[Sample(number=1, age_ms=0, telemetry=telemetry)])
+    assert messages.decode_from_agent(messages.encode(message)) == message
     assert 0 < telemetry.memory_used <= telemetry.memory_total
     assert 0 < telemetry.disk_used <= telemetry.disk_total
     assert telemetry.uptime_seconds > 0

@@ -12,6 +12,7 @@ from cmdop_appliance.protocol.frames import Output, encode_output
 from cmdop_appliance.protocol.messages import (
     Accepted,
     Acknowledge,
+    Background,
     Bye,
     Cancel,
     Challenge,
@@ -28,12 +29,16 @@ from cmdop_appliance.protocol.messages import (
     Rejected,
     Resume,
     Revoked,
+    Sample,
+    Sampled,
+    Samples,
     Spec,
     Started,
     Stored,
     Stream,
     Welcome,
 )
+from tests.support.records import TELEMETRY
 
 ID, KEY, SIGNATURE = new_id("cmd"), b"k" * 32, b"s" * 64
 NOTHING = Stream(0, KEY)
@@ -52,6 +57,10 @@ SAID = {
         "inventory": Inventory(commands=[]),
         "ready": Ready(),
         "heartbeat": Heartbeat(),
+        "samples": Samples(
+            series=b"s" * 16, samples=[Sample(number=1, age_ms=0, telemetry=TELEMETRY)]
+        ),
+        "background": Background(on=True),
         "accepted": Accepted(id=ID),
         "started": Started(id=ID, started_ms=1),
         "output": Output(ID, "stdout", 0, b"x"),
@@ -67,6 +76,7 @@ SAID = {
         "dispatch": Dispatch(id=ID, spec_hash=KEY, ttl_ms=None, spec=Spec(argv=["true"])),
         "cancel": Cancel(id=ID),
         "resume": Resume(id=ID, stdout=0, stderr=0),
+        "sampled": Sampled(number=1),
         "stored": Stored(id=ID, stdout=0, stderr=0),
         "acknowledge": Acknowledge(id=ID),
         "heartbeat_ack": Heartbeatack(),

@@ -11,10 +11,19 @@ from hypothesis import strategies as st
 from cmdop_appliance.errors import LocalProtocolError, RemoteProtocolError
 from cmdop_appliance.ids import new_id
 from cmdop_appliance.protocol import messages
-from cmdop_appliance.protocol.limits import INVENTORY_ITEMS, LABEL_CHARS, MESSAGE_BYTES
+from cmdop_appliance.protocol.limits import (
+    INVENTORY_ITEMS,
+    LABEL_CHARS,
+    MESSAGE_BYTES,
+    OUTPUT_BYTES,
+    SAMPLES_IN_ONE,
+    SAMPLES_ITEMS,
+)
 from cmdop_appliance.protocol.messages import (
     Accepted,
     Acknowledge,
+    AuditHead,
+    Background,
     Bye,
     Cancel,
     Challenge,
@@ -28,11 +37,15 @@ from cmdop_appliance.protocol.messages import (
     Known,
     Message,
     Notice,
+    Peak,
     Prove,
     Ready,
     Rejected,
     Resume,
     Revoked,
+    Sample,
+    Sampled,
+    Samples,
     Spec,
     Started,
     Stored,
@@ -40,6 +53,7 @@ from cmdop_appliance.protocol.messages import (
     Telemetry,
     Welcome,
 )
+from tests.support.records import samples
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 IDS = st.from_regex(r"cmd_[0-7][0-9A-HJKMNP-TV-Z]{25}", fullmatch=True)
@@ -48,6 +62,7 @@ PERCENTS = st.floats(0, 100)
 BYTES32 = st.binary(min_size=32, max_size=32)
 SIGNATURES = st.binary(min_size=64, max_size=64)
 VERSIONS = st.integers(1, 65535)
+HEADS = st.builds(AuditHead, seq=st.integers(1, 2**63 - 1), hash=BYTES32)
 STREAMS = st.builds(Stream, COUNTS, BYTES32)
 FACTS = st.builds(
     Facts,
@@ -62,6 +77,14 @@ TELEMETRY = st.builds(
         name: PERCENTS if name.endswith("percent") else COUNTS
         for name in Telemetry.__struct_fields__
     },
+)
+SAMPLES = st.builds(
+    Sample,
+    number=COUNTS,
+    age_ms=COUNTS,
+    telemetry=TELEMETRY,
+    count=st.integers(1, SAMPLES_IN_ONE),
+    peak=st.none() | st.builds(Peak, **dict.fromkeys(Peak.__struct_fields__, PERCENTS)),
 )
 SPECS = st.builds(
     Spec,
@@ -93,8 +116,14 @@ FROM_AGENT = {
             max_size=5,
         ),
     ),
-    Ready: st.just(Ready()),
-    Heartbeat: st.builds(Heartbeat, telemetry=st.none() | TELEMETRY),
+    Ready: st.builds(Ready, audit_head=st.none() | HEADS),
+    Heartbeat: st.just(Heartbeat()),
+    Samples: st.builds(
+        Samples,
+        series=st.binary(min_size=16, max_size=16),
+        samples=st.lists(SAMPLES, min_size=1, max_size=3),
+    ),
+    Background: st.builds(Background, on=st.booleans()),
     Accepted: st.builds(Accepted, id=IDS),
     Started: st.builds(Started, id=IDS, started_ms=COUNTS),
     Finished: st.builds(
@@ -125,7 +154,8 @@ FROM_HUB = {
     Resume: st.builds(Resume, id=IDS, stdout=COUNTS, stderr=COUNTS),
     Stored: st.builds(Stored, id=IDS, stdout=COUNTS, stderr=COUNTS),
     Acknowledge: st.builds(Acknowledge, id=IDS),
-    Heartbeatack: st.just(Heartbeatack()),
+    Sampled: st.builds(Sampled, number=COUNTS),
+    Heartbeatack: st.builds(Heartbeatack, audit_head=st.none() | HEADS),
 }
 KINDS = {kind.__struct_config__.tag: kind for kind in (*FROM_AGENT, *FROM_HUB)}
 DECODERS = (messages.decode_from_agent, messages.decode_from_hub)
@@ -244,3 +274,47 @@ def test_we_send_nothing_that_is_larger_than_a_message_may_be():
 def test_a_full_inventory_fits_into_one_message():
     known = [Known(id=new_id("cmd"), phase="running") for _ in range(INVENTORY_ITEMS)]
     assert messages.decode_from_agent(messages.encode(Inventory(commands=known)))
+
+
+def test_a_full_message_of_samples_is_no_larger_than_a_piece_of_output():
+    most = dict.fromkeys(Telemetry.__struct_fields__, 2**63 - 1)
+    telemetry = Telemetry(**most | dict.fromkeys(Peak.__struct_fields__, 33.333333333333336))
+    peak = Peak(**dict.fromkeys(Peak.__struct_fields__, 66.666666666666671))
+    sample = Sample(number=2**63 - 1, age_ms=2**63 - 1, telemetry=telemetry, count=9999, peak=peak)
+    frame = messages.encode(Samples(series=b"s" * 16, samples=[sample] * SAMPLES_ITEMS))
+    assert len(frame) < OUTPUT_BYTES
+    assert messages.decode_from_agent(frame).samples == [sample] * SAMPLES_ITEMS
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("age_ms", -1),
+        ("age_ms", 2**63),
+        ("number", -1),
+        ("count", 0),
+        ("count", SAMPLES_IN_ONE + 1),
+        ("peak", {"cpu_percent": 101, "memory_percent": 0, "disk_percent": 0}),
+        ("telemetry", None),
+    ],
+)
+def test_a_sample_outside_its_limits_is_blamed_on_the_agent(field, value):
+    fields = msgspec.json.decode(messages.encode(samples(1)))
+    messages.decode_from_agent(json.dumps(fields))
+    fields["samples"][0][field] = value
+    with pytest.raises(RemoteProtocolError):
+        messages.decode_from_agent(json.dumps(fields))
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-0.1", "100.1", "1e999", "null", '"1"'])
+def test_a_percentage_that_is_none_is_blamed_on_the_agent(value):
+    frame = messages.encode(samples(1, cpu_percent=12.25))
+    with pytest.raises(RemoteProtocolError):
+        messages.decode_from_agent(frame.replace("12.25", value))
+
+
+@pytest.mark.parametrize("count", [0, SAMPLES_ITEMS + 1])
+def test_no_samples_and_too_many_are_blamed_on_the_agent(count):
+    frame = messages.encode(samples(*range(count)))
+    with pytest.raises(RemoteProtocolError):
+        messages.decode_from_agent(frame)

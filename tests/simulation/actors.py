@@ -17,7 +17,7 @@ import trio
 
 from cmdop_appliance import ids
 from cmdop_appliance.agent import facts, telemetry
-from tests.support.records import FACTS, NOW
+from tests.support.records import FACTS, NOW, TELEMETRY
 
 T = TypeVar("T")
 
@@ -156,22 +156,28 @@ def one_machine(dice: random.Random, disks: Disks) -> Iterator[None]:
             actor.check()
         return _QUICK.get(fn, fn)(*args)
 
+    def boot_clock_ns(_clock: int) -> int:
+        return now_ns()
+
     kept = (time.time, time.time_ns, time.perf_counter, trio.to_thread.run_sync, ids._last)
+    clock_gettime_ns = time.clock_gettime_ns
     state = random.getstate()
     random.seed(dice.random())
     os.write, os.pwrite, os.fsync, os.fdatasync = write, pwrite, sync, sync
     time.time, time.time_ns, time.perf_counter = now_s, now_ns, trio.current_time
+    time.clock_gettime_ns = boot_clock_ns
     trio.to_thread.run_sync, ids._last = run_in_thread, 0
     try:
         yield
     finally:
         os.write, os.pwrite, os.fsync, os.fdatasync = real
         time.time, time.time_ns, time.perf_counter, trio.to_thread.run_sync, ids._last = kept
+        time.clock_gettime_ns = clock_gettime_ns
         random.setstate(state)
 
 
 # What takes a while on a real machine, and says nothing about commands.
 _QUICK: Final[dict[Callable[..., Any], Callable[..., Any]]] = {
     facts.facts: lambda: FACTS,
-    telemetry.sample: lambda: None,
+    telemetry.sample: lambda _: (telemetry.Processor(0, 0), TELEMETRY),
 }

@@ -23,7 +23,7 @@ from tests.simulation.dice import Dice
 from tests.simulation.keeper import Behaviour, Piece
 from tests.simulation.plans import Plan, Shape
 from tests.simulation.world import Gone, Machine, World
-from tests.support.records import NOW, WORKSPACE
+from tests.support.records import NOW, REACH, WORKSPACE
 
 CALLER = Caller("key_1", "ci", WORKSPACE, "default", frozenset())
 # When agents are connected, unless something goes wrong.
@@ -252,9 +252,7 @@ class Callers:
     async def _look(self, world: World, order: Order, command: Command) -> Command | None:
         """None: the hub has forgotten it, because it was restored from a backup."""
         try:
-            command = await world.hub.ask(
-                lambda hub: hub.store.run(rows.get, WORKSPACE, command.id)
-            )
+            command = await world.hub.ask(lambda hub: hub.store.run(rows.get, REACH, command.id))
         except Gone:
             return command
         except CommandNotFound:

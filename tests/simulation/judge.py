@@ -15,7 +15,7 @@ from cmdop_appliance.store.transaction import Tx, reads
 from tests.simulation.callers import WAVE, Callers
 from tests.simulation.keeper import Process
 from tests.simulation.plans import Plan
-from tests.simulation.world import MAX_PARALLEL, World
+from tests.simulation.world import MAX_PARALLEL, Machine, World
 
 # More than any command prints here.
 ALL_BYTES = 2**30
@@ -30,7 +30,7 @@ LOST_BY = {
 }
 
 
-Kind = Literal["double start", "no true end", "output", "left behind", "broken"]
+Kind = Literal["double start", "no true end", "output", "samples", "left behind", "broken"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,12 @@ async def judge(world: World, callers: Callers, store: Store, outputs: Outputs) 
         ]
         found.findings += [Finding("double start", text) for text in _judge_once(callers, commands)]
     found.findings += [Finding("double start", text) for text in _judge_wave(world, commands)]
+    counted = await store.run(_samples)
     for machine in world.machines:
+        found.findings += [
+            Finding("samples", text)
+            for text in _judge_samples(happened, machine, counted.get(machine.id, 0))
+        ]
         found.findings += [
             Finding("double start", text) for text in _judge_turns(world, machine.number, commands)
         ]
@@ -208,6 +213,21 @@ def _judge_turns(world: World, machine: int, commands: dict[str, Command]) -> It
             yield f"{process.id} was started beside another of its serial key"
 
 
+def _judge_samples(happened: Plan, machine: Machine, counted: int) -> Iterator[str]:
+    """Each sample was counted once, or is kept until it is."""
+    backlogs = [outbox._backlog for outbox in machine.outboxes]
+    taken = sum(backlog._number for backlog in backlogs)
+    kept = sum(
+        each.sample.count
+        for backlog in backlogs
+        for each in (*backlog._offered, *backlog._rolled, *backlog._full)
+    )
+    if counted > taken:
+        yield f"{machine.id} took {taken} samples, {counted} were counted"
+    if counted + kept < taken and not happened.strikes("restore"):
+        yield f"{machine.id} took {taken} samples, {counted} were counted, {kept} kept"
+
+
 def _judge_wave(world: World, commands: dict[str, Command]) -> Iterator[str]:
     """Of a batch with concurrency 1 only one command is under way."""
     happened = world.happened
@@ -242,6 +262,12 @@ def _end(command: Command) -> tuple[object, ...]:
         command.stderr_bytes,
         command.stdout_sha256,
     )
+
+
+@reads
+def _samples(tx: Tx) -> dict[str, int]:
+    rows = tx._connection.execute("SELECT machine_id, SUM(samples) FROM metric GROUP BY machine_id")
+    return dict(rows.fetchall())
 
 
 @reads

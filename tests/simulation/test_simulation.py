@@ -6,11 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from cmdop_appliance.agent.backlog import Backlog
 from cmdop_appliance.agent.journal import Journal
 from cmdop_appliance.agent.output import Outflow
 from cmdop_appliance.hub.output import LiveStream
 from cmdop_appliance.hub.session import AgentSession
 from cmdop_appliance.protocol.messages import Acknowledge
+from cmdop_appliance.store import metrics
 from tests.simulation.actors import Disks
 from tests.simulation.cases import Block, Theatre, blocks, theatre
 from tests.simulation.dice import Dice
@@ -128,3 +130,13 @@ def test_a_disk_that_forgets_what_it_has_synced_is_found_out(stage, monkeypatch,
 def test_an_agent_that_keeps_what_was_acknowledged_is_found_out(stage, monkeypatch, caplog):
     monkeypatch.setattr(Journal, "forget", lambda self, command_id: None)
     assert notices(stage, "left behind", iter([Plan("one", 1)]))
+
+
+def test_a_hub_that_counts_a_sample_again_is_found_out(stage, monkeypatch, caplog):
+    monkeypatch.setattr(metrics, "_new", lambda message, last: message.samples)
+    assert notices(stage, "samples", each_step("link", "hub"))
+
+
+def test_an_agent_that_forgets_samples_with_its_link_is_found_out(stage, monkeypatch, caplog):
+    monkeypatch.setattr(Backlog, "break_off", lambda self: self.confirm(self._number))
+    assert notices(stage, "samples", each_step("link", "hub"))

@@ -19,6 +19,7 @@ from cmdop_appliance.agent.pace import Pace
 from cmdop_appliance.agent.policy import CommandsPolicy, Policy
 from cmdop_appliance.agent.session import HubSession, Verdict
 from cmdop_appliance.agent.state import locked_state
+from cmdop_appliance.agent.telemetry import Sampler
 from cmdop_appliance.config import CommandsConfig, Config
 from cmdop_appliance.errors import ApplianceError, StorageFull, Unavailable
 from cmdop_appliance.hub.hub import OUTPUT_FOLDER, Hub
@@ -98,6 +99,11 @@ class World:
                 self.machines[fault.machine].strike(fault.victim)
 
     @property
+    def was_restored(self) -> bool:
+        """True: the hub may know less than its machines remember."""
+        return any(fault.victim == "restore" for fault in self._struck)
+
+    @property
     def happened(self) -> Plan:
         """Of the plan what it came to."""
         return Plan(self.plan.shape, self.plan.seed, tuple(self._struck))
@@ -108,7 +114,7 @@ class World:
 
     async def run(self, callers: Callable[["World"], Awaitable[None]]) -> None:
         """Until all callers have what they wanted and all is quiet, or too much time has passed."""
-        handler, logger = _Errors(self.errors), logging.getLogger("cmdop")
+        handler, logger = _Errors(self), logging.getLogger("cmdop")
         logger.addHandler(handler)
         try:
             async with trio.open_nursery() as nursery:
@@ -307,6 +313,7 @@ class Machine:
         )
         self.actor = Actor(world, f"agent{number}")
         self.is_removed = False
+        self.outboxes: list[Outbox] = []  # of each life of its agent
         self._policy = Policy()
         if world.plan.shape == "wild":
             self._policy = Policy(commands=CommandsPolicy(max_parallel=MAX_PARALLEL))
@@ -394,6 +401,7 @@ class Machine:
             journal = Journal(self._state_dir / "journal.log")
             try:
                 outbox = Outbox()
+                self.outboxes.append(outbox)
                 commands = Commands(
                     state.path, journal, outbox, self._policy, open_keeper=self.kept.open_keeper
                 )
@@ -403,6 +411,7 @@ class Machine:
                 self._commands, self._journal = commands, journal
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(commands.run)
+                    nursery.start_soon(Sampler(outbox, Pace()).run)
                     verdict = await session.run(self._stop)
                     nursery.cancel_scope.cancel()
                 self._commands = None
@@ -464,10 +473,12 @@ async def _sweep(hub: Hub) -> None:
 
 
 class _Errors(logging.Handler):
-    def __init__(self, kept: list[str]) -> None:
+    def __init__(self, world: World) -> None:
         super().__init__(logging.ERROR)
-        self._kept = kept
+        self._world = world
 
     def emit(self, record: logging.LogRecord) -> None:
+        if self._world.was_restored and record.name == "cmdop.hub.audit":
+            return  # the machines remember an audit log that the backup does not have
         error = repr(record.exc_info[1]) if record.exc_info else ""
-        self._kept.append(f"{record.name}: {record.getMessage()} {error}")
+        self._world.errors.append(f"{record.name}: {record.getMessage()} {error}")

@@ -1,0 +1,55 @@
+"""What the agent needs and only Linux has: a signal to the very process that is meant."""
+
+import os
+import re
+import signal
+from pathlib import Path
+
+from cmdop_appliance.errors import StartupError
+
+_CAUGHT = re.compile(r"^SigCgt:\t([0-9a-f]+)$", re.MULTILINE)  # proc(5)
+
+
+def signal_holder(lock: Path, number: signal.Signals) -> int | None:
+    """Signal the process that is named in `lock` and holds that file open; its id.
+
+    None: there is none. What the file says is not believed: another process is never signalled.
+
+    Raises:
+        StartupError: it does not listen to this signal, and would die of it.
+        OSError: the file, or the process, is not ours to look at.
+    """
+    try:
+        pid = int(lock.read_text("ascii"))
+        process = os.pidfd_open(pid)
+    except (FileNotFoundError, ProcessLookupError, ValueError, OverflowError):
+        return None
+    try:
+        if not _holds_open(pid, lock):
+            return None
+        if not _listens(pid, number):
+            raise StartupError(
+                f"the agent, process {pid}, does not listen yet", hint="try again in a moment"
+            )
+        signal.pidfd_send_signal(process, number)
+    except (FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+        return None
+    finally:
+        os.close(process)
+    return pid
+
+
+def _holds_open(pid: int, file: Path) -> bool:
+    wanted = file.stat()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            if os.path.samestat(entry.stat(), wanted):
+                return True
+        except FileNotFoundError:  # closed meanwhile
+            continue
+    return False
+
+
+def _listens(pid: int, number: signal.Signals) -> bool:
+    caught = _CAUGHT.search(Path(f"/proc/{pid}/status").read_text())
+    return caught is not None and bool(int(caught[1], 16) >> (number - 1) & 1)
