@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import re
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -29,6 +30,7 @@ class Scope(StrEnum):
     SCHEDULES_READ = "schedules:read"
     SCHEDULES_WRITE = "schedules:write"
     WEBHOOKS_MANAGE = "webhooks:manage"
+    METRICS_READ = "metrics:read"  # of the hub itself, for Prometheus
     ADMIN = "admin"
     # Classes of routes rather than rights; never granted to a key.
     ANY_KEY = "any key"
@@ -36,6 +38,21 @@ class Scope(StrEnum):
 
 
 GRANTABLE: Final = tuple(scope for scope in Scope if scope not in (Scope.ANY_KEY, Scope.PUBLIC))
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What a caller may know of: a workspace; with tags only its machines that carry all of them.
+
+    What belongs to a machine that is out of reach does not exist for the caller.
+    """
+
+    workspace_id: str
+    tags: tuple[str, ...] = ()
+
+    def covers(self, workspace_id: str, tags: Iterable[str]) -> bool:
+        """True: what belongs to that workspace and carries these tags exists for the caller."""
+        return workspace_id == self.workspace_id and set(self.tags) <= set(tags)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +64,13 @@ class Caller:
     workspace_id: str
     namespace: str
     scopes: frozenset[str]
+    tags: tuple[str, ...] = ()  # the key is good only for machines that carry all of them
+    expires_ms: int | None = None
+
+    @property
+    def reach(self) -> Reach:
+        """What this caller may know of."""
+        return Reach(self.workspace_id, self.tags)
 
     @property
     def email(self) -> str:
@@ -68,6 +92,10 @@ class Caller:
             raise Forbidden(
                 f"Token lacks required permission: {missing}", required_permission=missing
             )
+
+
+# Who calls a route that needs no key.
+NOBODY: Final = Caller("", "nobody", "", "", frozenset())
 
 
 def new_key(secret: bytes | None = None) -> str:

@@ -7,11 +7,12 @@ test holds the two together.
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_origin
 
 import msgspec
 from msgspec import Meta, Struct
 
+from cmdop_appliance.addresses import Proxies
 from cmdop_appliance.errors import StartupError
 from cmdop_appliance.settings import Settings, allowed_in, lowered
 
@@ -33,6 +34,14 @@ class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     local_agent: bool = False
     # Open answers get so long to finish when the hub stops (contract.md §11: 5 s in all).
     drain_ms: Annotated[int, Meta(ge=0, le=4000)] = 2000
+    # Only from these peers X-Forwarded-For counts (trust.md, row 11).
+    trusted_proxies: list[str] = []
+
+    def __post_init__(self) -> None:
+        try:
+            Proxies(self.trusted_proxies)
+        except ValueError as exc:
+            raise ValueError(f"trusted_proxies: {exc}") from None
 
     @property
     def address(self) -> tuple[str, int]:
@@ -75,6 +84,23 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     body_bytes: Annotated[int, Meta(ge=1024, le=64 * 1024 * 1024)] = 1024 * 1024
 
 
+class AuthConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What stops whoever guesses keys. `attempts` 0: nothing does."""
+
+    # So many wrong keys from one address within the window, and it is locked out. Keys have 256
+    # random bits: this is for the log and for the load, not for the odds.
+    attempts: Annotated[int, Meta(ge=0, le=1_000_000)] = 20
+    window_ms: Annotated[int, Meta(ge=1000, le=86_400_000)] = 300_000
+    lockout_ms: Annotated[int, Meta(ge=1000, le=86_400_000)] = 900_000
+
+
+class RateLimitConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How much one API key may ask."""
+
+    # 0: no limit, and no headers about one (contract.md §1).
+    requests_per_minute: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+
+
 class LogConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the hub writes to standard error."""
 
@@ -89,6 +115,8 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     commands: CommandsConfig = CommandsConfig()
     output: OutputConfig = OutputConfig()
     limits: LimitsConfig = LimitsConfig()
+    auth: AuthConfig = AuthConfig()
+    rate_limit: RateLimitConfig = RateLimitConfig()
     log: LogConfig = LogConfig()
 
     @property
@@ -130,8 +158,9 @@ def _from_environ(environ: Mapping[str, str]) -> list[tuple[str, str, str, objec
             prefix = "" if table.name == "server" else f"{table.name}_"
             name = f"CMDOP_{prefix}{field.name}".upper()
             if name in environ:
+                given = _read_variable(environ[name], field.type)
                 try:
-                    value = msgspec.convert(environ[name], field.type, strict=False)
+                    value = msgspec.convert(given, field.type, strict=False)
                 except msgspec.ValidationError as exc:
                     if allowed := allowed_in(Config, table.name, field.name):
                         hint = f"allowed: {allowed}"
@@ -139,3 +168,10 @@ def _from_environ(environ: Mapping[str, str]) -> list[tuple[str, str, str, objec
                     raise StartupError(f"{name}: {lowered(str(exc))}") from None
                 found.append((table.name, field.name, name, value))
     return found
+
+
+def _read_variable(text: str, kind: object) -> str | list[str]:
+    """A variable holds a list as `a,b`."""
+    if get_origin(kind) is not list:
+        return text
+    return [item.strip() for item in text.split(",") if item.strip()]

@@ -71,10 +71,12 @@ class Settings:
         hint = f"{self._example} shows every key"
         if unknown := re.search(r"unknown field `(.*)`", reason):
             table, key = (place, unknown[1]) if place else (unknown[1], "")
-            known = ", ".join(f.name for f in msgspec.structs.fields(_table_of(kind, table)))
+            known = ", ".join(_keys_of(kind, table))
             reason, hint = "unknown key" if key else "unknown table", f"allowed here: {known}"
         elif allowed := allowed_in(kind, table, key):
             reason, hint = "not a valid value", f"allowed: {allowed}"
+        elif not key and reason.partition(": ")[0] in _keys_of(kind, table):
+            key, _, reason = reason.partition(": ")  # from a table's own __post_init__
         name = f"{table}.{key}" if key else f"[{table}]"
         source = self._sources.get(name) or f"{self._path}:{_line_of(self._text, table, key)}"
         return StartupError(f"{source}: {name}: {lowered(reason)}", hint=hint)
@@ -97,6 +99,10 @@ def _described(kind: object) -> str:
     parts = get_args(kind)
     metas = [part.description for part in parts if isinstance(part, Meta) and part.description]
     return next(iter(metas), "") or next(filter(None, map(_described, parts)), "")
+
+
+def _keys_of(kind: type[Struct], table: str) -> list[str]:
+    return [field.name for field in msgspec.structs.fields(_table_of(kind, table))]
 
 
 def _table_of(kind: type[Struct], table: str) -> type[Struct]:

@@ -53,7 +53,8 @@ def test_the_example_says_what_each_key_means_and_allows(table: str, field):
     comment = lines[here - 1]
     assert comment.startswith("# ")
     for meta in (m for m in get_args(field.type) if isinstance(m, msgspec.Meta)):
-        unit = "Bytes, " if field.name.endswith("_bytes") else "Milliseconds, "
+        units = {"bytes": "Bytes, ", "ms": "Milliseconds, "}
+        unit = units.get(field.name.rpartition("_")[2], "")
         if meta.ge is not None:
             assert f"{unit}{meta.ge} to {meta.le}" in comment
 
@@ -83,10 +84,17 @@ def test_a_flag_wins_over_a_variable_and_a_variable_over_the_file(file):
 @pytest.mark.parametrize(("table", "field"), KEYS, ids=lambda value: getattr(value, "name", value))
 def test_every_key_has_a_variable(table: str, field):
     default = getattr(getattr(Config(), table), field.name)
-    other = {"listen": "[::1]:9", "data_dir": "d", "local_agent": True, "level": "error"}
+    other = {
+        "listen": "[::1]:9",
+        "data_dir": "d",
+        "local_agent": True,
+        "trusted_proxies": ["10.0.0.0/8", "::1"],
+        "level": "error",
+    }
     value = other.get(field.name, default + 1 if isinstance(default, int) else None)
     prefix = "CMDOP_" if table == "server" else f"CMDOP_{table.upper()}_"
-    environ = {f"{prefix}{field.name.upper()}": str(value)}
+    text = ", ".join(value) if isinstance(value, list) else str(value)
+    environ = {f"{prefix}{field.name.upper()}": text}
     assert getattr(getattr(load_config(None, environ=environ), table), field.name) == value
 
 
@@ -123,9 +131,24 @@ def test_the_data_directory_is_absolute(tmp_path, monkeypatch):
     ("text", "line", "key", "allowed"),
     [
         # an unknown key, an unknown table
-        ("[server]\n\nlissen = 1\n", 3, "server.lissen", "listen, data_dir, local_agent, drain_ms"),
-        ("\n[servers]\nx = 1\n", 2, "[servers]", "server, sessions, commands, output, limits, log"),
-        ("listen = 'x'\n", 1, "[listen]", "server, sessions, commands, output, limits, log"),
+        (
+            "[server]\n\nlissen = 1\n",
+            3,
+            "server.lissen",
+            "drain_ms, trusted_proxies",
+        ),
+        (
+            "\n[servers]\nx = 1\n",
+            2,
+            "[servers]",
+            "output, limits, auth, rate_limit, log",
+        ),
+        (
+            "listen = 'x'\n",
+            1,
+            "[listen]",
+            "output, limits, auth, rate_limit, log",
+        ),
         # a wrong type
         ("[sessions]\ngrace_ms = '1'\n", 2, "sessions.grace_ms", "expected `int`, got `str`"),
         ("[sessions]\ngrace_ms = true\n", 2, "sessions.grace_ms", "expected `int`, got `bool`"),
@@ -149,6 +172,11 @@ def test_the_data_directory_is_absolute(tmp_path, monkeypatch):
         ("[server]\nlisten = 'x:80\\n'\n", 2, "server.listen", "HOST:PORT"),
         ('[server]\nlisten = "x:80\\n"\n', 2, "server.listen", "HOST:PORT"),
         ("[server]\nlisten = 'x:65536'\n", 2, "server.listen", "HOST:PORT"),
+        # a network that is none
+        ("[server]\ntrusted_proxies = '::1'\n", 2, "server.trusted_proxies", "expected `array`"),
+        ("[server]\ntrusted_proxies = [1]\n", 2, "server.trusted_proxies", "expected `str`"),
+        ("[server]\ntrusted_proxies = ['x']\n", 2, "server.trusted_proxies", "'x' does not"),
+        ("[server]\ntrusted_proxies = ['10.0.0.1/8']\n", 2, "server.trusted_proxies", "host bits"),
         # unusual ways to write a key
         ("sessions.grace_ms = -1\n", 1, "sessions.grace_ms", ">= 0"),
         ("sessions = { grace_ms = -1 }\n", 1, "sessions.grace_ms", ">= 0"),
@@ -189,6 +217,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
         ("CMDOP_LOCAL_AGENT", "perhaps", "bool"),
         ("CMDOP_LISTEN", "3006", "HOST:PORT"),
         ("CMDOP_LOG_LEVEL", "loud", "info"),
+        ("CMDOP_TRUSTED_PROXIES", "10.0.0.0/8,x", "'x' does not"),
     ],
 )
 def test_a_bad_variable_names_itself(name: str, value: str, allowed: str):

@@ -8,7 +8,7 @@ import click
 
 from cmdop_appliance.cli.connection import Hub, client_options, hub_options, open_client
 from cmdop_appliance.cli.output import output_option, show, show_one
-from cmdop_appliance.cli.text import visible
+from cmdop_appliance.cli.text import split, visible
 from cmdop_appliance.sdk import Client
 
 SCOPES: Final = (
@@ -22,8 +22,22 @@ SCOPES: Final = (
     "schedules:read",
     "schedules:write",
     "webhooks:manage",
+    "metrics:read",
     "admin",
 )
+
+
+class Scopes(click.ParamType[list[str]]):
+    """Names of scopes with commas between them."""
+
+    name = "scopes"
+
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> list[str]:
+        """The names; each must be one."""
+        choice = click.Choice(SCOPES)
+        return [choice.convert(name, param, ctx) for name in split(value)]
 
 
 @click.group()
@@ -35,20 +49,30 @@ def auth() -> None:
 @client_options
 @click.argument("name", default=lambda: f"cmdop on {socket.gethostname()}")
 @click.option(
-    "--scope",
-    "scopes",
-    multiple=True,
-    type=click.Choice(SCOPES),
-    help="What it allows; may be repeated. Default: everything but admin.",
+    "--scopes",
+    type=Scopes(),
+    metavar="A,B",
+    help=f"What it allows, of: {', '.join(SCOPES)}. Default: everything but admin.",
 )
+@click.option("--tags", metavar="A,B", help="Good only for machines that have all of these.")
 @click.option("--expires-in-days", type=click.IntRange(min=1), help="Default: never.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only the key.")
 def create_key(
-    client: Client, name: str, scopes: tuple[str, ...], expires_in_days: int | None, *, quiet: bool
+    client: Client,
+    name: str,
+    scopes: list[str] | None,
+    tags: str | None,
+    expires_in_days: int | None,
+    *,
+    quiet: bool,
 ) -> None:
     """Make an API key called NAME and show it, this once."""
-    wanted = scopes or tuple(scope for scope in SCOPES if scope != "admin")
-    made = client.keys.create(name, wanted, expires_in_days=expires_in_days)
+    made = client.keys.create(
+        name,
+        scopes or [scope for scope in SCOPES if scope != "admin"],
+        expires_in_days=expires_in_days,
+        tags=split(tags),
+    )
     if quiet:
         print(visible(made["key"]))
         return
@@ -63,7 +87,7 @@ def list_keys(client: Client, form: str | None) -> None:
     """List the API keys, without their secrets."""
     show(
         client.keys.list(),
-        ["id", "name", "expires_at", "created_at", "scopes"],
+        ["id", "name", "last_used_at", "expires_at", "created_at", "tags", "scopes"],
         form,
     )
 
@@ -84,4 +108,9 @@ def status(hub: Hub, form: str | None) -> None:
     """Show the hub, where its address was found, and what the key allows."""
     with open_client(hub) as client:
         me = client.me()
-    show_one(me if form else {"hub": hub.url, "found_by": hub.source, **me}, form)
+    if form:
+        show_one(me, form)
+        return
+    workspace = "{namespace} ({id})".format(**me["workspace"])
+    found = {"hub": hub.url, "found_by": hub.source}
+    show_one({**found, **me, "workspace": workspace}, form)

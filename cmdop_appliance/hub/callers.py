@@ -8,13 +8,17 @@ import trio
 from cmdop_appliance.auth import Caller, presented_key, secret_hash
 from cmdop_appliance.clock import Clock
 from cmdop_appliance.errors import Unauthorized
+from cmdop_appliance.hub.lockout import Lockout
 from cmdop_appliance.store import api_keys
+from cmdop_appliance.store.api_keys import Use
 from cmdop_appliance.store.engine import Store
 
 # A revoked key stops working within this (semantics.md: 1 s), whichever process revoked it.
 _REMEMBER_S: Final = 0.8
 # Keys remembered at a time; a burst of wrong keys must not fill the memory.
 _REMEMBERED: Final = 1000
+# A key's last use is written no more often than this: it is for people, who look for unused keys.
+_USE_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,31 +30,78 @@ class _Known:
 class Callers:
     """Turns an Authorization header into a caller."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock, lockout: Lockout) -> None:
         self._store = store
         self._clock = clock
+        self._lockout = lockout
         self._known: dict[str, _Known] = {}
+        self._noted: dict[str, float] = {}  # by key id, when its use was noted last; oldest first
+        self._uses: dict[str, Use] = {}  # by key id: what is to be written
 
-    async def identify(self, authorization: str | None) -> Caller:
-        """Whose API key this is.
+    async def identify(self, authorization: str | None, address: str) -> Caller:
+        """Whose API key this is, shown by somebody at `address`.
 
         Raises:
             Unauthorized: none, or one that is unknown, expired or revoked.
+            RateLimited: too many wrong ones came from there.
         """
-        key_hash = secret_hash(presented_key(authorization))
+        try:
+            key_hash = secret_hash(presented_key(authorization))
+        except Unauthorized:
+            if authorization:
+                await self._lockout.failed(address)
+            raise
+        self._lockout.check(address, key_hash)
         known = self._known.get(key_hash)
         if known is not None and known.until > trio.current_time():
-            return known.caller
-        key = await self._store.run(api_keys.by_hash, key_hash, self._clock.now_ms())
+            caller = known.caller
+        else:
+            caller = await self._look_up(key_hash, address)
+        self._lockout.succeeded(address, key_hash)
+        self._note_use(caller.key_id, address)
+        return caller
+
+    async def _look_up(self, key_hash: str, address: str) -> Caller:
+        now_ms = self._clock.now_ms()
+        key = await self._store.run(api_keys.by_hash, key_hash, now_ms)
         if key is None:
             self._known.pop(key_hash, None)
+            await self._lockout.failed(address, key_hash)
             raise Unauthorized("Invalid or missing API key")
-        caller = Caller(key.id, key.name, key.workspace_id, key.namespace, frozenset(key.scopes))
+        self._lockout.check(address, key_hash)  # others of a burst were wrong in the meantime
+        caller = Caller(
+            key_id=key.id,
+            name=key.name,
+            workspace_id=key.workspace_id,
+            namespace=key.namespace,
+            scopes=frozenset(key.scopes),
+            tags=tuple(key.tags),
+            expires_ms=key.expires_ms,
+        )
         if len(self._known) >= _REMEMBERED:
             self._known.clear()
-        self._known[key_hash] = _Known(caller, trio.current_time() + _REMEMBER_S)
+        remember_s = _REMEMBER_S
+        if key.expires_ms is not None:
+            remember_s = min(remember_s, (key.expires_ms - now_ms) / 1000)
+        self._known[key_hash] = _Known(caller, trio.current_time() + remember_s)
         return caller
 
     def forget(self) -> None:
         """A key was revoked: look all of them up anew."""
         self._known.clear()
+
+    async def save_uses(self) -> None:
+        """Write when and from where keys were used, as far as that is not written."""
+        if self._uses:
+            uses, self._uses = list(self._uses.values()), {}
+            await self._store.run(api_keys.note_uses, uses)
+
+    def _note_use(self, key_id: str, address: str) -> None:
+        now = trio.current_time()
+        if self._noted.get(key_id, -_USE_S) > now - _USE_S:
+            return
+        self._noted.pop(key_id, None)
+        self._noted[key_id] = now
+        self._uses[key_id] = Use(key_id, self._clock.now_ms(), address)
+        while self._noted[oldest := next(iter(self._noted))] <= now - _USE_S:
+            del self._noted[oldest]

@@ -1,14 +1,33 @@
 """API keys: hashes, rights and expiry."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from cmdop_appliance.auth import Reach
 from cmdop_appliance.errors import Conflict, NotFound
 from cmdop_appliance.model import ApiKey
 from cmdop_appliance.store.idempotency import Claim, Once, claim
 from cmdop_appliance.store.listing import Page, Paging, select_page
+from cmdop_appliance.store.reach import carrying
 from cmdop_appliance.store.transaction import Tx, reads, to_json
 
 _COLUMNS = "api_key.*, workspace.namespace AS namespace"
 _SOURCE = "api_key JOIN workspace ON workspace.id = api_key.workspace_id"
 ORDER = {"created_at": "api_key.created_ms", "name": "api_key.name"}
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """When a key was used, and from where."""
+
+    key_id: str
+    at_ms: int
+    address: str
+
+
+def subject_of(key_id: str) -> str:
+    """What is notified when a key is good no more."""
+    return f"api_key.{key_id}"
 
 
 def insert(tx: Tx, key: ApiKey, key_hash: str, once: Once | None = None) -> Claim | None:
@@ -18,8 +37,9 @@ def insert(tx: Tx, key: ApiKey, key_hash: str, once: Once | None = None) -> Clai
         return made
     tx.execute(
         "INSERT INTO api_key"
-        " (id, workspace_id, name, key_hash, key_prefix, scopes_json, created_ms, expires_ms)"
-        " VALUES (:id, :workspace_id, :name, :key_hash, :key_prefix, :scopes, :created_ms,"
+        " (id, workspace_id, name, key_hash, key_prefix, scopes_json, tags_json, created_ms,"
+        " expires_ms)"
+        " VALUES (:id, :workspace_id, :name, :key_hash, :key_prefix, :scopes, :tags, :created_ms,"
         " :expires_ms)",
         id=key.id,
         workspace_id=key.workspace_id,
@@ -27,6 +47,7 @@ def insert(tx: Tx, key: ApiKey, key_hash: str, once: Once | None = None) -> Clai
         key_hash=key_hash,
         key_prefix=key.key_prefix,
         scopes=to_json(key.scopes),
+        tags=to_json(key.tags),
         created_ms=key.created_ms,
         expires_ms=key.expires_ms,
     )
@@ -34,23 +55,28 @@ def insert(tx: Tx, key: ApiKey, key_hash: str, once: Once | None = None) -> Clai
 
 
 @reads
-def get(tx: Tx, workspace_id: str, key_id: str) -> ApiKey:
+def get(tx: Tx, reach: Reach, key_id: str) -> ApiKey:
     """One key.
 
     Raises:
-        NotFound: the workspace has no such key.
+        NotFound: there is no such key in reach.
     """
-    key = tx.one(
+    key = by_id(tx, key_id)
+    if key is None or not reach.covers(key.workspace_id, key.tags):
+        raise NotFound("API key not found", key_id=key_id)
+    return key
+
+
+@reads
+def by_id(tx: Tx, key_id: str) -> ApiKey | None:
+    """The key with this id, whosever it is."""
+    return tx.one(
         ApiKey,
         "SELECT api_key.*, workspace.namespace AS namespace"
         " FROM api_key JOIN workspace ON workspace.id = api_key.workspace_id"
-        " WHERE api_key.id = :id AND workspace_id = :workspace_id",
+        " WHERE api_key.id = :id",
         id=key_id,
-        workspace_id=workspace_id,
     )
-    if key is None:
-        raise NotFound("API key not found", key_id=key_id)
-    return key
 
 
 @reads
@@ -67,15 +93,16 @@ def by_hash(tx: Tx, key_hash: str, now_ms: int) -> ApiKey | None:
 
 
 @reads
-def page(tx: Tx, workspace_id: str, paging: Paging) -> Page[ApiKey]:
-    """The keys of a workspace."""
+def page(tx: Tx, reach: Reach, paging: Paging) -> Page[ApiKey]:
+    """The keys in reach."""
     return select_page(
         tx,
         ApiKey,
         paging,
         columns=_COLUMNS,
         source=_SOURCE,
-        filters={"api_key.workspace_id = :workspace_id": workspace_id},
+        within=carrying(reach, "api_key"),
+        filters={},
         order=ORDER,
         key="api_key.id",
     )
@@ -87,31 +114,40 @@ def count(tx: Tx) -> int:
     return int(tx.value("SELECT count(*) FROM api_key"))
 
 
-def count_admins(tx: Tx) -> int:
-    """How many keys hold the admin scope and never expire."""
-    return int(
-        tx.value(
-            "SELECT count(*) FROM api_key"
-            " WHERE scopes_json LIKE '%\"admin\"%' AND expires_ms IS NULL"
+def note_uses(tx: Tx, uses: Iterable[Use]) -> None:
+    """Record when keys were used last."""
+    for use in uses:
+        tx.execute(
+            "UPDATE api_key SET last_used_ms = :at_ms, last_used_ip = :address WHERE id = :id",
+            at_ms=use.at_ms,
+            address=use.address,
+            id=use.key_id,
         )
-    )
 
 
-def delete(tx: Tx, workspace_id: str, key_id: str) -> None:
+def delete(tx: Tx, reach: Reach, key_id: str) -> None:
     """Revoke a key.
 
     Raises:
-        NotFound: the workspace has no such key.
-        Conflict: it is the last admin key that does not expire; nobody could make another.
+        NotFound: there is no such key in reach.
+        Conflict: it is the workspace's last admin key without expiry and tags; nobody could make
+            another.
     """
-    gone = tx.execute(
-        "DELETE FROM api_key WHERE id = :id AND workspace_id = :workspace_id",
-        id=key_id,
-        workspace_id=workspace_id,
-    )
-    if not gone:
-        raise NotFound("API key not found", key_id=key_id)
-    if not count_admins(tx):
+    key = get(tx, reach, key_id)
+    tx.execute("DELETE FROM api_key WHERE id = :id", id=key_id)
+    if not _has_lasting_admin(tx, key.workspace_id):
         raise Conflict(
-            "this is the last admin key that does not expire", hint="create another one first"
+            "this is the last admin key that does not expire and reaches every machine",
+            hint="create another one first",
         )
+    tx.notify(subject_of(key_id))
+
+
+def _has_lasting_admin(tx: Tx, workspace_id: str) -> bool:
+    return bool(
+        tx.value(
+            "SELECT count(*) FROM api_key WHERE workspace_id = :workspace_id"
+            " AND scopes_json LIKE '%\"admin\"%' AND tags_json = '[]' AND expires_ms IS NULL",
+            workspace_id=workspace_id,
+        )
+    )

@@ -1,9 +1,11 @@
 """Enrolment tokens: who may join, how often and until when."""
 
+from cmdop_appliance.auth import Reach
 from cmdop_appliance.errors import NotFound
 from cmdop_appliance.model import Enrolment
 from cmdop_appliance.store.idempotency import Claim, Once, claim
 from cmdop_appliance.store.listing import Page, Paging, select_page
+from cmdop_appliance.store.reach import carrying
 from cmdop_appliance.store.transaction import Tx, reads, to_json
 
 ORDER = {"created_at": "created_ms", "expires_at": "expires_ms"}
@@ -34,19 +36,14 @@ def insert(
 
 
 @reads
-def get(tx: Tx, workspace_id: str, enrolment_id: str) -> Enrolment:
+def get(tx: Tx, reach: Reach, enrolment_id: str) -> Enrolment:
     """One token.
 
     Raises:
-        NotFound: the workspace has no such token.
+        NotFound: there is no such token in reach.
     """
-    enrolment = tx.one(
-        Enrolment,
-        "SELECT * FROM enrolment WHERE id = :id AND workspace_id = :workspace_id",
-        id=enrolment_id,
-        workspace_id=workspace_id,
-    )
-    if enrolment is None:
+    enrolment = tx.one(Enrolment, "SELECT * FROM enrolment WHERE id = :id", id=enrolment_id)
+    if enrolment is None or not reach.covers(enrolment.workspace_id, enrolment.tags):
         raise NotFound("enrolment token not found", enrolment_id=enrolment_id)
     return enrolment
 
@@ -64,29 +61,25 @@ def use(tx: Tx, secret_hash: str, now_ms: int) -> Enrolment | None:
 
 
 @reads
-def page(tx: Tx, workspace_id: str, paging: Paging) -> Page[Enrolment]:
-    """The tokens of a workspace, used and expired ones included."""
+def page(tx: Tx, reach: Reach, paging: Paging) -> Page[Enrolment]:
+    """The tokens in reach, used and expired ones included."""
     return select_page(
         tx,
         Enrolment,
         paging,
         columns="*",
         source="enrolment",
-        filters={"workspace_id = :workspace_id": workspace_id},
+        within=carrying(reach, "enrolment"),
+        filters={},
         order=ORDER,
     )
 
 
-def delete(tx: Tx, workspace_id: str, enrolment_id: str) -> None:
+def delete(tx: Tx, reach: Reach, enrolment_id: str) -> None:
     """Revoke a token; machines that joined with it stay.
 
     Raises:
-        NotFound: the workspace has no such token.
+        NotFound: there is no such token in reach.
     """
-    gone = tx.execute(
-        "DELETE FROM enrolment WHERE id = :id AND workspace_id = :workspace_id",
-        id=enrolment_id,
-        workspace_id=workspace_id,
-    )
-    if not gone:
-        raise NotFound("enrolment token not found", enrolment_id=enrolment_id)
+    get(tx, reach, enrolment_id)
+    tx.execute("DELETE FROM enrolment WHERE id = :id", id=enrolment_id)

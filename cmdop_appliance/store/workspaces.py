@@ -1,0 +1,47 @@
+"""Workspaces: made with their first key, and never without one."""
+
+from cmdop_appliance.errors import Conflict
+from cmdop_appliance.model import ApiKey, Workspace
+from cmdop_appliance.store import api_keys
+from cmdop_appliance.store.idempotency import Claim, Once, claim
+from cmdop_appliance.store.listing import Page, Paging, select_page
+from cmdop_appliance.store.transaction import Tx, reads
+
+ORDER = {"created_at": "created_ms", "namespace": "namespace"}
+
+
+def insert(tx: Tx, key: ApiKey, key_hash: str, once: Once | None = None) -> Claim | None:
+    """Record the workspace that `key` names, and the key; with `once`, who made the key.
+
+    Raises:
+        Conflict: the namespace is taken.
+    """
+    made = None if once is None else claim(tx, once, key.id)
+    if made is not None and made.made_id != key.id:
+        return made
+    inserted = tx.execute(
+        "INSERT INTO workspace (id, namespace, created_ms) VALUES (:id, :namespace, :created_ms)"
+        " ON CONFLICT (namespace) DO NOTHING",
+        id=key.workspace_id,
+        namespace=key.namespace,
+        created_ms=key.created_ms,
+    )
+    if not inserted:
+        raise Conflict("there is a workspace of this namespace", namespace=key.namespace)
+    api_keys.insert(tx, key, key_hash)
+    return made
+
+
+@reads
+def page(tx: Tx, paging: Paging) -> Page[Workspace]:
+    """All workspaces."""
+    return select_page(
+        tx,
+        Workspace,
+        paging,
+        columns="id, namespace, created_ms",
+        source="workspace",
+        within=("TRUE", {}),
+        filters={},
+        order=ORDER,
+    )
