@@ -93,6 +93,7 @@ def silent(place: Path, dice: Random) -> None:
 def forgotten(place: Path, dice: Random) -> None:
     """The hub is restored from a backup that has open what it acknowledged as ended."""
     with running_site(place) as site:
+        site.expected = "a machine contradicts the audit log"  # it remembers what the backup lacks
         ask = new_ask(place / "asks", dice, lasts_s=0, most_bytes=100)
         site.agent.suspend()  # so that the backup has it as not started
         command_id = site.api.ask(site.agent.machine_id, ask)

@@ -1,0 +1,165 @@
+"""Machines that only pretend: they join a real hub, and invent the end of every command.
+
+There is no way from here to a process, so whatever a fuzzer asks them to run does no harm.
+"""
+
+import hashlib
+import random
+import secrets
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import trio
+
+from cmdop_appliance.agent.link import Link, LinkLost, open_link
+from cmdop_appliance.agent.pace import Pace
+from cmdop_appliance.identity import Identity
+from cmdop_appliance.protocol.conversation import Conversation, split
+from cmdop_appliance.protocol.frames import STREAMS, Output
+from cmdop_appliance.protocol.handshake import machine_transcript
+from cmdop_appliance.protocol.limits import OUTPUT_BYTES, VERSION
+from cmdop_appliance.protocol.messages import (
+    Cancel,
+    Challenge,
+    Dispatch,
+    Finished,
+    FromHub,
+    Heartbeat,
+    Hello,
+    Inventory,
+    Message,
+    Prove,
+    Ready,
+    Revoked,
+    Sample,
+    Samples,
+    Started,
+    Stream,
+)
+from tests.support.appliance import PATIENCE_S, Hub, wait_for
+from tests.support.records import FACTS, TELEMETRY
+
+_HEARTBEAT_S = 5.0
+_LASTS_S = (0, 0, 0.02, 0.02, 0.2)  # a command, unless it is cancelled
+_OUTPUT_BYTES = (0, 0, 20, 1000, 100_000)
+_ENDS = (
+    {"end": "exited", "exit_code": 0},
+    {"end": "exited", "exit_code": 3},
+    {"end": "exited", "exit_code": 137, "signal": "SIGKILL"},
+    {"end": "timeout", "signal": "SIGTERM"},
+    {"end": "failed", "reason": "exec_failed", "message": "it only pretends"},
+)
+
+
+@contextmanager
+def pretending_machines(hub: Hub, count: int) -> Iterator[None]:
+    """So many machines of `hub`; one that is removed comes back as a new one."""
+    stop = trio.Event()
+    token: list[trio.lowlevel.TrioToken] = []
+
+    async def run() -> None:
+        async with trio.open_nursery() as nursery:
+            for number in range(count):
+                nursery.start_soon(_be_machines, hub, f"pretender-{number}")
+            token.append(trio.lowlevel.current_trio_token())
+            await stop.wait()
+            nursery.cancel_scope.cancel()
+
+    thread = threading.Thread(target=trio.run, args=(run,), name="pretenders")
+    thread.start()
+    try:
+        wait_for(lambda: len(hub.api.get("/machines?status=online")) == count, "they have joined")
+        yield
+    finally:
+        if thread.is_alive():
+            token[0].run_sync_soon(stop.set)
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive()
+
+
+async def _be_machines(hub: Hub, name: str) -> None:
+    while True:
+        token = await trio.to_thread.run_sync(hub.new_token)
+        try:
+            async with open_link(hub.api.url, Pace()) as link:
+                await _Pretender(link, name).serve(token)
+        except* LinkLost:
+            pass
+
+
+class _Pretender:
+    """One machine, for as long as the hub wants it."""
+
+    def __init__(self, link: Link, name: str) -> None:
+        self._link = link
+        self._name = name
+        self._identity = Identity.generate()
+        self._conversation = Conversation("agent")
+        self._cancelled: dict[str, trio.Event] = {}  # what runs
+
+    async def serve(self, token: str) -> None:
+        """Join, and pretend until the link ends."""
+        await self._join(token)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._show_life)
+            while True:
+                for message in await self._hear():
+                    if isinstance(message, Dispatch) and message.id not in self._cancelled:
+                        self._cancelled[message.id] = trio.Event()
+                        nursery.start_soon(self._run, message)
+                    elif isinstance(message, Cancel) and message.id in self._cancelled:
+                        self._cancelled[message.id].set()
+                    elif isinstance(message, Revoked):
+                        raise LinkLost("removed")
+
+    async def _join(self, token: str) -> None:
+        nonce = secrets.token_bytes(32)
+        await self._say(Hello(version=VERSION, nonce=nonce))
+        (challenge,) = await self._hear()
+        assert isinstance(challenge, Challenge)
+        key = self._identity.public_key
+        transcript = machine_transcript(nonce, challenge.nonce, challenge.hub_key, key)
+        await self._say(
+            Prove(
+                public_key=key,
+                signature=self._identity.sign(transcript),
+                boot_id="boot",
+                keeper_id="keeper",
+                facts=FACTS,
+                token=token,
+                name=self._name,
+            )
+        )
+        await self._hear()
+        await self._say(Inventory(commands=[]))
+        await self._say(Ready())
+
+    async def _show_life(self) -> None:
+        sample = Sample(number=1, age_ms=0, telemetry=TELEMETRY)
+        await self._say(Samples(series=secrets.token_bytes(16), samples=[sample]))
+        while True:
+            await self._say(Heartbeat())
+            await trio.sleep(_HEARTBEAT_S)
+
+    async def _run(self, dispatch: Dispatch) -> None:
+        dice = random.Random(dispatch.id)
+        await self._say(Started(id=dispatch.id, started_ms=1_700_000_000_000))
+        written = {}
+        for stream in STREAMS:
+            data = dice.randbytes(dice.choice(_OUTPUT_BYTES))
+            written[stream] = Stream(len(data), hashlib.sha256(data).digest())
+            for at in range(0, len(data), OUTPUT_BYTES):
+                await self._say(Output(dispatch.id, stream, at, data[at : at + OUTPUT_BYTES]))
+        end = dice.choice(_ENDS)
+        with trio.move_on_after(dice.choice(_LASTS_S)):
+            await self._cancelled[dispatch.id].wait()
+            end = {"end": "cancelled", "signal": "SIGTERM"}
+        del self._cancelled[dispatch.id]
+        await self._say(Finished(id=dispatch.id, duration_ms=20, **written, **end))
+
+    async def _say(self, item: Message | Output) -> None:
+        await self._link.send(self._conversation.send(item))
+
+    async def _hear(self) -> list[FromHub]:
+        return [self._conversation.receive_from_hub(p) for p in split(await self._link.receive())]
