@@ -1,0 +1,46 @@
+"""How many of everything there are now, in all workspaces."""
+
+from cmdop_appliance.model import Record
+from cmdop_appliance.store.transaction import Tx, reads
+
+
+class Total(Record, frozen=True, kw_only=True):
+    """How many have this status."""
+
+    status: str
+    number: int
+
+
+@reads
+def machines(tx: Tx) -> int:
+    """How many machines there are, connected or not."""
+    number: int = tx.value("SELECT COUNT(*) FROM machine WHERE removed_ms IS NULL")
+    return number
+
+
+@reads
+def live_sessions(tx: Tx) -> dict[str, int]:
+    """Sessions that are not over, by status; a machine has one at the most."""
+    return _by_status(
+        tx.all(
+            Total,
+            "SELECT status, COUNT(*) AS number FROM session"
+            " WHERE status NOT IN ('DISCONNECTED', 'ERROR') GROUP BY status",
+        )
+    )
+
+
+@reads
+def open_commands(tx: Tx) -> dict[str, int]:
+    """Commands that have not ended, by status."""
+    return _by_status(
+        tx.all(
+            Total,
+            "SELECT status, COUNT(*) AS number FROM command"
+            " WHERE status IN ('pending', 'running') GROUP BY status",
+        )
+    )
+
+
+def _by_status(totals: list[Total]) -> dict[str, int]:
+    return {total.status: total.number for total in totals}
