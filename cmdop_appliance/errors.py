@@ -56,6 +56,12 @@ class SessionNotFound(NotFound):
     code = "session_not_found"
 
 
+class ClientNotFound(NotFound):
+    """No client with this id is attached to the session, or it is another caller's."""
+
+    code = "client_not_found"
+
+
 class CommandNotFound(NotFound):
     """No command of the caller's workspace has this id."""
 
@@ -122,6 +128,16 @@ class ValidationFailed(ApplianceError):
     """Well-formed JSON that breaks field rules. `details` is {field: reason}."""
 
     code, status = "validation_failed", 422
+
+
+class RateLimited(ApplianceError):
+    """Too many requests, or too many wrong keys. `retry_after` (s) becomes Retry-After."""
+
+    code, status = "rate_limited", 429
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.retry_after = retry_after
 
 
 class InternalError(ApplianceError):

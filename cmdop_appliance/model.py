@@ -23,6 +23,26 @@ CommandStatus = Literal[
     "expired",
     "skipped",
 ]
+EventType = Literal[
+    "session.created",
+    "session.connected",
+    "session.client_attached",
+    "session.client_detached",
+    "session.grace_period",
+    "session.disconnected",
+    "machine.registered",
+    "machine.online",
+    "machine.offline",
+    "command.started",
+    "command.completed",
+    "command.failed",
+    "command.cancelled",
+    "command.timeout",
+    "command.lost",
+    "command.expired",
+]
+EVENT_TYPES: Final[tuple[EventType, ...]] = get_args(EventType)
+ClientMode = Literal["operator", "observer"]
 COMMAND_STATUSES: Final[tuple[str, ...]] = get_args(CommandStatus)
 
 # A machine has one session in these states, or none (contract.md §2).
@@ -40,6 +60,14 @@ class Record(Struct, frozen=True, kw_only=True):
     """A row. A column `x_json` arrives decoded as `x`, `is_x` as a bool; others as they are."""
 
 
+class Workspace(Record, frozen=True, kw_only=True):
+    """The owner of machines, keys and all that belongs to them."""
+
+    id: str
+    namespace: str
+    created_ms: int
+
+
 class ApiKey(Record, frozen=True, kw_only=True):
     """A secret for programs; only its hash is kept."""
 
@@ -49,8 +77,11 @@ class ApiKey(Record, frozen=True, kw_only=True):
     name: str
     key_prefix: str  # enough to recognise a key, not enough to guess it
     scopes: list[str]
+    tags: list[str] = []  # good only for machines that carry all of them
     created_ms: int
     expires_ms: int | None
+    last_used_ms: int | None = None  # within a minute
+    last_used_ip: str | None = None
 
 
 class Enrolment(Record, frozen=True, kw_only=True):
@@ -78,7 +109,7 @@ class Machine(Record, frozen=True, kw_only=True):
     created_ms: int
     last_seen_ms: int
     clone_seen_ms: int | None  # when a second live holder of its key was refused, last
-    session_status: SessionStatus | None = None  # of its live session, where the query joins it
+    is_online: bool = False  # it has a live session
 
 
 class Session(Record, frozen=True, kw_only=True):
@@ -94,6 +125,32 @@ class Session(Record, frozen=True, kw_only=True):
     last_heartbeat_ms: int | None
     telemetry: Telemetry | None
     sampled_ms: int | None
+    attached_clients: int = 0  # where the query counts them
+
+
+class Client(Record, frozen=True, kw_only=True):
+    """A person or program looking at a session, and what it may do."""
+
+    session_id: str
+    id: str
+    api_key_id: str
+    operator: str  # who it is, as records call them
+    mode: ClientMode
+    attached_ms: int
+
+
+class Event(Record, frozen=True, kw_only=True):
+    """Something that happened, to `subject` (an id)."""
+
+    workspace_id: str
+    seq: int  # counts the events of the workspace, without gaps
+    id: str
+    type: EventType
+    subject: str
+    machine_id: str | None
+    data: dict[str, Any]
+    created_ms: int
+    is_within: bool = True  # its reader may know of it, where the query tells
 
 
 class Refusal(Struct, frozen=True):
@@ -155,3 +212,28 @@ class Batch(Record, frozen=True, kw_only=True):
     refused: dict[str, Refusal]  # machine id → why nothing was recorded for it
     resumed_by: str | None = None  # the batch that runs what this one skipped
     created_ms: int
+
+
+class AuditEntry(Record, frozen=True, kw_only=True):
+    """A line of the audit log; `hash` covers it and every line before."""
+
+    seq: int
+    at_ms: int
+    workspace_id: str
+    actor: str  # an email, a machine's id, or "hub"
+    api_key_id: str | None
+    action: str
+    target: str
+    outcome: Literal["ok", "refused"]
+    details: dict[str, Any]
+    hash: bytes
+
+
+class Witness(Record, frozen=True, kw_only=True):
+    """The newest entry of the audit log that a machine remembers."""
+
+    machine_id: str
+    seq: int
+    hash: bytes
+    seen_ms: int  # when it told so
+    is_agreeing: bool  # with the log as it is now

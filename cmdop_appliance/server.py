@@ -30,7 +30,8 @@ from cmdop_appliance.logs import log_to_stderr
 from cmdop_appliance.model import DEFAULT_NAMESPACE, DEFAULT_WORKSPACE, ApiKey
 from cmdop_appliance.private import write_private
 from cmdop_appliance.protocol.handshake import pin_of
-from cmdop_appliance.store import api_keys, sessions
+from cmdop_appliance.store import api_keys, audit, metrics, sessions
+from cmdop_appliance.store.audit import Entry
 from cmdop_appliance.store.directory import claim
 from cmdop_appliance.store.engine import Store, open_store
 
@@ -92,6 +93,8 @@ async def _serve(config: Config, umask: int, open_files: tuple[int, int]) -> int
     async with open_store(data_dir) as store:
         hub = await Hub.open(config, SystemClock(), store, data_dir)
         await _first_start(hub, data_dir)
+        started = Entry.by_hub(hub.clock.now_ms(), "hub.started", version=__version__)
+        await store.run(audit.append, started)
         url = _url(config, listeners)
         http = HttpServer(make_app(hub))
         hot = HotRoute(hub, http)
@@ -116,6 +119,8 @@ async def _serve(config: Config, umask: int, open_files: tuple[int, int]) -> int
             services.cancel_scope.cancel()
         with suppress(StorageFull, Unavailable):  # the agents send again what is not safe
             await hub.outputs.flush()
+            await hub.callers.save_uses()
+            await store.run(audit.append, Entry.by_hub(hub.clock.now_ms(), "hub.stopped"))
         hub.outputs.close()
         return EXIT_DISK_FAILED if store.is_broken else 0
 
@@ -142,7 +147,8 @@ async def _first_start(hub: Hub, data_dir: Path) -> None:
         created_ms=now_ms,
         expires_ms=None,
     )
-    await hub.store.run(api_keys.insert, key, secret_hash(secret))
+    entry = Entry.by_hub(now_ms, "api_key.created", key.id, name=key.name, scopes=key.scopes)
+    await hub.store.run(entry.recording(api_keys.insert), key, secret_hash(secret))
 
 
 def _url(config: Config, listeners: list[trio.SocketListener]) -> str:
@@ -181,7 +187,7 @@ async def _serve_link(hub: Hub, stream: PeekedStream) -> None:
     except OSError:  # it has been reset since its request was read
         return
     try:
-        async with accept(stream, address) as connection:
+        async with accept(stream, address, hub.proxies) as connection:
             await serve_agent(hub.sessions, connection)
     except* LinkClosed:
         pass
@@ -193,6 +199,8 @@ async def _sweep(hub: Hub) -> None:
         with suppress(StorageFull, Unavailable):
             await hub.store.run(sessions.end_expired, hub.clock.now_ms())
             await hub.commands.sweep()
+            await hub.store.run(metrics.roll_up, hub.clock.now_ms())
+            await hub.callers.save_uses()
         await trio.sleep(_SWEEP_S)
 
 

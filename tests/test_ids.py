@@ -8,12 +8,22 @@ from typing import get_args
 import pytest
 
 from cmdop_appliance import ids
-from cmdop_appliance.ids import Kind, is_id, made_ms, new_id, new_ulid
+from cmdop_appliance.ids import Kind, is_id, made_ms, new_id, new_ulid, order_of
 
 
 def test_an_id_is_greater_than_every_one_before():
     made = [new_ulid() for _ in range(2000)]  # many of them within one ms
     assert made == sorted(set(made))
+
+
+def test_the_order_of_ids_is_a_number_that_json_can_hold(monkeypatch):
+    monkeypatch.setattr(ids, "_last", 0)
+    made = []
+    for ms in range(1_800_000_000_000, 1_800_000_000_100):
+        monkeypatch.setattr(ids.time, "time_ns", lambda ms=ms: ms * 1_000_000)
+        made.append(order_of(new_id("cmd")))
+    assert made == sorted(set(made))
+    assert max(made) < 2**52
 
 
 def test_a_clock_that_steps_back_makes_no_smaller_id(monkeypatch):

@@ -11,7 +11,7 @@ OURS = "cmdop_appliance"
 
 # Left never imports right.
 LAYERS = (
-    ("errors", "ids", "clock", "logs", "identity", "private", "settings"),
+    ("errors", "ids", "clock", "addresses", "logs", "identity", "private", "settings"),
     ("model", "config", "auth", "protocol"),
     ("store",),
     ("hub",),
@@ -60,6 +60,7 @@ ONLY_IN: dict[str, tuple[tuple[str, ...], str]] = {
     "cryptography": (("identity",), "one place to judge how keys are used"),
     "psutil": (("agent.telemetry", "agent.facts"), "other systems need other ways"),
     "crc32c": (("protocol.frames",), "the checksum is a detail of the frame"),
+    "prometheus_client": (("api.metrics",), "who counts need not know who reads"),
     "click": (("cli",), "the command line is the only one that prints usage"),
 }
 

@@ -10,8 +10,13 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException
 
 from cmdop_appliance.api import cmdop as cmdop
+from cmdop_appliance.api import docs as docs
 from cmdop_appliance.api import exchange
-from cmdop_appliance.api.registry import PREFIXES, ROUTES, Route
+from cmdop_appliance.api import health as health
+from cmdop_appliance.api import metrics as metrics
+from cmdop_appliance.api import openapi as openapi
+from cmdop_appliance.api import sdk2 as sdk2
+from cmdop_appliance.api.registry import ROUTES, Route
 from cmdop_appliance.errors import (
     ApplianceError,
     InvalidRequest,
@@ -20,6 +25,7 @@ from cmdop_appliance.errors import (
     PayloadTooLarge,
 )
 from cmdop_appliance.hub.hub import Hub
+from cmdop_appliance.hub.requests import UNROUTED
 from cmdop_appliance.web.pages import start_page
 
 # Ways to write a path that Quart would take for another path, or a reader for another one.
@@ -39,7 +45,7 @@ def make_app(hub: Hub) -> QuartTrio:
     app.before_request(_refuse_other_spellings)
     logging.getLogger(app.logger.name).propagate = True
     for route in ROUTES:
-        for prefix in PREFIXES:
+        for prefix in route.plane.prefixes:
             app.add_url_rule(
                 prefix + route.path_with("<{}>"),
                 endpoint=f"{prefix}:{route.name}",
@@ -59,14 +65,16 @@ async def _refuse_other_spellings() -> None:
 
 def _view(hub: Hub, route: Route) -> Callable[..., Awaitable[quart.Response]]:
     async def view(**path: str) -> quart.Response:
-        return _answer(await exchange.respond(hub, route, path, _request()))
+        return _answer(await exchange.respond(hub, route, path, _request(hub)))
 
     return view
 
 
 def _failed(hub: Hub) -> Callable[[Exception], Awaitable[quart.Response]]:
     async def failed(error: Exception) -> quart.Response:
-        return _answer(exchange.error_response(_translate(error), _request(), hub.clock))
+        answer = exchange.error_response(_translate(error), _request(hub), hub.clock)
+        hub.requests.count(UNROUTED, answer.status, 0.0)
+        return _answer(answer)
 
     return failed
 
@@ -85,14 +93,15 @@ def _translate(error: Exception) -> Exception:
     return InvalidRequest("the request cannot be read")
 
 
-def _request() -> exchange.Request:
+def _request(hub: Hub) -> exchange.Request:
     request = quart.request
+    peer, _ = request.scope["client"] or ("", 0)
     return exchange.Request(
         method=request.method,
         path=request.path,
         query=request.query_string.decode("latin-1"),
         headers={name.lower(): value for name, value in request.headers.items()},
-        peer=request.remote_addr or "",
+        peer=hub.proxies.client_of(peer, request.headers.getlist("X-Forwarded-For")),
         read_body=_read_body,
     )
 

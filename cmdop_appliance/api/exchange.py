@@ -3,32 +3,38 @@
 Quart and the hot route both come here, so that a rule holds on every way to the same data.
 """
 
+import functools
 import hashlib
 import logging
 import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Generic, TypeVar, get_args
 from urllib.parse import parse_qsl
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
-from cmdop_appliance.api.fields import PATTERN_REASONS
-from cmdop_appliance.api.registry import PREFIXES, Route
-from cmdop_appliance.auth import Caller, new_secret, presented_key
+from cmdop_appliance.api.fields import PATTERN_REASONS, Offset
+from cmdop_appliance.api.registry import CMDOP, Route
+from cmdop_appliance.auth import NOBODY, Caller, Scope, new_secret, presented_key
 from cmdop_appliance.clock import Clock, rfc3339
 from cmdop_appliance.errors import (
     ApplianceError,
+    Forbidden,
     InternalError,
     InvalidRequest,
     MethodNotAllowed,
     RangeNotSatisfiable,
+    RateLimited,
     Unauthorized,
     ValidationFailed,
 )
 from cmdop_appliance.hub.hub import Hub
+from cmdop_appliance.hub.requests import Answered
 from cmdop_appliance.ids import new_id
+from cmdop_appliance.store.audit import Entry
 from cmdop_appliance.store.idempotency import Once
 from cmdop_appliance.store.listing import Page, Paging
 
@@ -37,14 +43,15 @@ Q = TypeVar("Q")
 
 LIMIT_DEFAULT: Final = 20  # contract.md §1
 LIMIT_MAX: Final = 100
-# Beyond any list we hold, and within the store's 64-bit integers.
-_OFFSET_MAX: Final = 2**53
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 # Query parameters that carry credentials elsewhere: refused here, so that none lands in a log.
 _CREDENTIALS: Final = frozenset(
     {"token", "access_token", "api_key", "apikey", "key", "authorization", "password", "secret"}
 )
+_DIGITS: Final = re.compile(r"[0-9]{1,16}")
+# What may be one of our ids; other text of a caller has no place in the audit log.
+_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _IDEMPOTENCY_KEY: Final = re.compile(r"[ -~]{1,200}")  # contract.md §1
 _PLACE: Final = re.compile(r" - at `(?:key` in `)?\$\.?(.*)`$")
 
@@ -59,13 +66,15 @@ class Request:
     path: str
     query: str
     headers: Mapping[str, str]
-    peer: str
+    peer: str  # the address that it comes from, also behind proxies that we trust
     read_body: Callable[[], Awaitable[bytes]]
     request_id: str = field(init=False)
+    answer_headers: dict[str, str] = field(init=False)  # for its answer, whatever that will be
 
     def __post_init__(self) -> None:
         offered = self.headers.get("x-request-id", "")
         self.request_id = offered if _REQUEST_ID.fullmatch(offered) else new_id("req")
+        self.answer_headers = {"X-Request-Id": self.request_id}
 
 
 @dataclass(slots=True)
@@ -78,10 +87,12 @@ class Response:
 
 
 class Paged(Struct, frozen=True):
-    """The query of every list."""
+    """The query of every list; each names what it can be sorted by."""
 
-    limit: str = str(LIMIT_DEFAULT)
-    offset: str = "0"
+    ORDER: ClassVar[dict[str, str]]  # field of the answer → column
+
+    limit: Annotated[int, Meta(ge=1, le=2**53)] = LIMIT_DEFAULT  # more than LIMIT_MAX: that many
+    offset: Offset = 0
     sort: str = "-created_at"
 
 
@@ -97,6 +108,10 @@ class Call(Generic[B, Q]):
     request: Request
     once: Once | None  # the caller may send this request again
 
+    def entry(self, action: str, target: str, **details: object) -> Entry:
+        """What the audit log says of this call: what was done, to which id."""
+        return Entry.by(self.caller, self.hub.clock.now_ms(), action, target, **details)
+
 
 @dataclass(frozen=True, slots=True)
 class Listed:
@@ -108,19 +123,37 @@ class Listed:
 
 async def respond(hub: Hub, route: Route, path: Mapping[str, str], request: Request) -> Response:
     """Carry out one request of the table; every failure becomes an answer of its plane."""
+    begun = time.perf_counter()
+    response = await _respond(hub, route, path, request)
+    what = Answered(route.plane.name, route.method, route.name)
+    hub.requests.count(what, response.status, time.perf_counter() - begun)
+    return response
+
+
+async def _respond(hub: Hub, route: Route, path: Mapping[str, str], request: Request) -> Response:
+    caller = NOBODY
     try:
         _refuse_credentials(request.query)
-        caller = await hub.callers.identify(request.headers.get("authorization"))
-        caller.require(*route.scopes)
+        if Scope.PUBLIC not in route.scopes:
+            authorization = request.headers.get("authorization")
+            caller = await hub.callers.identify(authorization, request.peer)
+            _count(hub, caller, request)
+            caller.require(*route.scopes)
         query = _read_query(route.query, request.query)
         body = await _read_body(route.body, request)
         once = _read_once(hub, caller, route, path, body, request)
         result = await route.handler(Call(hub, caller, path, body, query, request, once))
     except Exception as exc:  # noqa: BLE001 - the one edge where a bug becomes a 500
+        if isinstance(exc, Forbidden) and caller is not NOBODY:
+            await _record_refusal(hub, caller, route, path, exc)
         return error_response(exc, request, hub.clock)
     if isinstance(result, Response):
-        result.headers.setdefault("X-Request-Id", request.request_id)
+        if route.has_etag and result.headers["ETag"] in request.headers.get("if-none-match", ""):
+            result = Response(304, result.headers, b"")
+        result.headers = request.answer_headers | result.headers
         return result
+    if not route.plane.has_envelope:
+        return Response(route.status, _headers(request), msgspec.json.encode(result))
     return _envelope(result, route.status, request, hub.clock)
 
 
@@ -133,13 +166,15 @@ def error_response(error: Exception, request: Request, clock: Clock) -> Response
             extra={"request_id": request.request_id, "path": request.path},
         )
         error = InternalError("Internal error", hint="the hub's log has it under this request id")
-    headers = {"X-Request-Id": request.request_id, "Content-Type": "application/json"}
+    headers = _headers(request)
     if isinstance(error, Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, MethodNotAllowed):
         headers["Allow"] = ", ".join(error.allowed)
     if isinstance(error, RangeNotSatisfiable):
         headers["Content-Range"] = f"bytes */{error.total}"
+    if isinstance(error, RateLimited):
+        headers["Retry-After"] = str(error.retry_after)
     body: dict[str, Any]
     if is_cmdop_plane(request.path):
         shown = {"code": error.code, "message": error.message, "details": error.details}
@@ -154,27 +189,20 @@ def error_response(error: Exception, request: Request, clock: Clock) -> Response
 def is_cmdop_plane(path: str) -> bool:
     """True: errors on this path have the CMDOP shape; False: the bare HAPI shape."""
     if path.startswith("/api/") or path == "/api":
-        return path.startswith(f"{PREFIXES[0]}/") or path == PREFIXES[0]
+        return path.startswith(f"{CMDOP.prefixes[0]}/") or path == CMDOP.prefixes[0]
     return path != "/health"
 
 
-def read_paging(query: Paged, order: Mapping[str, str]) -> Paging:
+def read_paging(query: Paged) -> Paging:
     """Limit, offset and sort of a list; a limit that is too large is clamped, and shows.
 
     Raises:
-        InvalidRequest: not a number, or not a field that this list is sorted by.
+        InvalidRequest: not a field that this list is sorted by.
     """
-    limit = _number("limit", query.limit, 1, 2**53)
-    offset = _number("offset", query.offset, 0, _OFFSET_MAX)
-    if query.sort.removeprefix("-") not in order:
-        raise InvalidRequest(f"sort must be one of {', '.join(order)}, with - for descending")
-    return Paging(min(limit, LIMIT_MAX), offset, query.sort)
-
-
-def _number(name: str, text: str, low: int, high: int) -> int:
-    if not re.fullmatch(r"\d{1,16}", text, re.ASCII) or not low <= int(text) <= high:
-        raise InvalidRequest(f"{name} must be a whole number of at least {low}")
-    return int(text)
+    if query.sort.removeprefix("-") not in query.ORDER:
+        fields = ", ".join(query.ORDER)
+        raise InvalidRequest(f"sort must be one of {fields}, with - for descending")
+    return Paging(min(query.limit, LIMIT_MAX), query.offset, query.sort)
 
 
 def _refuse_credentials(query: str) -> None:
@@ -184,6 +212,26 @@ def _refuse_credentials(query: str) -> None:
                 f"credentials are not accepted in a URL ({name.lower()})",
                 hint="send the key as `Authorization: Bearer cmdop_apikey_…`; replace this one",
             )
+
+
+def _count(hub: Hub, caller: Caller, request: Request) -> None:
+    quota = hub.rate_limits.count(caller.key_id)
+    if quota is not None:
+        request.answer_headers |= {
+            "X-RateLimit-Limit": str(quota.limit),
+            "X-RateLimit-Remaining": str(quota.remaining),
+            "X-RateLimit-Reset": str(hub.clock.now_ms() // 1000 + quota.reset_s),
+        }
+        quota.require()
+
+
+async def _record_refusal(
+    hub: Hub, caller: Caller, route: Route, path: Mapping[str, str], error: Forbidden
+) -> None:
+    named = [part for part in path.values() if _ID.fullmatch(part)]
+    target = "/".join(named) or str(error.details.get("machine_id", ""))
+    why = str(error.details.get("required_permission", error.code))
+    await hub.audit.record_refusal(caller, route.name, target, why)
 
 
 def _read_once(
@@ -212,11 +260,29 @@ def _read_query(kind: type[Struct] | None, query: str) -> Any:
     if kind is None:
         return None
     values = dict(parse_qsl(query, keep_blank_values=True, errors="replace"))
+    for name in _numbers(kind):
+        if not _DIGITS.fullmatch(values.get(name, "0")):  # msgspec would take 1e3 as well
+            raise InvalidRequest(f"query parameter {name}: must be a whole number")
     try:
-        return msgspec.convert(values, kind, strict=False)
+        read = msgspec.convert(values, kind, strict=False)
     except msgspec.ValidationError as exc:
         name, reason = _blame(exc)
         raise InvalidRequest(f"query parameter {name}: {reason}", **{name: reason}) from None
+    for known in msgspec.structs.fields(kind):
+        name = known.encode_name
+        if name in values and getattr(read, known.name) is None:  # msgspec takes "null" for it
+            raise InvalidRequest(f"query parameter {name}: null is no value of it")
+    return read
+
+
+@functools.cache
+def _numbers(kind: type[Struct]) -> list[str]:
+    """The parameters that are whole numbers."""
+    return [field.encode_name for field in msgspec.structs.fields(kind) if _has_int(field.type)]
+
+
+def _has_int(kind: Any) -> bool:
+    return kind is int or any(_has_int(part) for part in get_args(kind))
 
 
 async def _read_body(kind: type[Struct] | None, request: Request) -> Any:
@@ -265,8 +331,12 @@ def _envelope(result: Any, status: int, request: Request, clock: Clock) -> Respo
             "has_more": paging.offset + len(page.items) < page.total,
         }
         result = result.views
-    headers = {"X-Request-Id": request.request_id, "Content-Type": "application/json"}
-    return Response(status, headers, msgspec.json.encode({"data": result, "meta": meta}))
+    body = msgspec.json.encode({"data": result, "meta": meta})
+    return Response(status, _headers(request), body)
+
+
+def _headers(request: Request) -> dict[str, str]:
+    return request.answer_headers | {"Content-Type": "application/json"}
 
 
 def _meta(request: Request, clock: Clock) -> dict[str, Any]:

@@ -13,6 +13,9 @@ _NO_CONTROL: Final = r"^[^\x00-\x1f\x7f]*\Z"
 _TAG: Final = r"^[A-Za-z0-9][A-Za-z0-9._:=/-]{0,62}\Z"
 _SHARE: Final = r"^(?:100|[1-9][0-9]?)%\Z"
 _ENV_NAME: Final = r"^[^=\x00]+\Z"
+_NAMESPACE: Final = r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z"  # a DNS label, RFC 1123
+_CLIENT: Final = r"^[A-Za-z0-9_-]{1,64}\Z"
+_LOG_HEAD: Final = r"^[1-9][0-9]{0,17}:[0-9a-f]{64}\Z"
 
 # What a text must be, in words: a pattern is none.
 PATTERN_REASONS: Final = {
@@ -20,6 +23,9 @@ PATTERN_REASONS: Final = {
     _NO_CONTROL: "must not contain control characters",
     _TAG: "must be 1 to 63 letters, digits or . _ : = / -, a letter or digit first",
     _SHARE: 'must be a number of machines, or a share from "1%" to "100%"',
+    _NAMESPACE: "must be 1 to 63 lower-case letters, digits or -, neither first nor last a -",
+    _CLIENT: "must be 1 to 64 letters, digits, _ or -",
+    _LOG_HEAD: "must be SEQ:HASH, as `cmdop audit verify` prints it",
     _ENV_NAME: "must be the name of a variable, without = and NUL",
 }
 
@@ -29,16 +35,25 @@ AnyText = Annotated[str, Meta(pattern=_NO_NUL)]
 EnvName = Annotated[str, Meta(pattern=_ENV_NAME)]
 Name = Annotated[str, Meta(min_length=1, max_length=255, pattern=_NO_CONTROL)]
 Key = Annotated[str, Meta(min_length=1, max_length=200, pattern=_NO_CONTROL)]
+Namespace = Annotated[str, Meta(pattern=_NAMESPACE)]
+ClientId = Annotated[str, Meta(pattern=_CLIENT)]
+LogHead = Annotated[str, Meta(pattern=_LOG_HEAD)]
 Tag = Annotated[str, Meta(pattern=_TAG)]
 Tags = Annotated[list[Tag], Meta(max_length=50)]
 
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 AtLeastOne = Annotated[int, Meta(ge=1, le=2**31 - 1)]
+# Beyond any list or stream we hold, and within the store's 64-bit integers.
+Offset = Annotated[int, Meta(ge=0, le=2**53)]
 Share = Annotated[str, Meta(pattern=_SHARE)]
 
 # The longest duration taken anywhere: what JSON numbers hold exactly (RFC 8259 §6).
 DURATION_MAX_MS: Final = 2**53 - 1
 Duration = Annotated[int, Meta(gt=0, le=DURATION_MAX_MS)]
+
+
+# RFC 3339, in an answer in UTC; what is read, its reader checks.
+Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 
 
 def when(ms: int | None) -> str | None:
@@ -47,7 +62,12 @@ def when(ms: int | None) -> str | None:
 
 
 def since_ms(text: str | None) -> int | None:
-    """The `since` parameter of a list as ms since 1970 UTC.
+    """The `since` parameter of a list; see `moment_ms`."""
+    return moment_ms("since", text)
+
+
+def moment_ms(name: str, text: str | None) -> int | None:
+    """The parameter `name`, a time, as ms since 1970 UTC.
 
     Raises:
         InvalidRequest: it is not RFC 3339 with an offset.
@@ -62,5 +82,5 @@ def since_ms(text: str | None) -> int | None:
         return int(moment.astimezone(UTC).timestamp() * 1000)
     except (ValueError, OverflowError):
         raise InvalidRequest(
-            "since must be a time such as 2026-02-14T10:30:00Z, with its offset"
+            f"{name} must be a time such as 2026-02-14T10:30:00Z, with its offset"
         ) from None

@@ -15,14 +15,15 @@ from typing import Final
 import h11
 import trio
 
+from cmdop_appliance.addresses import Proxies
 from cmdop_appliance.api import exchange
 from cmdop_appliance.api.guard import HEAD_BYTES, KEEP_ALIVE_S, SEND_TIMEOUT_S, HttpServer
-from cmdop_appliance.api.registry import PREFIXES, ROUTES
+from cmdop_appliance.api.registry import CMDOP, ROUTES
 from cmdop_appliance.front import PeekedStream
 from cmdop_appliance.hub.hub import Hub
 
 _PATH: Final = "/commands"
-_STARTS: Final = tuple(f"POST {prefix}{_PATH} HTTP/1.1\r\n".encode() for prefix in PREFIXES)
+_STARTS: Final = tuple(f"POST {prefix}{_PATH} HTTP/1.1\r\n".encode() for prefix in CMDOP.prefixes)
 # How large a body may be to be served here: a command with its env and stdin seldom is.
 _BODY_BYTES: Final = 64 * 1024
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d{1,5}) *\r\n", re.IGNORECASE)
@@ -39,7 +40,8 @@ class HotRoute:
         self._hub = hub
         self._http = http
         self._stopping = False
-        self._route = next(r for r in ROUTES if (r.method, r.path) == ("POST", _PATH))
+        here = (CMDOP, "POST", _PATH)
+        self._route = next(r for r in ROUTES if (r.plane, r.method, r.path) == here)
 
     def stop(self) -> None:
         """Close each connection after its current answer."""
@@ -73,7 +75,7 @@ class HotRoute:
                     continue
                 patience.deadline = inf
                 try:
-                    request, is_last = _parse(data[:whole], peer)
+                    request, is_last = _parse(data[:whole], peer, self._hub.proxies)
                 except h11.RemoteProtocolError:
                     return data
                 answer = await exchange.respond(self._hub, self._route, {}, request)
@@ -103,7 +105,7 @@ def _whole_request(data: bytes) -> int | None:
     return whole if len(data) >= whole else 0
 
 
-def _parse(data: bytes, peer: str) -> tuple[exchange.Request, bool]:
+def _parse(data: bytes, peer: str, proxies: Proxies) -> tuple[exchange.Request, bool]:
     """(request, True if its sender wants no other answer on this connection)."""
     connection = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES)
     connection.receive_data(data)
@@ -116,12 +118,14 @@ def _parse(data: bytes, peer: str) -> tuple[exchange.Request, bool]:
     async def read_body() -> bytes:
         return bytes(body)
 
+    headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in head.headers]
+    forwarded = [value for name, value in headers if name == "x-forwarded-for"]
     request = exchange.Request(
         method="POST",
         path=head.target.decode("ascii"),
         query="",
-        headers={name.decode("latin-1"): value.decode("latin-1") for name, value in head.headers},
-        peer=peer,
+        headers=dict(headers),
+        peer=proxies.client_of(peer, forwarded),
         read_body=read_body,
     )
     return request, connection.their_state is not h11.DONE

@@ -17,16 +17,33 @@ from cmdop_appliance.errors import ApplianceError
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 Handler = Callable[[Any], Awaitable[Any]]
 
-# The CMDOP plane and its alias (contract.md §1).
-PREFIXES: Final = ("/api/v1", "/v1")
+JSON: Final = "application/json"
 
 _PARAMETER: Final = re.compile(r":(\w+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """A family of routes with one shape of answers (contract.md §1)."""
+
+    name: str
+    prefixes: tuple[str, ...]  # each of its paths exists under every one of them
+    has_envelope: bool  # `{"data", "meta"}` around each answer; else the bare object
+
+
+CMDOP: Final = Plane("cmdop", ("/api/v1", "/v1"), has_envelope=True)
+# Its paths have no prefix in common: /api/machines, /health.
+HAPI: Final = Plane("hapi", ("",), has_envelope=False)
+SDK2: Final = Plane("sdk2", ("/api",), has_envelope=False)
+# For people and probes, beside every other plane.
+ROOT: Final = Plane("root", ("",), has_envelope=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
     """One method on one path, relative to its plane; `:name` stands for one path segment."""
 
+    plane: Plane
     method: Method
     path: str
     scopes: tuple[Scope, ...]  # any one of them is enough
@@ -36,11 +53,19 @@ class Route:
     answer: Any
     errors: tuple[type[ApplianceError], ...]
     status: int
+    media: str  # of the answer
+    event_id: str | None  # pattern of what `Last-Event-ID` may be, where that resumes
+    has_etag: bool  # its answer says which it is, and `If-None-Match` spares it
 
     @property
     def name(self) -> str:
         """Unique, stable, usable as an operation id."""
         return self.handler.__name__
+
+    @property
+    def parameters(self) -> list[str]:
+        """The names in its path."""
+        return _PARAMETER.findall(self.path)
 
     def path_with(self, form: str) -> str:
         """The path with each `:name` written as `form`, such as `<{}>`."""
@@ -60,8 +85,15 @@ def route(
     query: type[Struct] | None = None,
     errors: tuple[type[ApplianceError], ...] = (),
     status: int = 200,
+    plane: Plane = CMDOP,
+    media: str = JSON,
+    event_id: str | None = None,
+    has_etag: bool = False,
 ) -> Callable[[Handler], Handler]:
     """Enter a handler into the table.
+
+    `answer` is what the handler returns, or bytes of the type `media`. A stream of events with ids
+    of the pattern `event_id` goes on behind the one in `Last-Event-ID`.
 
     Raises:
         TypeError: at import, if the scope is not one, or the place is taken.
@@ -69,11 +101,27 @@ def route(
     scopes = scope if isinstance(scope, tuple) else (scope,)
     if not scopes or not all(isinstance(item, Scope) for item in scopes):
         raise TypeError(f"{method} {path} needs a Scope, not {scope!r}")
-    if any((entry.method, entry.path) == (method, path) for entry in ROUTES):
+    if any((entry.plane, entry.method, entry.path) == (plane, method, path) for entry in ROUTES):
         raise TypeError(f"{method} {path} is in the table already")
 
     def enter(handler: Handler) -> Handler:
-        ROUTES.append(Route(method, path, scopes, handler, body, query, answer, errors, status))
+        ROUTES.append(
+            Route(
+                plane,
+                method,
+                path,
+                scopes,
+                handler,
+                body,
+                query,
+                answer,
+                errors,
+                status,
+                media,
+                event_id,
+                has_etag,
+            )
+        )
         return handler
 
     return enter

@@ -5,25 +5,45 @@ Nothing of an output is held here but the piece under way: a slow reader waits, 
 
 import base64
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
-from cmdop_appliance.errors import InvalidRequest, RangeNotSatisfiable, Unavailable
+from cmdop_appliance.api.exchange import Call
+from cmdop_appliance.errors import (
+    CommandNotFound,
+    InvalidRequest,
+    RangeNotSatisfiable,
+    RateLimited,
+    Unauthorized,
+    Unavailable,
+)
+from cmdop_appliance.hub.bus import Notified, Subscription
 from cmdop_appliance.hub.commands import output_subject
 from cmdop_appliance.hub.hub import Hub
 from cmdop_appliance.hub.output import Held
 from cmdop_appliance.model import Command
 from cmdop_appliance.protocol.frames import STREAMS, StreamName
+from cmdop_appliance.store import api_keys
 from cmdop_appliance.store import commands as rows
+
+MEDIA: Final = "text/event-stream"
+HEADERS: Final = {
+    "Content-Type": MEDIA,
+    "Cache-Control": "no-store",
+    "X-Accel-Buffering": "no",  # nginx would hold events back
+}
+KEEP_ALIVE: Final = b": keep-alive\n\n"
 
 # One read of stored output: what a reader may hold at a time is 256 KiB (semantics.md).
 READ_BYTES: Final = 64 * 1024
 
 _RANGE: Final = re.compile(r"bytes=(\d{0,16})-(\d{0,16})", re.ASCII)
-_EVENT_ID: Final = re.compile(r"(\d{1,16})-(\d{1,16})", re.ASCII)
+# What `Last-Event-ID` may be: how much of stdout and of stderr the reader has.
+EVENT_ID: Final = "([0-9]{1,16})-([0-9]{1,16})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +53,23 @@ class ByteRange:
     first: int
     end: int
     partial: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Bytes of one stream of a command."""
+
+    stream: StreamName
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Bytes `first` up to, not including, `end` of a stream are not kept."""
+
+    stream: StreamName
+    first: int
+    end: int
 
 
 def read_range(header: str, offset: int, held: Held) -> ByteRange:
@@ -92,14 +129,89 @@ def read_event_id(header: str | None) -> dict[StreamName, int]:
     """
     if not header:
         return dict.fromkeys(STREAMS, 0)
-    offsets = _EVENT_ID.fullmatch(header)
+    offsets = re.fullmatch(EVENT_ID, header)
     if offsets is None:
         raise InvalidRequest("Last-Event-ID must be an id that this stream gave, such as 120-0")
     return {"stdout": int(offsets[1]), "stderr": int(offsets[2])}
 
 
+class Ended(Exception):
+    """The stream is over for this reader: the hub is stopping, or its key is good no more."""
+
+
+async def next_news(call: Call[Any, Any], news: Subscription) -> object:
+    """The next message for a stream, or None: look for yourself; the key is still good.
+
+    `news` must listen to `api_keys.subject_of` the caller, too.
+
+    Raises:
+        Ended: there will be none.
+    """
+    try:
+        message = await news.next()
+        is_revoked = message == Notified(api_keys.subject_of(call.caller.key_id))
+        if is_revoked:
+            call.hub.callers.forget()
+        expires_ms = call.caller.expires_ms
+        has_expired = expires_ms is not None and expires_ms <= call.hub.clock.now_ms()
+        if is_revoked or has_expired or message is None:
+            authorization = call.request.headers.get("authorization")
+            await call.hub.callers.identify(authorization, call.request.peer)
+    except (RateLimited, Unauthorized, Unavailable):
+        raise Ended from None
+    return message
+
+
+async def follow(
+    call: Call[Any, Any], command: Command, seen: dict[StreamName, int]
+) -> AsyncGenerator[Piece | Gap | Command, None]:
+    """The output behind `seen`, which moves along, as it comes; then the record of the end.
+
+    The record comes before its end, too: as it stands whenever nothing was heard for some seconds.
+    Ends without an end when the hub stops, or the caller's key or its reach does.
+    """
+    hub = call.hub
+    subjects = output_subject(command.id), api_keys.subject_of(call.caller.key_id)
+    with hub.bus.subscribe(*subjects) as news:
+        is_sweep = False
+        while True:
+            # The record first: what an ended command wrote is all there when its end is. While
+            # its output is live it has hardly ended, and the record need not be asked each time.
+            if is_sweep or hub.outputs.live(command.id) is None:
+                try:
+                    command = await hub.store.run(rows.get, call.caller.reach, command.id)
+                except CommandNotFound:  # its machine lost a tag, and is out of reach
+                    return
+            for stream in STREAMS:
+                while part := await _next_part(hub, command.id, stream, seen):
+                    yield part
+            if is_sweep or command.finished_ms is not None:
+                yield command
+            if command.finished_ms is not None:
+                return
+            try:
+                is_sweep = await next_news(call, news) is None
+            except Ended:
+                return
+
+
+async def _next_part(
+    hub: Hub, command_id: str, stream: StreamName, seen: dict[StreamName, int]
+) -> Piece | Gap | None:
+    """What is behind `seen`, which then includes it; None at the present end."""
+    at = seen[stream]
+    if data := await hub.outputs.read(command_id, stream, at, READ_BYTES):
+        seen[stream] += len(data)
+        return Piece(stream, data)
+    held = (await hub.outputs.held(command_id))[stream]
+    if held.gap <= at < held.gap_end:
+        seen[stream] = held.gap_end
+        return Gap(stream, at, held.gap_end)
+    return None
+
+
 async def command_events(
-    hub: Hub,
+    call: Call[Any, Any],
     command: Command,
     seen: dict[StreamName, int],
     describe: Callable[[Command], Awaitable[object]],
@@ -107,42 +219,20 @@ async def command_events(
     """Server-sent events: `stdout` and `stderr` behind `seen` as they come, then `end`.
 
     A `gap` stands for bytes that are not kept: `from` the one after the last event, up to `to`.
-    The `end` carries what `describe` makes of the record. Ends without it when the hub stops.
+    The `end` carries what `describe` makes of the record. Where it ends without one, the reader
+    comes back with Last-Event-ID.
     """
-    with hub.bus.subscribe(output_subject(command.id)) as news:
-        is_sweep = False
-        while True:
-            # The record first: what an ended command wrote is all there when its end is. While
-            # its output is live it has hardly ended, and the record need not be asked each time.
-            if is_sweep or hub.outputs.live(command.id) is None:
-                command = await hub.store.run(rows.get, command.workspace_id, command.id)
-            for stream in STREAMS:
-                while event := await _next_output(hub, command.id, stream, seen):
-                    yield event
-            if command.finished_ms is not None:
-                yield _event("end", seen, await describe(command))
-                return
-            try:
-                is_sweep = await news.next() is None
-            except Unavailable:
-                return  # the reader comes back with Last-Event-ID
-            if is_sweep:
-                yield b": keep-alive\n\n"
-
-
-async def _next_output(
-    hub: Hub, command_id: str, stream: StreamName, seen: dict[StreamName, int]
-) -> bytes | None:
-    """The event behind `seen`, which then includes it; None at the present end."""
-    at = seen[stream]
-    if data := await hub.outputs.read(command_id, stream, at, READ_BYTES):
-        seen[stream] += len(data)
-        return _event(stream, seen, {"data": base64.b64encode(data).decode()})
-    held = (await hub.outputs.held(command_id))[stream]
-    if held.gap <= at < held.gap_end:
-        seen[stream] = held.gap_end
-        return _event("gap", seen, {"stream": stream, "from": at, "to": held.gap_end})
-    return None
+    async with aclosing(follow(call, command, seen)) as parts:
+        async for part in parts:
+            match part:
+                case Piece(stream, data):
+                    yield _event(stream, seen, {"data": base64.b64encode(data).decode()})
+                case Gap(stream, first, end):
+                    yield _event("gap", seen, {"stream": stream, "from": first, "to": end})
+                case Command(finished_ms=None):
+                    yield KEEP_ALIVE
+                case Command():
+                    yield _event("end", seen, await describe(part))
 
 
 def _event(name: str, seen: dict[StreamName, int], data: object) -> bytes:

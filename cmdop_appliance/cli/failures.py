@@ -14,6 +14,7 @@ from cmdop_appliance.sdk import (
     ConnectionFailed,
     Forbidden,
     NotFound,
+    RateLimited,
     Unauthorized,
     UnexpectedAnswer,
 )
@@ -51,6 +52,8 @@ def as_failure(error: CmdopError) -> Failure:
             code, hint = NOT_FOUND, "cmdop commands ls"
         case NotFound():
             code, hint = NOT_FOUND, ""
+        case RateLimited():
+            code, hint = OTHER, f"try again in {error.retry_after:.0f} s"
         case Unauthorized():
             code, hint = NOT_ALLOWED, "give the hub's API key with --key or CMDOP_API_KEY"
         case Forbidden():

@@ -19,12 +19,15 @@ from cmdop_appliance.sdk import CmdopError
 
 _COMMANDS: Final = {  # name: where it is; imported when it is used, so that `version` stays quick
     "agent": "cmdop_appliance.cli.agent:agent",
+    "audit": "cmdop_appliance.cli.audit:audit",
     "auth": "cmdop_appliance.cli.auth:auth",
     "commands": "cmdop_appliance.cli.commands:commands",
+    "events": "cmdop_appliance.cli.events:follow_events",
     "exec": "cmdop_appliance.cli.exec:exec_command",
     "machines": "cmdop_appliance.cli.machines:machines",
     "serve": "cmdop_appliance.cli.serve:serve",
     "version": "cmdop_appliance.cli.main:version",
+    "workspaces": "cmdop_appliance.cli.workspaces:workspaces",
 }
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _ALIASES: Final = {"server": "serve"}

@@ -7,6 +7,7 @@ agent may forget it. In between, everything is found again from the store.
 import hashlib
 import logging
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Final
 import msgspec
 import trio
 
-from cmdop_appliance.auth import Caller
+from cmdop_appliance.auth import Caller, Reach
 from cmdop_appliance.clock import Clock
 from cmdop_appliance.errors import Unavailable
 from cmdop_appliance.hub import lifecycle
@@ -125,6 +126,8 @@ class Commands:
         self._clock = clock
         self._lost_after_ms = lost_after_ms
         self._opened_ms = clock.now_ms()
+        self.accepted = 0  # commands that were recorded since the start
+        self.ended: Counter[str] = Counter()  # ends that were recorded, by status
 
     # ── for callers ──────────────────────────────────────────────────────────────────────────
 
@@ -137,8 +140,9 @@ class Commands:
             MachineNotFound, SessionNotActive, IdempotencyConflict: nothing was recorded.
         """
         new = self._new(caller, machine_id, text, spec, ask)
-        command, *others = await self._store.run(lifecycle.start, new, ask.once)
+        command, *others = await self._store.run(lifecycle.start, caller, new, ask.once)
         if command.id == new.id:
+            self.accepted += 1
             await self._tell([command, *others])
         return command
 
@@ -152,12 +156,13 @@ class Commands:
         """
         new = self._new(caller, machine_id, text, spec, ask, is_awaited=True)
         with self._bus.subscribe(command_subject(new.id)) as changes:
-            command, *others = await self._store.run(lifecycle.start, new, ask.once)
+            command, *others = await self._store.run(lifecycle.start, caller, new, ask.once)
             if command.id == new.id:
+                self.accepted += 1
                 await self._tell([command, *others])
                 return await self._wait_end(command, changes)
         with self._bus.subscribe(command_subject(command.id)) as changes:
-            command = await self._store.run(rows.get, command.workspace_id, command.id)
+            command = await self._store.run(rows.get, Reach(command.workspace_id), command.id)
             return await self._wait_end(command, changes)
 
     async def wait_started(self, command: Command, within_s: float) -> Command:
@@ -166,7 +171,7 @@ class Commands:
         Sooner when the hub is stopping: the command is recorded, whatever becomes of the wait.
         """
         with self._bus.subscribe(command_subject(command.id)) as changes, suppress(Unavailable):
-            command = await self._store.run(rows.get, command.workspace_id, command.id)
+            command = await self._store.run(rows.get, Reach(command.workspace_id), command.id)
             with trio.move_on_after(within_s):
                 while command.status == "pending" and command.session_id is not None:
                     message = await changes.next()
@@ -183,7 +188,7 @@ class Commands:
             CommandNotFound, CommandNotRunning: nothing was recorded.
         """
         command, *others = await self._store.run(
-            lifecycle.cancel, caller.workspace_id, command_id, self._clock.now_ms()
+            lifecycle.cancel, caller, command_id, self._clock.now_ms()
         )
         if command.finished_ms is None:
             self._bus.publish(machine_subject(command.machine_id), CancelRequested(command_id))
@@ -194,10 +199,10 @@ class Commands:
         """Take a machine out: its connection is cut, its open commands are lost.
 
         Raises:
-            MachineNotFound: the caller's workspace has no such machine.
+            MachineNotFound: no such machine is in the caller's reach.
         """
         changed = await self._store.run(
-            lifecycle.remove_machine, caller.workspace_id, machine_id, self._clock.now_ms()
+            lifecycle.remove_machine, caller, machine_id, self._clock.now_ms()
         )
         self._bus.publish(link_subject(machine_id), Removed())
         await self._tell(changed)
@@ -242,7 +247,7 @@ class Commands:
             self._new(caller, machine_id, text, spec, ask, is_awaited=True, batch=batch)
             for machine_id in machine_ids
         ]
-        return await self._start_batch(batch, new, ask.once)
+        return await self._start_batch(caller, batch, new, ask.once)
 
     async def resume_batch(
         self, caller: Caller, batch_id: str, once: Once | None
@@ -252,24 +257,24 @@ class Commands:
         Raises:
             BatchNotFound, Conflict, IdempotencyConflict: nothing was recorded.
         """
-        old, skipped = await self._store.run(lifecycle.rest_of, caller.workspace_id, batch_id)
+        old, skipped = await self._store.run(lifecycle.rest_of, caller, batch_id)
         now_ms = self._clock.now_ms()
         batch = msgspec.structs.replace(
             old, id=new_id("batch"), refused={}, resumed_by=None, created_ms=now_ms
         )
         new = [self._again(caller, batch, command) for command in skipped]
-        return await self._start_batch(batch, new, once, resumes=batch_id)
+        return await self._start_batch(caller, batch, new, once, resumes=batch_id)
 
     async def find_batch(self, caller: Caller, batch_id: str) -> tuple[Batch, list[Command]]:
-        """A batch and all its commands as they stand.
+        """A batch and its commands as they stand.
 
         Raises:
-            BatchNotFound: the caller's workspace has none with this id.
+            BatchNotFound: none with this id is in the caller's reach.
         """
-        batch = await self._store.run(batches.get, caller.workspace_id, batch_id)
-        return batch, await self._store.run(batches.commands_of, batch_id)
+        batch = await self._store.run(batches.get, caller.reach, batch_id)
+        return batch, await self._store.run(batches.commands_of, caller.reach, batch_id)
 
-    async def wait_batch(self, batch: Batch) -> list[Command]:
+    async def wait_batch(self, caller: Caller, batch: Batch) -> list[Command]:
         """Wait for the ends of a batch; as with `run`, some may be open still.
 
         What is held is waited for as long as something goes on that it waits for.
@@ -279,7 +284,9 @@ class Commands:
 
         async def look() -> None:
             away.clear()
-            for command, is_reachable in await self._store.run(_look_at_all, batch.id):
+            for command, is_reachable in await self._store.run(
+                _look_at_all, caller.reach, batch.id
+            ):
                 known[command.id] = command
                 # What was not sent is sent in time, or expires.
                 if not (is_reachable or command.is_queued or command.session_id is None):
@@ -302,7 +309,7 @@ class Commands:
                         message = await changes.next()
                     if patience.cancelled_caught:
                         break
-                    if isinstance(message, Changed):
+                    if isinstance(message, Changed) and message.command.id in known:
                         known[message.command.id] = message.command
                         away.discard(message.command.id)
                     if message is None or not under_way():  # what was held may go on now
@@ -310,10 +317,18 @@ class Commands:
         return list(known.values())
 
     async def _start_batch(
-        self, batch: Batch, new: list[Command], once: Once | None, resumes: str | None = None
+        self,
+        caller: Caller,
+        batch: Batch,
+        new: list[Command],
+        once: Once | None,
+        resumes: str | None = None,
     ) -> tuple[Batch, list[Command]]:
-        started, changed = await self._store.run(lifecycle.start_batch, batch, new, once, resumes)
+        started, changed = await self._store.run(
+            lifecycle.start_batch, caller, batch, new, once, resumes
+        )
         if started.id == batch.id:
+            self.accepted += sum(each.batch_id == batch.id for each in changed)
             await self._tell(changed)
         return started, [each for each in changed if each.batch_id == started.id]
 
@@ -436,6 +451,7 @@ class Commands:
             await self._store.run(save_all, unsafe)
 
     def _tell_end(self, ended: Command) -> None:
+        self.ended[ended.status] += 1
         self._tell_change(ended)
         self._bus.publish(output_subject(ended.id), Grown())
         self._outputs.end(ended.id)
@@ -474,10 +490,11 @@ def _wait_until_ms(command: Command) -> float:
 @reads
 def _look(tx: Tx, command: Command) -> tuple[Command, bool]:
     """The record as it stands, and whether its machine can still tell of its end."""
-    machine = sessions.live_of(tx, command.workspace_id, command.machine_id)
-    return rows.get(tx, command.workspace_id, command.id), machine is not None
+    reach = Reach(command.workspace_id)
+    machine = sessions.live_of(tx, reach, command.machine_id)
+    return rows.get(tx, reach, command.id), machine is not None
 
 
 @reads
-def _look_at_all(tx: Tx, batch_id: str) -> list[tuple[Command, bool]]:
-    return [_look(tx, command) for command in batches.commands_of(tx, batch_id)]
+def _look_at_all(tx: Tx, reach: Reach, batch_id: str) -> list[tuple[Command, bool]]:
+    return [_look(tx, command) for command in batches.commands_of(tx, reach, batch_id)]

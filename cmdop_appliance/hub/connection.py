@@ -5,8 +5,14 @@ from contextlib import asynccontextmanager, suppress
 
 import trio
 import wsproto
-from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
+from trio_websocket import (
+    ConnectionClosed,
+    WebSocketConnection,
+    WebSocketRequest,
+    wrap_server_stream,
+)
 
+from cmdop_appliance.addresses import Proxies
 from cmdop_appliance.protocol.closing import REASON_BYTES, Close
 from cmdop_appliance.protocol.limits import HANDSHAKE_S, MESSAGE_BYTES, SEND_S
 
@@ -77,8 +83,12 @@ class Connection:
 
 
 @asynccontextmanager
-async def accept(stream: trio.abc.Stream, address: str) -> AsyncIterator[Connection]:
+async def accept(
+    stream: trio.abc.Stream, address: str, proxies: Proxies
+) -> AsyncIterator[Connection]:
     """Upgrade a stream whose first bytes ask for it; it is closed when the block ends.
+
+    `address` is its peer's; the connection has that of the agent, also behind trusted `proxies`.
 
     Raises:
         LinkClosed: it did not become a websocket.
@@ -86,7 +96,13 @@ async def accept(stream: trio.abc.Stream, address: str) -> AsyncIterator[Connect
     try:
         async with trio.open_nursery() as nursery:
             try:
-                connection = Connection(await _upgrade(stream, nursery), address)
+                request, websocket = await _upgrade(stream, nursery)
+                forwarded = [
+                    value.decode("latin-1")
+                    for name, value in request.headers
+                    if name.lower() == b"x-forwarded-for"
+                ]
+                connection = Connection(websocket, proxies.client_of(address, forwarded))
                 yield connection
                 await connection.close(Close.STOPPING, "")
             finally:
@@ -98,7 +114,9 @@ async def accept(stream: trio.abc.Stream, address: str) -> AsyncIterator[Connect
         raise LinkClosed from group
 
 
-async def _upgrade(stream: trio.abc.Stream, nursery: trio.Nursery) -> WebSocketConnection:
+async def _upgrade(
+    stream: trio.abc.Stream, nursery: trio.Nursery
+) -> tuple[WebSocketRequest, WebSocketConnection]:
     try:
         with trio.fail_after(HANDSHAKE_S):
             request = await wrap_server_stream(
@@ -107,6 +125,6 @@ async def _upgrade(stream: trio.abc.Stream, nursery: trio.Nursery) -> WebSocketC
                 max_message_size=MESSAGE_BYTES,
                 receive_buffer_size=_RECEIVE_BYTES,
             )
-            return await request.accept()
+            return request, await request.accept()
     except trio.TooSlowError as exc:
         raise LinkClosed from exc

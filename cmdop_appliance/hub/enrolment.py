@@ -3,10 +3,16 @@
 import secrets
 from dataclasses import dataclass
 
-from cmdop_appliance.auth import new_secret, secret_hash
+from cmdop_appliance.auth import Caller, Reach, new_secret, secret_hash
 from cmdop_appliance.clock import Clock
-from cmdop_appliance.errors import ApplianceError, InvalidRequest, RemoteProtocolError
+from cmdop_appliance.errors import (
+    ApplianceError,
+    InvalidRequest,
+    RateLimited,
+    RemoteProtocolError,
+)
 from cmdop_appliance.hub.connection import Connection
+from cmdop_appliance.hub.lockout import Lockout
 from cmdop_appliance.identity import Identity, is_signed_by
 from cmdop_appliance.ids import new_id
 from cmdop_appliance.model import Enrolment, Machine
@@ -22,7 +28,8 @@ from cmdop_appliance.protocol.handshake import (
 )
 from cmdop_appliance.protocol.limits import VERSION
 from cmdop_appliance.protocol.messages import Challenge, Hello, Prove, Revoked
-from cmdop_appliance.store import enrolments, machines
+from cmdop_appliance.store import audit, enrolments, events, machines
+from cmdop_appliance.store.audit import Entry
 from cmdop_appliance.store.engine import Store
 from cmdop_appliance.store.idempotency import Once
 from cmdop_appliance.store.transaction import Tx
@@ -50,10 +57,11 @@ class Proof:
 class Enrolments:
     """Checks agents against the store with the hub's own key."""
 
-    def __init__(self, store: Store, identity: Identity, clock: Clock) -> None:
+    def __init__(self, store: Store, identity: Identity, clock: Clock, lockout: Lockout) -> None:
         self._store = store
         self._identity = identity
         self._clock = clock
+        self._lockout = lockout
 
     async def examine(self, connection: Connection, conversation: Conversation) -> Proof:
         """hello → challenge → prove. With a token and a new key, the machine joins.
@@ -91,8 +99,11 @@ class Enrolments:
         max_uses: int,
         tags: list[str],
         once: Once | None = None,
+        caller: Caller | None = None,
     ) -> tuple[Enrolment, str]:
         """(record, token text): lets `max_uses` machines join this hub for `ttl_ms`.
+
+        Without a `caller` the hub itself makes it.
 
         Raises:
             IdempotencyConflict: nothing was recorded.
@@ -108,9 +119,14 @@ class Enrolments:
             created_ms=now_ms,
             expires_ms=now_ms + ttl_ms,
         )
-        made = await self._store.run(enrolments.insert, enrolment, secret_hash(token.secret), once)
+        made = await self._store.run(
+            _made(enrolment, caller).recording(enrolments.insert),
+            enrolment,
+            secret_hash(token.secret),
+            once,
+        )
         if once is not None and made is not None and made.made_id != enrolment.id:
-            enrolment = await self._store.run(enrolments.get, workspace_id, made.made_id)
+            enrolment = await self._store.run(enrolments.get, Reach(workspace_id), made.made_id)
             token = self._token(once.secret(made.salt))
         return enrolment, str(token)
 
@@ -130,12 +146,27 @@ class Enrolments:
         except InvalidRequest as exc:
             raise RemoteProtocolError(exc.message) from exc
         now_ms = self._clock.now_ms()
-        machine = await self._store.run(
-            _join, prove, secret_hash(token.secret), address=address, now_ms=now_ms
-        )
+        try:
+            self._lockout.check(address)
+            machine = await self._store.run(
+                _join, prove, secret_hash(token.secret), address=address, now_ms=now_ms
+            )
+            if machine is None:
+                await self._lockout.failed(address)
+        except RateLimited as exc:
+            raise Refused(Close.LOCKED_OUT, exc.message) from exc
         if machine is None:
             raise Refused(Close.REFUSED, "the enrolment token is unknown, expired or used up")
         return machine
+
+
+def _made(enrolment: Enrolment, caller: Caller | None) -> Entry:
+    at_ms, action = enrolment.created_ms, "enrolment_token.created"
+    of = {"max_uses": enrolment.max_uses, "tags": enrolment.tags}
+    if caller is None:
+        workspace_id = enrolment.workspace_id
+        return Entry.by_hub(at_ms, action, enrolment.id, workspace_id=workspace_id, **of)
+    return Entry.by(caller, at_ms, action, enrolment.id, **of)
 
 
 def _join(tx: Tx, prove: Prove, token_hash: str, *, address: str, now_ms: int) -> Machine | None:
@@ -158,4 +189,15 @@ def _join(tx: Tx, prove: Prove, token_hash: str, *, address: str, now_ms: int) -
         clone_seen_ms=None,
     )
     machines.insert(tx, machine, enrolment.id)
+    by = {"name": machine.name, "enrolment_id": enrolment.id}
+    audit.append(tx, Entry.by_machine(machine, now_ms, "machine.joined", machine.id, **by))
+    events.append(
+        tx,
+        machine.workspace_id,
+        "machine.registered",
+        subject=machine.id,
+        machine_id=machine.id,
+        data={"machine_id": machine.id, "name": machine.name, "hostname": prove.facts.hostname},
+        now_ms=now_ms,
+    )
     return machine

@@ -4,13 +4,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from cmdop_appliance.addresses import Proxies
 from cmdop_appliance.clock import Clock
 from cmdop_appliance.config import Config
-from cmdop_appliance.hub.bus import LocalBus
+from cmdop_appliance.hub.audit import Audit
+from cmdop_appliance.hub.bus import LocalBus, Notified
 from cmdop_appliance.hub.callers import Callers
 from cmdop_appliance.hub.commands import Commands
 from cmdop_appliance.hub.enrolment import Enrolments
+from cmdop_appliance.hub.lockout import Lockout
 from cmdop_appliance.hub.output import Outputs
+from cmdop_appliance.hub.rate_limits import RateLimits
+from cmdop_appliance.hub.requests import Requests
 from cmdop_appliance.hub.session import SessionServices
 from cmdop_appliance.identity import Identity
 from cmdop_appliance.store import settings
@@ -29,8 +34,12 @@ class Hub:
     bus: LocalBus
     outputs: Outputs
     commands: Commands
+    proxies: Proxies
     callers: Callers
+    rate_limits: RateLimits
+    requests: Requests
     enrolments: Enrolments
+    audit: Audit
     identity: Identity
     sessions: SessionServices
 
@@ -40,15 +49,19 @@ class Hub:
         seed = await store.run(settings.get_or_set, "hub_key", Identity.generate().seed.hex())
         identity = Identity(bytes.fromhex(seed))
         bus = LocalBus()
+        store.listen(lambda subject: bus.publish(subject, Notified(subject)))
         outputs = Outputs(store, data_dir / OUTPUT_FOLDER, config.output.max_bytes)
         commands = Commands(store, bus, outputs, clock, config.commands.lost_after_ms)
-        enrolments = Enrolments(store, identity, clock)
+        lockout = Lockout(config.auth, store, clock)
+        enrolments = Enrolments(store, identity, clock, lockout)
+        audit = Audit(store, clock)
         services = SessionServices(
             store=store,
             bus=bus,
             outputs=outputs,
             commands=commands,
             enrolments=enrolments,
+            audit=audit,
             clock=clock,
             grace_ms=config.sessions.grace_ms,
             silent_ms=config.sessions.silent_ms,
@@ -60,8 +73,12 @@ class Hub:
             bus=bus,
             outputs=outputs,
             commands=commands,
-            callers=Callers(store, clock),
+            proxies=Proxies(config.server.trusted_proxies),
+            callers=Callers(store, clock, lockout),
+            rate_limits=RateLimits(config.rate_limit.requests_per_minute),
+            requests=Requests(),
             enrolments=enrolments,
+            audit=audit,
             identity=identity,
             sessions=services,
         )

@@ -6,18 +6,27 @@ returns every record that changed, for those who wait for it.
 """
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Final
 
 import msgspec
 
-from cmdop_appliance.errors import ApplianceError, CommandNotFound, Conflict, SessionNotActive
+from cmdop_appliance.auth import Caller, Reach
+from cmdop_appliance.errors import (
+    ApplianceError,
+    CommandNotFound,
+    Conflict,
+    Forbidden,
+    SessionNotActive,
+)
 from cmdop_appliance.hub.output import Unsafe, save_all
 from cmdop_appliance.ids import made_ms
-from cmdop_appliance.model import Batch, Command, CommandStatus, Machine, Refusal
+from cmdop_appliance.model import Batch, Command, CommandStatus, EventType, Machine, Refusal
 from cmdop_appliance.protocol.frames import StreamName
 from cmdop_appliance.protocol.messages import Finished, Spec, Started
-from cmdop_appliance.store import batches, idempotency, machines, sessions
+from cmdop_appliance.store import audit, batches, clients, events, idempotency, machines, sessions
 from cmdop_appliance.store import commands as rows
+from cmdop_appliance.store.audit import Entry
 from cmdop_appliance.store.idempotency import Once, claim
 from cmdop_appliance.store.transaction import Tx, brief, reads
 
@@ -32,6 +41,15 @@ _STATUS_OF_END: Final[dict[str, CommandStatus]] = {
     "lost": "lost",
     "expired": "expired",
 }
+# What was skipped never had its turn: its batch tells of it, no event does.
+_EVENT_OF_END: Final[dict[CommandStatus, EventType]] = {
+    "completed": "command.completed",
+    "failed": "command.failed",
+    "cancelled": "command.cancelled",
+    "timeout": "command.timeout",
+    "lost": "command.lost",
+    "expired": "command.expired",
+}
 
 
 class StaleConnection(Exception):
@@ -42,44 +60,58 @@ class StaleConnection(Exception):
 
 
 @brief
-def start(tx: Tx, command: Command, once: Once | None) -> list[Command]:
+def start(tx: Tx, caller: Caller, command: Command, once: Once | None) -> list[Command]:
     """The command first, then those whose place it takes.
 
     Raises:
-        MachineNotFound, SessionNotActive, IdempotencyConflict: nothing was recorded.
+        MachineNotFound, SessionNotActive, Forbidden, IdempotencyConflict: nothing was recorded.
     """
     if once is not None:
         made = claim(tx, once, command.id).made_id
         if made != command.id:
-            return [rows.get(tx, command.workspace_id, made)]
-    placed = _placed(tx, command)
+            return [rows.get(tx, caller.reach, made)]
+    _require_operator(tx, caller, command.machine_id)
+    placed = _placed(tx, caller.reach, command)
     rows.insert(tx, placed)
+    _record(tx, caller, placed.created_ms, "command.started", placed)
     return [placed, *_supersede(tx, placed, placed.created_ms)]
 
 
 def start_batch(
-    tx: Tx, batch: Batch, new: list[Command], once: Once | None, resumes: str | None = None
+    tx: Tx,
+    caller: Caller,
+    batch: Batch,
+    new: list[Command],
+    once: Once | None,
+    resumes: str | None = None,
 ) -> tuple[Batch, list[Command]]:
     """The batch, and its commands; machines that take none are in `batch.refused`.
 
     Raises:
         Conflict, IdempotencyConflict: nothing was recorded; `resumes` was resumed before.
+        Forbidden: nothing was recorded; an observer must not use up the one way to resume.
     """
     if once is not None:
         made = claim(tx, once, batch.id).made_id
         if made != batch.id:
-            return batches.get(tx, batch.workspace_id, made), batches.commands_of(tx, made)
+            first = batches.get(tx, Reach(batch.workspace_id), made)
+            return first, batches.commands_of(tx, caller.reach, made)
+    if resumes is not None:
+        for command in new:
+            _require_operator(tx, caller, command.machine_id)
     taken: list[Command] = []
     refused: dict[str, Refusal] = {}
     for command in new:
         try:
-            taken.append(_placed(tx, command))
+            _require_operator(tx, caller, command.machine_id)
+            taken.append(_placed(tx, caller.reach, command))
         except ApplianceError as exc:
             refused[command.machine_id] = Refusal(exc.code, exc.message, exc.details)
     batch = msgspec.structs.replace(batch, refused=refused)
     batches.insert(tx, batch)
     if resumes is not None and not batches.resume(tx, resumes, batch.id):
         raise Conflict("this batch was resumed before", batch_id=resumes)
+    _record_batch(tx, caller, batch, taken, resumes)
     changed: dict[str, Command] = {}
     for command in taken:
         held = msgspec.structs.replace(command, session_id=None, is_held=True)
@@ -90,15 +122,18 @@ def start_batch(
 
 
 @reads
-def rest_of(tx: Tx, workspace_id: str, batch_id: str) -> tuple[Batch, list[Command]]:
+def rest_of(tx: Tx, caller: Caller, batch_id: str) -> tuple[Batch, list[Command]]:
     """A batch, and those of its commands that were skipped.
 
     Raises:
-        BatchNotFound: the workspace has no such batch.
-        Conflict: nothing of it was skipped.
+        BatchNotFound: no such batch is in reach.
+        Conflict: nothing of it was skipped, or not all of it is in reach: it is resumed once.
     """
-    batch = batches.get(tx, workspace_id, batch_id)
-    skipped = [each for each in batches.commands_of(tx, batch_id) if each.status == "skipped"]
+    batch = batches.get(tx, caller.reach, batch_id)
+    commands = batches.commands_of(tx, Reach(caller.workspace_id), batch_id)
+    if caller.tags and commands != batches.commands_of(tx, caller.reach, batch_id):
+        raise Conflict("this key does not reach all machines of this batch", batch_id=batch_id)
+    skipped = [each for each in commands if each.status == "skipped"]
     if not skipped:
         raise Conflict("nothing of this batch was skipped", batch_id=batch_id)
     return batch, skipped
@@ -189,7 +224,9 @@ def started(tx: Tx, machine_id: str, epoch: int, message: Started, now_ms: int) 
     started_ms = _between(command.created_ms, message.started_ms, now_ms)
     if not rows.started(tx, command.id, machine_id, started_ms):
         return None
-    return msgspec.structs.replace(command, status="running", started_ms=started_ms)
+    command = msgspec.structs.replace(command, status="running", started_ms=started_ms)
+    _tell(tx, "command.started", command, now_ms)
+    return command
 
 
 @brief
@@ -214,6 +251,8 @@ def finished(
     started_ms = command.started_ms
     if started_ms is None and message.started_ms is not None:
         started_ms = _between(command.created_ms, message.started_ms, now_ms)
+        begun = msgspec.structs.replace(command, status="running", started_ms=started_ms)
+        _tell(tx, "command.started", begun, now_ms)
     finished_ms = now_ms
     if started_ms is not None and message.duration_ms is not None:
         finished_ms = _between(started_ms, started_ms + message.duration_ms, now_ms)
@@ -244,6 +283,15 @@ def rejected(
 ) -> list[Command]:
     """The record first, of a command that its machine refuses to start or to know."""
     command = own(tx, machine_id, epoch, command_id)
+    if command.finished_ms is None:
+        entry = Entry.by_hub(
+            now_ms,
+            "command.rejected",
+            command_id,
+            workspace_id=command.workspace_id,
+            machine_id=machine_id,
+        )
+        audit.append(tx, entry.refused())
     return end_here(tx, command, "failed", reason, "the machine refused the command", now_ms)
 
 
@@ -263,12 +311,13 @@ def unknown(
 def end(tx: Tx, ended: Command) -> list[Command]:
     """The record as it stands now, first: an end that was there before is the one that counts."""
     if not rows.finish(tx, ended):
-        return [rows.get(tx, ended.workspace_id, ended.id)]
+        return [rows.get(tx, Reach(ended.workspace_id), ended.id)]
     ended = msgspec.structs.replace(ended, is_held=False)
+    assert ended.finished_ms is not None
+    _tell_end(tx, ended)
     if ended.batch_id is None:
         return [ended]
-    assert ended.finished_ms is not None
-    batch = batches.get(tx, ended.workspace_id, ended.batch_id)
+    batch = batches.get(tx, Reach(ended.workspace_id), ended.batch_id)
     return [ended, *_move_on(tx, batch, ended.finished_ms)]
 
 
@@ -288,25 +337,30 @@ def end_here(
     )
 
 
-def cancel(tx: Tx, workspace_id: str, command_id: str, now_ms: int) -> list[Command]:
+def cancel(tx: Tx, caller: Caller, command_id: str, now_ms: int) -> list[Command]:
     """The record first; it has ended if it certainly was never sent.
 
     Raises:
-        CommandNotFound, CommandNotRunning: nothing was recorded.
+        CommandNotFound, CommandNotRunning, Forbidden: nothing was recorded.
     """
-    command = rows.request_cancel(tx, workspace_id, command_id, now_ms)
+    command = rows.request_cancel(tx, caller.reach, command_id, now_ms)
+    _require_operator(tx, caller, command.machine_id)
+    if command.cancel_requested_ms == now_ms:
+        _record(tx, caller, now_ms, "command.cancelled", command)
     if command.session_id is not None:
         return [command]
     return end_here(tx, command, "cancelled", None, "", now_ms)
 
 
-def remove_machine(tx: Tx, workspace_id: str, machine_id: str, now_ms: int) -> list[Command]:
+def remove_machine(tx: Tx, caller: Caller, machine_id: str, now_ms: int) -> list[Command]:
     """Take a machine out; what it may have heard of is lost.
 
     Raises:
         MachineNotFound: the workspace has no such machine.
     """
-    machines.remove(tx, workspace_id, machine_id, now_ms)
+    machines.remove(tx, caller.reach, machine_id, now_ms)
+    audit.append(tx, Entry.by(caller, now_ms, "machine.removed", machine_id))
+    sessions.end_of(tx, machine_id, now_ms)
     changed = []
     for command in rows.open_on(tx, machine_id):
         was_sent = command.session_id is not None
@@ -319,6 +373,7 @@ def remove_machine(tx: Tx, workspace_id: str, machine_id: str, now_ms: int) -> l
 def sweep(tx: Tx, now_ms: int, silent_before_ms: int) -> list[Command]:
     """End what waited too long for its machine, and give up on machines that are silent."""
     idempotency.forget(tx, now_ms)
+    events.forget(tx, now_ms)
     changed = []
     for command in rows.unsent_since(tx, now_ms):
         code = None if command.is_queued else SessionNotActive.code
@@ -346,10 +401,35 @@ def ready(
 # ── inside ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def _placed(tx: Tx, command: Command) -> Command:
+def _require_operator(tx: Tx, caller: Caller, machine_id: str) -> None:
+    """Whatever enters a machine comes through here: only who may do more than look."""
+    clients.require_operator(tx, caller.key_id, machine_id)
+
+
+def _record(tx: Tx, caller: Caller, at_ms: int, action: str, command: Command) -> None:
+    machine_id = command.machine_id
+    audit.append(tx, Entry.by(caller, at_ms, action, command.id, machine_id=machine_id))
+
+
+def _record_batch(
+    tx: Tx, caller: Caller, batch: Batch, taken: list[Command], resumes: str | None
+) -> None:
+    action, more = "batch.started", {}
+    if resumes is not None:
+        action, more = "batch.resumed", {"resumes": resumes}
+    entry = partial(Entry.by, caller, batch.created_ms, action, batch.id, **more)
+    audit.append(tx, entry(machine_ids=[command.machine_id for command in taken]))
+    forbidden = [
+        machine_id for machine_id, why in batch.refused.items() if why.code == Forbidden.code
+    ]
+    if forbidden:
+        audit.append(tx, entry(machine_ids=forbidden).refused())
+
+
+def _placed(tx: Tx, reach: Reach, command: Command) -> Command:
     """The command with the session through which it is sent at once, if there is one."""
     try:
-        session_id = rows.live_session(tx, command.workspace_id, command.machine_id)
+        session_id = rows.live_session(tx, reach, command.machine_id)
     except SessionNotActive:
         if not command.is_queued:
             raise
@@ -402,7 +482,7 @@ def _let_go(tx: Tx, command: Command, now_ms: int) -> Iterator[Command]:
         yield from _end_turn(tx, command, "cancelled", "superseded", _took_place(newer), now_ms)
         return
     try:
-        command = _placed(tx, command)
+        command = _placed(tx, Reach(command.workspace_id), command)
     except ApplianceError as exc:  # it went away while others had their turn
         if exc.details.get("current_status", "DISCONNECTED") == "DISCONNECTED":
             yield from _end_turn(tx, command, "expired", exc.code, _NOT_THERE, now_ms)
@@ -420,7 +500,35 @@ def _end_turn(
         command, status=status, finished_ms=now_ms, error_code=code, error_message=message
     )
     if rows.finish(tx, ended):
+        _tell_end(tx, ended)
         yield ended
+
+
+def _tell_end(tx: Tx, ended: Command) -> None:
+    assert ended.finished_ms is not None
+    _tell(tx, _EVENT_OF_END[ended.status], ended, ended.finished_ms)
+
+
+def _tell(tx: Tx, kind: EventType, command: Command, now_ms: int) -> None:
+    events.append(
+        tx,
+        command.workspace_id,
+        kind,
+        subject=command.id,
+        machine_id=command.machine_id,
+        data={
+            "command_id": command.id,
+            "status": command.status,
+            "machine_id": command.machine_id,
+            "session_id": command.session_id,
+            "batch_id": command.batch_id,
+            "exit_code": command.exit_code,
+            "duration": command.duration_ms,
+            "user_email": command.operator,
+            "late": command.is_late,
+        },
+        now_ms=now_ms,
+    )
 
 
 def _between(low: int, value: int, high: int) -> int:

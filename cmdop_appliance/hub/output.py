@@ -236,6 +236,7 @@ class Outputs:
         self._due: set[str] = set()  # commands of which much is unsafe
         self._has_due = trio.Event()
         self._ended: OrderedDict[str, Streams] = OrderedDict()  # small, whole and final
+        self.received_bytes = 0  # since the start
 
     def begin(self, command_id: str) -> None:
         """A new command: both streams empty."""
@@ -268,6 +269,7 @@ class Outputs:
         """`LiveStream.append` to a command that is live."""
         taken = self._live[command_id][stream]
         taken.append(offset, data)
+        self.received_bytes += len(data)
         if taken.is_due:
             self._due.add(command_id)
             self._has_due.set()

@@ -23,6 +23,7 @@ from cmdop_appliance.errors import (
     Unavailable,
 )
 from cmdop_appliance.hub import lifecycle
+from cmdop_appliance.hub.audit import Audit
 from cmdop_appliance.hub.bus import Bus, Request, Subscription
 from cmdop_appliance.hub.commands import (
     CancelRequested,
@@ -47,6 +48,8 @@ from cmdop_appliance.protocol.limits import INVENTORY_ITEMS, WINDOW_BYTES
 from cmdop_appliance.protocol.messages import (
     Accepted,
     Acknowledge,
+    AuditHead,
+    Background,
     Bye,
     Cancel,
     Dispatch,
@@ -60,12 +63,16 @@ from cmdop_appliance.protocol.messages import (
     Ready,
     Rejected,
     Resume,
+    Sampled,
+    Samples,
     Started,
     Stored,
 )
+from cmdop_appliance.store import audit, metrics, sessions
 from cmdop_appliance.store import commands as command_rows
-from cmdop_appliance.store import sessions
+from cmdop_appliance.store.audit import Entry
 from cmdop_appliance.store.engine import Store
+from cmdop_appliance.store.transaction import Tx
 
 # A removed machine is told so within this; with the close it is 1 s in all (contract.md §3).
 _LAST_WORD_S: Final = 0.25
@@ -80,6 +87,8 @@ _INVENTORY: Final = 100_000
 
 # Notices of one connection that are logged: a machine must not fill the hub's log.
 _NOTICES: Final = 1000
+# Of which the audit log tells, too.
+_GRANTS: Final = ("grant.opened", "grant.closed", "grant.expired")
 
 _GROWN: Final = Grown()
 
@@ -111,6 +120,7 @@ class SessionServices:
     outputs: Outputs
     commands: Commands
     enrolments: Enrolments
+    audit: Audit
     clock: Clock
     grace_ms: int
     silent_ms: int
@@ -149,9 +159,10 @@ class AgentSession:
         self._recording = trio.Semaphore(_RECORDING)
         self._notices = 0
         self._said_bye = False
+        self._broke_protocol = False
 
     async def run(self) -> None:
-        """Serve until the link ends; then the session is in its grace period, or over."""
+        """Serve until the link ends; then the session is in its grace period, over, or ERROR."""
         try:
             bus = self._services.bus
             with (
@@ -172,7 +183,9 @@ class AgentSession:
     async def _record_end(self) -> None:
         now_ms = self._services.clock.now_ms()
         run = self._services.store.run
-        if self._said_bye:
+        if self._broke_protocol:
+            await run(sessions.fail, self._session_id, self._epoch, now_ms)
+        elif self._said_bye:
             await run(sessions.end, self._session_id, self._epoch, now_ms)
         else:
             await run(
@@ -201,11 +214,15 @@ class AgentSession:
         except trio.TooSlowError:
             await self._connection.close(Close.SILENT, "nothing was heard for too long")
         except (ProtocolError, CommandNotFound) as exc:
-            await blame(self._connection, exc)
+            await self._blame(exc)
         except StaleConnection:
             await self._close_stale()
         except (Unavailable, StorageFull) as exc:
             await self._connection.close(Close.STOPPING, exc.message)
+
+    async def _blame(self, error: ApplianceError) -> None:
+        self._broke_protocol = True
+        await blame(self._connection, error)
 
     async def _handle(self, message: FromAgent | Output, nursery: trio.Nursery) -> None:
         match message:
@@ -219,30 +236,44 @@ class AgentSession:
                 await self._record(nursery, self._services.commands.started, message)
             case Heartbeat():
                 now_ms = self._services.clock.now_ms()
-                if not await self._services.store.run(
-                    sessions.heartbeat, self._session_id, self._epoch, message.telemetry, now_ms
-                ):
-                    raise StaleConnection
-                await self._line.say(Heartbeatack())
+                head = await self._services.store.run(
+                    _heartbeat, self._session_id, self._epoch, now_ms
+                )
+                await self._line.say(Heartbeatack(audit_head=head))
+            case Samples():
+                await self._record(nursery, self._sample, message)
+            case Background():
+                await self._services.store.run(
+                    sessions.set_background, self._session_id, self._epoch, on=message.on
+                )
             case Inventory():
                 self._inventory.update(known.id for known in message.commands)
                 if len(self._inventory) > _INVENTORY:
                     raise RemoteProtocolError(f"an inventory of more than {_INVENTORY} commands")
             case Ready():
+                if message.audit_head is not None:
+                    await self._services.audit.hear(self._proof.machine, message.audit_head)
                 await self._begin()
             case Rejected():
                 await self._services.commands.rejected(self._machine_id, self._epoch, message)
                 self._own.discard(message.id)
             case Notice():
-                self._take_notice(message)
+                await self._take_notice(message)
             case Bye():
                 self._said_bye = True
 
-    def _take_notice(self, message: Notice) -> None:
+    async def _take_notice(self, message: Notice) -> None:
         self._notices += 1
-        if self._notices <= _NOTICES:
-            notice = {"event": message.event, "notice": message.message}
-            _log.warning("notice", extra={"machine_id": self._machine_id, **notice})
+        if self._notices > _NOTICES:
+            return
+        notice = {"event": message.event, "notice": message.message}
+        _log.warning("notice", extra={"machine_id": self._machine_id, **notice})
+        if message.event not in _GRANTS:
+            return
+        machine, now_ms = self._proof.machine, self._services.clock.now_ms()
+        said = Entry.by_machine(machine, now_ms, message.event, machine.id, notice=message.message)
+        if (entry := self._services.audit.bounded(machine.id, said)) is not None:
+            await self._services.store.run(audit.append, entry)
 
     async def _begin(self) -> None:
         """Hold what the agent knows against what the store knows, and mend the difference."""
@@ -353,6 +384,13 @@ class AgentSession:
         else:
             await self._record(nursery, self._end, message)
 
+    async def _sample(self, machine_id: str, epoch: int, message: Samples) -> None:
+        services = self._services
+        now_ms = services.clock.now_ms()
+        if not await services.store.run(metrics.record, machine_id, epoch, message, now_ms):
+            raise StaleConnection
+        self._line.say_later(Sampled(number=message.samples[-1].number))
+
     async def _accept(self, machine_id: str, epoch: int, message: Accepted) -> None:
         await self._services.store.run(lifecycle.accepted, machine_id, epoch, [message.id])
 
@@ -404,7 +442,7 @@ class AgentSession:
             except StaleConnection:
                 await self._close_stale()
             except CommandNotFound as exc:
-                await blame(self._connection, exc)
+                await self._blame(exc)
             finally:
                 self._recording.release()
 
@@ -507,3 +545,15 @@ class AgentSession:
             return
         stdout, stderr = streams["stdout"].size, streams["stderr"].size
         await self._line.say(Resume(id=command_id, stdout=stdout, stderr=stderr))
+
+
+def _heartbeat(tx: Tx, session_id: str, epoch: int, now_ms: int) -> AuditHead | None:
+    """Record a sign of life. The head of the audit log, if there is one.
+
+    Raises:
+        StaleConnection: the session is over, or has a newer connection.
+    """
+    if not sessions.heartbeat(tx, session_id, epoch, now_ms):
+        raise StaleConnection
+    head = audit.head(tx)
+    return None if head == audit.START else head

@@ -1,6 +1,7 @@
 """The way in for an agent: it proves its key, and its machine gets a session."""
 
 import logging
+from collections.abc import Callable
 
 import trio
 
@@ -21,6 +22,8 @@ from cmdop_appliance.protocol.conversation import Conversation
 from cmdop_appliance.protocol.limits import HANDSHAKE_S
 from cmdop_appliance.protocol.messages import Welcome
 from cmdop_appliance.store import machines, sessions
+from cmdop_appliance.store.audit import Entry
+from cmdop_appliance.store.transaction import Tx
 
 _log = logging.getLogger("cmdop.hub.session")
 
@@ -54,7 +57,12 @@ async def _welcome(
     machine = proof.machine
     subject = link_subject(machine.id)
     if await services.bus.request(subject, Probe(proof.prove.keeper_id), PROBE_S + 1):
-        await services.store.run(machines.flag_clone, machine.id, services.clock.now_ms())
+        now_ms = services.clock.now_ms()
+        flag: Callable[[Tx, str, int], None] = machines.flag_clone
+        seen = Entry.by_machine(machine, now_ms, "machine.clone_refused", machine.id).refused()
+        if (entry := services.audit.bounded(machine.id, seen)) is not None:
+            flag = entry.recording(flag)
+        await services.store.run(flag, machine.id, now_ms)
         raise Refused(Close.IN_USE, "another live agent holds this machine's key: a clone?")
     connected = await services.store.run(
         sessions.connect,

@@ -14,7 +14,7 @@ from cmdop_appliance.sdk.errors import (
     Unauthorized,
     UnexpectedAnswer,
 )
-from cmdop_appliance.sdk.types import Ended, Gap, Output
+from cmdop_appliance.sdk.types import Ended, Gap, Missed, Output
 
 __all__ = [
     "APIError",
@@ -26,6 +26,7 @@ __all__ = [
     "Forbidden",
     "Gap",
     "InvalidRequest",
+    "Missed",
     "NotFound",
     "Output",
     "RateLimited",

@@ -4,6 +4,7 @@ import json
 from base64 import b64decode
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
+from datetime import datetime
 from typing import Any, Final, Literal, Self, Unpack, cast
 from urllib.parse import quote
 
@@ -12,6 +13,8 @@ from cmdop_appliance.sdk.sse import Event, EventParser
 from cmdop_appliance.sdk.transport import STOPPING, TIMEOUT_S, Transport
 from cmdop_appliance.sdk.types import (
     APIKey,
+    AuditEntry,
+    AuditProof,
     Batch,
     Caller,
     Command,
@@ -19,10 +22,16 @@ from cmdop_appliance.sdk.types import (
     Ended,
     EnrollmentToken,
     Gap,
+    Happening,
     Machine,
+    MachineStatus,
+    Metrics,
+    Missed,
+    NewWorkspace,
     Output,
     Session,
     StartedCommand,
+    Workspace,
 )
 
 PAGE_ITEMS: Final = 100  # the most the hub gives at once (contract, Lists)
@@ -47,8 +56,11 @@ class Client:
         self.machines = Machines(transport)
         self.sessions = Sessions(transport)
         self.commands = Commands(transport)
+        self.events = Events(transport)
         self.keys = Keys(transport)
+        self.workspaces = Workspaces(transport)
         self.enrollment_tokens = EnrollmentTokens(transport)
+        self.audit = Audit(transport)
 
     def copy(self) -> "Client":
         """A client of the same hub for another thread, with a connection of its own."""
@@ -90,6 +102,47 @@ class _Resource:
             if not items or not answer.get("meta", {}).get("has_more"):
                 return
 
+    def _follow(
+        self, path: str, query: Mapping[str, object] | None = None, position: str = ""
+    ) -> Generator[Event]:
+        """Server-sent events behind `position`, for ever; a broken connection is made again.
+
+        Raises:
+            ConnectionFailed: the hub stayed away for too long.
+        """
+        patience = self._transport.patience()
+        while True:
+            broken: CmdopError = Away("the hub broke off the stream")
+            idle_s = 0.0
+            try:
+                with closing(self._events(path, query, position)) as events:
+                    for event in events:
+                        patience.renew()
+                        position = event.id or position
+                        yield event
+            except Away as exc:
+                broken = exc
+            except Silent as exc:
+                broken, idle_s = exc, STREAM_IDLE_S
+            except ServerError as exc:
+                if exc.status != STOPPING:
+                    raise
+                broken = exc
+            patience.pause(broken, idle_s)
+
+    def _events(
+        self, path: str, query: Mapping[str, object] | None, position: str
+    ) -> Generator[Event]:
+        headers = {"Accept": "text/event-stream"}
+        if position:
+            headers["Last-Event-ID"] = position
+        parser = EventParser()
+        with self._transport.stream(
+            path, query=query, idle_timeout_s=STREAM_IDLE_S, headers=headers
+        ) as pieces:
+            for piece in pieces:
+                yield from parser.feed(piece)
+
 
 class Machines(_Resource):
     """The managed computers."""
@@ -108,6 +161,42 @@ class Machines(_Resource):
     def get(self, machine_id: str) -> Machine:
         """One machine with all the facts it reported."""
         return cast("Machine", _data(self._transport.request("GET", _path("machines", machine_id))))
+
+    def status(self, machine_id: str) -> MachineStatus:
+        """How the machine is now: its link, and its last sample."""
+        path = _path("machines", machine_id) + "/status"
+        return cast("MachineStatus", _data(self._transport.request("GET", path)))
+
+    def metrics(
+        self,
+        machine_id: str,
+        *,
+        from_: datetime | None = None,
+        to: datetime | None = None,
+        step_ms: int | None = None,
+    ) -> Metrics:
+        """The load of the machine over time, by default of the last hour.
+
+        It is kept by the minute for two days, by 15 minutes for sixty. Times need their zone.
+
+        Raises:
+            InvalidRequest: `step_ms` is finer than what is kept, or makes more than 1000 points.
+        """
+        query = {
+            "from": from_.isoformat() if from_ else None,
+            "to": to.isoformat() if to else None,
+            "step": step_ms,
+        }
+        path = _path("machines", machine_id) + "/metrics"
+        return cast("Metrics", _data(self._transport.request("GET", path, query=query)))
+
+    def edit(
+        self, machine_id: str, *, name: str | None = None, tags: Sequence[str] | None = None
+    ) -> Machine:
+        """The machine with another name, or with these tags and no others; None: as before."""
+        body = {"name": name, "tags": None if tags is None else [*tags]}
+        path = _path("machines", machine_id)
+        return cast("Machine", _data(self._transport.request("PATCH", path, body=body)))
 
     def delete(self, machine_id: str) -> None:
         """Forget the machine: its credential is revoked and its connection cut."""
@@ -266,44 +355,18 @@ class Commands(_Resource):
             NotFound: no such command.
             ConnectionFailed: the hub stayed away for too long.
         """
-        position, patience = "", self._transport.patience()
-        while True:
-            broken: CmdopError = Away("the hub broke off the output")
-            idle_s = 0.0
-            try:
-                with closing(self._events(command_id, position)) as events:
-                    for event in events:
-                        patience.renew()
-                        position = event.id or position
-                        match event.name:
-                            case "stdout":
-                                yield Output("stdout", _output_bytes(event))
-                            case "stderr":
-                                yield Output("stderr", _output_bytes(event))
-                            case "gap":
-                                yield _gap(event)
-                            case "end":
-                                yield Ended(cast("Command", _json_object(event)))
-                                return
-            except Away as exc:
-                broken = exc
-            except Silent as exc:
-                broken, idle_s = exc, STREAM_IDLE_S
-            except ServerError as exc:
-                if exc.status != STOPPING:
-                    raise
-                broken = exc
-            patience.pause(broken, idle_s)
-
-    def _events(self, command_id: str, position: str) -> Generator[Event]:
-        headers = {"Accept": "text/event-stream"}
-        if position:
-            headers["Last-Event-ID"] = position
-        path = _path("commands", command_id) + "/stream"
-        parser = EventParser()
-        with self._transport.stream(path, idle_timeout_s=STREAM_IDLE_S, headers=headers) as pieces:
-            for piece in pieces:
-                yield from parser.feed(piece)
+        with closing(self._follow(_path("commands", command_id) + "/stream")) as events:
+            for event in events:
+                match event.name:
+                    case "stdout":
+                        yield Output("stdout", _output_bytes(event))
+                    case "stderr":
+                        yield Output("stderr", _output_bytes(event))
+                    case "gap":
+                        yield _gap(event)
+                    case "end":
+                        yield Ended(cast("Command", _json_object(event)))
+                        return
 
 
 class Keys(_Resource):
@@ -315,14 +378,27 @@ class Keys(_Resource):
         scopes: Sequence[str],
         *,
         expires_in_days: int | None = None,
+        tags: Sequence[str] = (),
         idempotency_key: str | None = None,
     ) -> APIKey:
-        """A new key; its secret is in `key`, here and never again."""
-        body = {"name": name, "scopes": [*scopes], "expires_in_days": expires_in_days}
+        """A new key; its secret is in `key`, here and never again.
+
+        With `tags` it is good only for machines that have all of them.
+        """
+        body = {
+            "name": name,
+            "scopes": [*scopes],
+            "expires_in_days": expires_in_days,
+            "tags": [*tags] or None,
+        }
         answer = self._transport.request(
             "POST", "/api-keys", body=body, idempotency_key=idempotency_key
         )
         return cast("APIKey", _data(answer))
+
+    def get(self, key_id: str) -> APIKey:
+        """One key, without its secret."""
+        return cast("APIKey", _data(self._transport.request("GET", _path("api-keys", key_id))))
 
     def list(self) -> Iterator[APIKey]:
         """All keys, without their secrets."""
@@ -331,6 +407,25 @@ class Keys(_Resource):
     def revoke(self, key_id: str) -> None:
         """The key is worth nothing from now on."""
         self._transport.request("DELETE", _path("api-keys", key_id))
+
+
+class Workspaces(_Resource):
+    """Owners of machines and keys that know nothing of each other."""
+
+    def create(self, namespace: str, *, idempotency_key: str | None = None) -> NewWorkspace:
+        """A new workspace with its first admin key, whose secret is here and never again.
+
+        Raises:
+            Conflict: there is one of this namespace.
+        """
+        answer = self._transport.request(
+            "POST", "/workspaces", body={"namespace": namespace}, idempotency_key=idempotency_key
+        )
+        return cast("NewWorkspace", _data(answer))
+
+    def list(self) -> Iterator[Workspace]:
+        """All workspaces of the hub."""
+        return self._pages("/workspaces", {})
 
 
 class EnrollmentTokens(_Resource):
@@ -350,6 +445,64 @@ class EnrollmentTokens(_Resource):
             "POST", "/enrollment-tokens", body=body, idempotency_key=idempotency_key
         )
         return cast("EnrollmentToken", _data(answer))
+
+
+class Events(_Resource):
+    """What happens, as it happens."""
+
+    def follow(
+        self,
+        *,
+        types: Sequence[str] = (),
+        machine_id: str | None = None,
+        after: int | None = None,
+    ) -> Iterator[Happening | Missed]:
+        """Each event that the key may see, from now on or behind number `after`, for ever.
+
+        `types`: only these; `command.*` is the whole family. A `Missed` stands for numbers that
+        the hub keeps no more. A restart of the hub is not noticed.
+
+        Raises:
+            InvalidRequest: there is no such type.
+            ConnectionFailed: the hub stayed away for too long.
+        """
+        query = {"types": ",".join(types) or None, "machine_id": machine_id}
+        position = "" if after is None else str(after)
+        with closing(self._follow("/events", query, position)) as events:
+            for event in events:
+                if event.name == "gap":
+                    yield _missed(event)
+                elif event.name:
+                    yield cast("Happening", _json_object(event))
+
+
+class Audit(_Resource):
+    """What was done, and what was refused."""
+
+    def list(
+        self,
+        *,
+        action: str | None = None,
+        actor: str | None = None,
+        target: str | None = None,
+        outcome: Literal["ok", "refused"] | None = None,
+        since: str | None = None,
+        page_items: int = PAGE_ITEMS,
+    ) -> Iterator[AuditEntry]:
+        """The entries of the workspace, newest first, page by page. `since`: RFC 3339."""
+        query = {
+            "action": action,
+            "actor": actor,
+            "target": target,
+            "outcome": outcome,
+            "since": since,
+        }
+        return self._pages("/audit", query, page_items)
+
+    def verify(self, *, head: str | None = None) -> AuditProof:
+        """Have the hub walk its whole log; `head` is a SEQ:HASH that it must still have."""
+        answer = self._transport.request("GET", "/audit/verify", query={"head": head})
+        return cast("AuditProof", _data(answer))
 
 
 def _waiting(wait: bool) -> dict[str, object]:
@@ -382,6 +535,13 @@ def _gap(event: Event) -> Gap:
         case {"stream": "stdout" | "stderr" as stream, "from": int(first), "to": int(end)}:
             return Gap(stream, end - first)
     raise UnexpectedAnswer("the hub sent an event gap without its stream and bytes")
+
+
+def _missed(event: Event) -> Missed:
+    match _json_object(event):
+        case {"from": int(first), "to": int(last)}:
+            return Missed(first, last)
+    raise UnexpectedAnswer("the hub sent an event gap without its numbers")
 
 
 def _output_bytes(event: Event) -> bytes:

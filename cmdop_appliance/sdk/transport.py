@@ -174,7 +174,12 @@ class Transport:
 
     @contextmanager
     def stream(
-        self, path: str, *, idle_timeout_s: float, headers: Mapping[str, str]
+        self,
+        path: str,
+        *,
+        query: Mapping[str, object] | None = None,
+        idle_timeout_s: float,
+        headers: Mapping[str, str],
     ) -> Iterator[Iterator[bytes]]:
         """GET `path` on a connection of its own; gives the pieces of the body as they arrive.
 
@@ -184,7 +189,7 @@ class Transport:
         """
         connection = self._new_connection()
         try:
-            response = self._send(connection, idle_timeout_s, "GET", path, extra=headers)
+            response = self._send(connection, idle_timeout_s, "GET", path, query, extra=headers)
             if response.status != http.HTTPStatus.OK:
                 self._read(response)
             yield self._pieces(response)

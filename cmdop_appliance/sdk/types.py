@@ -31,6 +31,53 @@ class Machine(TypedDict):
     last_seen: str | None
 
 
+class Cpu(TypedDict):
+    """`usage` in percent of all `cores`."""
+
+    usage: float
+    cores: int
+
+
+class Space(TypedDict):
+    """Memory or disk, in bytes; `free` is what programs can still have."""
+
+    total: int
+    used: int
+    free: int
+
+
+class MachineStatus(TypedDict):
+    """How a machine is now; `uptime` in seconds. What nobody knows now is None."""
+
+    connected: bool
+    uptime: int | None
+    last_ping: str | None
+    cpu: Cpu | None
+    memory: Space | None
+    disk: Space | None
+    sampled_at: str | None
+
+
+class Point(TypedDict):
+    """The load in the step of time that begins at `at`; bytes are None where they are not known."""
+
+    at: str
+    cpu_percent: float
+    cpu_percent_max: float
+    memory_percent: float
+    memory_percent_max: float
+    disk_percent: float
+    disk_percent_max: float
+    network_rx_bytes: int | None
+    network_tx_bytes: int | None
+
+
+# The load of a machine over time; `step` in ms. A step without samples has no point.
+Metrics = TypedDict(
+    "Metrics", {"machine_id": str, "from": str, "to": str, "step": int, "points": list[Point]}
+)
+
+
 class Session(TypedDict):
     """One connection of a machine. `attached_clients`: a number in lists, the clients in one."""
 
@@ -136,9 +183,26 @@ class APIKey(TypedDict):
     name: str
     key_prefix: str
     scopes: list[str]
+    tags: list[str]  # it is good only for machines that have all of them
     expires_at: str | None
     created_at: str
+    last_used_at: NotRequired[str | None]  # right to a minute
+    last_used_ip: NotRequired[str | None]
     key: NotRequired[str]
+
+
+class Workspace(TypedDict):
+    """An owner of machines and keys."""
+
+    id: str
+    namespace: str
+    created_at: str
+
+
+class NewWorkspace(Workspace):
+    """A workspace with its first admin key."""
+
+    api_key: APIKey
 
 
 class EnrollmentToken(TypedDict):
@@ -151,6 +215,48 @@ class EnrollmentToken(TypedDict):
     token: NotRequired[str]
 
 
+class AuditEntry(TypedDict):
+    """A line of the audit log. `actor`: an email, a machine's id, or "hub"."""
+
+    seq: int
+    at: str
+    actor: str
+    api_key_id: str | None
+    action: str
+    target: str
+    outcome: Literal["ok", "refused"]
+    details: dict[str, Any]
+    hash: str
+
+
+class AuditHead(TypedDict):
+    """How far the audit log is."""
+
+    seq: int
+    hash: str
+
+
+class AuditWitness(TypedDict):
+    """The newest entry that a machine remembers, and whether the log still has it."""
+
+    machine_id: str
+    seq: int
+    agrees: bool
+    seen_at: str
+
+
+class AuditProof(TypedDict):
+    """What a walk through the audit log showed."""
+
+    ok: bool
+    entries: int
+    head: AuditHead
+    first_bad: int | None
+    given_agrees: bool | None
+    contradictions: int
+    witnesses: list[AuditWitness]
+
+
 class Caller(TypedDict):
     """Who the hub takes us for."""
 
@@ -158,6 +264,9 @@ class Caller(TypedDict):
     email: str | None
     name: str
     permissions: list[str]
+    workspace: dict[str, str]  # its id and namespace
+    tags: list[str]
+    expires_at: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +275,24 @@ class Output:
 
     stream: Literal["stdout", "stderr"]
     data: bytes
+
+
+class Happening(TypedDict):
+    """One event; `seq` counts those of the workspace."""
+
+    id: str
+    type: str
+    timestamp: str
+    seq: int
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Missed:
+    """Events `first` to `last`, which the hub keeps no more."""
+
+    first: int
+    last: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ _PAGE: Final = """<!doctype html>
 <pre>cmdop machines ls
 cmdop machines add
 cmdop exec MACHINE -- uname -a</pre>
-<p>or the API under <code>/api/v1</code> with the key in <code>admin.key</code>.</p>
+<p>or the <a href="/docs">API</a> under <code>/api/v1</code> with the key in
+<code>admin.key</code>.</p>
 """
 _HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; base-uri 'none'; frame-ancestors 'none'",

@@ -11,11 +11,19 @@ from urllib.parse import urlsplit
 import pytest
 
 from cmdop_appliance.api import cmdop as cmdop  # fills the table
-from cmdop_appliance.api.registry import ROUTES
+from cmdop_appliance.api.registry import CMDOP, ROUTES
 from tests.support.appliance import PATIENCE_S, Agent, Answer, Api, Hub, running_agent, running_hub
 
-POSTS = [route.path for route in ROUTES if route.method == "POST"]
-WITH_BODY = [route.path for route in ROUTES if route.method == "POST" and route.body]
+ASKED = [route for route in ROUTES if route.plane is CMDOP and route.method == "POST"]
+POSTS = [route.path for route in ASKED]
+WITH_BODY = [route.path for route in ASKED if route.body]
+RESUME, DETACH = "/commands/batch/:id/resume", "/sessions/:id/detach"
+# What can be done once, whoever asks; the next one is told so.
+ONLY_ONCE = {
+    RESUME: (409, "conflict"),
+    DETACH: (404, "client_not_found"),
+    "/workspaces": (409, "conflict"),
+}
 NOBODY = "mach_01JZZZZZZZZZZZZZZZZZZZZZZZ"
 _numbers = count()
 
@@ -32,20 +40,27 @@ class Place:
         return self.hub.api
 
     def body(self, path: str) -> dict[str, object]:
-        """A good body for a POST."""
+        """A good body for a POST; each time another one where it can be used once only."""
+        if path == DETACH:
+            attached = self.api.post(f"/sessions/{self.session_id}/attach")
+            return {"client_id": attached["client_id"]}
         command = {"command": "echo $CMDOP_COMMAND_ID", "env": {"A": "1", "B": "2"}}
         return {
             "/commands": {"machine_id": self.agent.machine_id, **command},
             "/commands/async": {"machine_id": self.agent.machine_id, **command},
             "/commands/batch": {"machine_ids": [self.agent.machine_id, NOBODY], **command},
             "/commands/batch/:id/resume": {},
+            "/sessions/:id/attach": {},
+            "/workspaces": {"namespace": f"team-{next(_numbers)}"},
             "/api-keys": {"name": "bot", "scopes": ["machines:read", "sessions:read"]},
             "/enrollment-tokens": {"ttl": 60_000, "tags": ["a"]},
         }[path]
 
     def target(self, path: str) -> str:
         """Where to send a POST; for what it is about, there is something."""
-        if path != "/commands/batch/:id/resume":
+        if path.startswith("/sessions/"):
+            return path.replace(":id", self.session_id)
+        if path != RESUME:
             return path
         # More errors than allowed from the start: the one machine that is there is skipped.
         body = {**self.body("/commands/batch"), "max_errors": 0}
@@ -54,10 +69,15 @@ class Place:
         assert skipped["status"] == "skipped"
         return path.replace(":id", skipped["batch_id"])
 
+    @property
+    def session_id(self) -> str:
+        return str(self.api.get(f"/machines/{self.agent.machine_id}/session")["session_id"])
+
     def recorded(self) -> list[int]:
         """How many of everything there are."""
-        lists = ("/commands", "/api-keys", "/enrollment-tokens")
-        return [self.api.call("GET", path).json["meta"]["total"] for path in lists]
+        lists = ("/commands", "/api-keys", "/enrollment-tokens", "/workspaces")
+        totals = [self.api.call("GET", path).json["meta"]["total"] for path in lists]
+        return [*totals, len(self.api.get(f"/sessions/{self.session_id}")["attached_clients"])]
 
 
 @pytest.fixture(scope="module")
@@ -114,37 +134,40 @@ def test_the_same_request_again_is_the_first_answer_again(place, key, path):
 
 @pytest.mark.parametrize("path", POSTS)
 def test_without_a_key_or_with_another_one_it_is_another_request(place, key, path):
-    if path == "/commands/batch/:id/resume":  # a batch is resumed once, whoever asks
-        target = place.target(path)
-        assert send(place.api, target, {}, key).status == 200
-        refused(send(place.api, target, {}, f"{key}-other"), 409, "conflict")
-        refused(place.api.call("POST", target), 409, "conflict")
+    target, body = place.target(path), place.body(path)
+    if path in ONLY_ONCE:
+        assert send(place.api, target, body, key).status in (200, 201)
+        refused(send(place.api, target, body, f"{key}-other"), *ONLY_ONCE[path])
+        refused(place.api.call("POST", target, body), *ONLY_ONCE[path])
         return
-    body = place.body(path)
     answers = [
-        send(place.api, path, body, key),
-        send(place.api, path, body, key.upper()),
-        place.api.call("POST", path, body),
-        place.api.call("POST", path, body),
+        send(place.api, target, body, key),
+        send(place.api, target, body, key.upper()),
+        place.api.call("POST", target, body),
+        place.api.call("POST", target, body),
     ]
     assert len({json.dumps(each.data, sort_keys=True) for each in answers}) == 4
 
 
 @pytest.mark.parametrize("path", WITH_BODY)
 def test_another_body_is_a_conflict_and_nothing_is_recorded(place, key, path):
-    body = place.body(path)
-    first = send(place.api, path, body, key).data
+    target, body = place.target(path), place.body(path)
+    first = send(place.api, target, body, key).data
     before = place.recorded()
-    changed = {"command": "echo other"} if "command" in body else {"tags": ["b"]}
-    if path == "/api-keys":
-        changed = {"name": "other"}
+    changed = {
+        "/api-keys": {"name": "other"},
+        "/enrollment-tokens": {"tags": ["b"]},
+        "/sessions/:id/attach": {"mode": "observer"},
+        DETACH: {"client_id": "cli_other"},
+        "/workspaces": {"namespace": "other"},
+    }.get(path, {"command": "echo other"})
     for other in ({**body, **changed}, {**body, "timeout": 1234} if "command" in body else None):
         if other is not None:
-            answer = send(place.api, path, other, key)
+            answer = send(place.api, target, other, key)
             refused(answer, 409, "idempotency_conflict")
             assert "hint" in answer.error
     assert place.recorded() == before
-    assert send(place.api, path, body, key).data == first
+    assert send(place.api, target, body, key).data == first
 
 
 def test_another_route_or_object_is_a_conflict(place, key):
@@ -152,7 +175,7 @@ def test_another_route_or_object_is_a_conflict(place, key):
     send(place.api, "/commands", body, key)
     before = place.recorded()
     refused(send(place.api, "/commands/async", body, key), 409, "idempotency_conflict")
-    one, other = (place.target("/commands/batch/:id/resume") for _ in range(2))
+    one, other = (place.target(RESUME) for _ in range(2))
     assert send(place.api, one, {}, f"{key}-2").status == 200
     after = place.recorded()
     refused(send(place.api, other, {}, f"{key}-2"), 409, "idempotency_conflict")
@@ -173,9 +196,9 @@ def test_the_same_key_of_another_api_key_is_another_request(place, key):
 )
 @pytest.mark.parametrize("path", POSTS)
 def test_what_is_no_key_is_refused(place, path, key):
+    body = place.body(path)
     before = place.recorded()
-    target = path.replace(":id", "batch_x")
-    refused(send(place.api, target, place.body(path), key), 400, "invalid_request")
+    refused(send(place.api, path.replace(":id", "x"), body, key), 400, "invalid_request")
     assert place.recorded() == before
 
 
@@ -240,16 +263,18 @@ def test_both_ways_to_the_hub_know_the_same_keys(place, key):
 
 
 def secrets_of(place: Place, key: str) -> list[str]:
-    """An API key and an enrolment token, as asked for with `key`."""
+    """Two API keys and an enrolment token, as asked for with `key`."""
     made = send(place.api, "/api-keys", place.body("/api-keys"), f"{key}-a").data
     token = send(place.api, "/enrollment-tokens", place.body("/enrollment-tokens"), f"{key}-b").data
-    return [made["key"], token["token"]]
+    workspace = send(place.api, "/workspaces", {"namespace": key}, f"{key}-c").data
+    return [made["key"], workspace["api_key"]["key"], token["token"]]
 
 
 def test_secrets_come_again_the_same_and_are_kept_nowhere(place, key):
     secrets = secrets_of(place, key)
     assert secrets_of(place, key) == secrets
-    assert Api(place.api.url, secrets[0]).call("GET", "/auth/me").status == 200
+    for secret in secrets[:2]:
+        assert Api(place.api.url, secret).call("GET", "/auth/me").status == 200
     kept = [path for path in place.hub.data_dir.rglob("*") if path.is_file()]
     assert len(kept) > 2
     for secret in secrets:
@@ -262,16 +287,16 @@ def test_secrets_come_again_the_same_and_are_kept_nowhere(place, key):
 
 def test_what_a_dead_hub_was_asked_the_next_one_remembers(place, key):
     secrets = secrets_of(place, key)
-    asked = {path: place.target(path) for path in POSTS}
+    asked = {path: (place.target(path), place.body(path)) for path in POSTS}
     first = {
-        path: send(place.api, target, place.body(path), key + path).data
-        for path, target in asked.items()
+        path: send(place.api, target, body, key + path).data
+        for path, (target, body) in asked.items()
     }
     before = place.recorded()
     place.hub.kill()
     place.hub.start()
     place.agent.wait_connected(place.hub)
-    for path, target in asked.items():
-        assert send(place.api, target, place.body(path), key + path).data == first[path]
+    for path, (target, body) in asked.items():
+        assert send(place.api, target, body, key + path).data == first[path]
     assert secrets_of(place, key) == secrets
     assert place.recorded()[:2] == before[:2]  # each start makes an enrolment token, for its banner

@@ -5,6 +5,7 @@ The examples are those of the documents, shortened. Extra keys are allowed, miss
 
 import pytest
 
+from tests.api.shapes import fits
 from tests.support.appliance import running_agent, wait_for
 
 LISTED_SESSION = {
@@ -80,21 +81,6 @@ PAGE = {"total": 5, "limit": 20, "offset": 0, "has_more": False}
 META = {"request_id": "req_abc123", "timestamp": "2026-02-14T10:30:00Z"}
 
 
-def _fits(answer, example, place="$"):
-    """`answer` has every key of `example`, each with a value of the same JSON type."""
-    if isinstance(example, dict):
-        assert isinstance(answer, dict), place
-        for name, value in example.items():
-            assert name in answer, f"{place}.{name} is missing"
-            _fits(answer[name], value, f"{place}.{name}")
-    elif isinstance(example, float):
-        assert isinstance(answer, int | float), place
-    else:
-        assert type(answer) is type(example), place
-    if isinstance(example, str) and example.endswith("Z"):
-        assert answer.endswith("Z"), place
-
-
 @pytest.fixture(scope="module")
 def agent(hub, place):
     with running_agent(hub, place, "prod-server") as agent:
@@ -117,18 +103,18 @@ def _list(hub, path, example):
     answer = hub.api.call("GET", path)
     assert answer.data
     for item in answer.data:
-        _fits(item, example)
-    _fits(answer.json["meta"], {**META, **PAGE})
+        fits(item, example)
+    fits(answer.json["meta"], {**META, **PAGE})
     return answer.data
 
 
 def test_sessions(hub, agent, session_id, command):
     _list(hub, "/sessions?status=CONNECTED&limit=10", LISTED_SESSION)
-    _fits(hub.api.get(f"/sessions/{session_id}"), SESSION)
-    _fits(hub.api.get(f"/machines/{agent.machine_id}/session"), LIVE_SESSION)
+    fits(hub.api.get(f"/sessions/{session_id}"), SESSION)
+    fits(hub.api.get(f"/machines/{agent.machine_id}/session"), LIVE_SESSION)
     history = _list(hub, f"/sessions/{session_id}/history?limit=50", {"command_id": "cmd_111"})
-    _fits(next(c for c in history if c["command_id"] == command["id"]), SESSION_HISTORY)
-    _fits(hub.api.get(f"/sessions/{session_id}/metrics"), METRICS)
+    fits(next(c for c in history if c["command_id"] == command["id"]), SESSION_HISTORY)
+    fits(hub.api.get(f"/sessions/{session_id}/metrics"), METRICS)
     missing = hub.api.call("GET", "/sessions/sess_invalid")
     assert missing.error == {
         "code": "session_not_found",
@@ -157,22 +143,22 @@ def test_machines(hub, agent, session_id, command):
     for query in ("?status=offline", "?search=elsewhere", "?search=%25", "?search=_"):
         assert hub.api.get(f"/machines{query}") == [], query
     detail = hub.api.get(f"/machines/{agent.machine_id}")
-    _fits(detail, {**MACHINE, "ip": "127.0.0.1", "agent_version": "0.1.0"})
+    fits(detail, {**MACHINE, "ip": "127.0.0.1", "agent_version": "0.1.0"})
     assert detail["facts"]["cpu_cores"] >= 1
     history = _list(hub, f"/machines/{agent.machine_id}/commands?limit=100", {"id": "cmd_xyz789"})
-    _fits(next(c for c in history if c["id"] == command["id"]), MACHINE_HISTORY)
+    fits(next(c for c in history if c["id"] == command["id"]), MACHINE_HISTORY)
 
 
 def test_commands(hub, agent, command):
-    _fits(command, COMMAND)
-    _fits(hub.api.get(f"/commands/{command['id']}"), COMMAND)
+    fits(command, COMMAND)
+    fits(hub.api.get(f"/commands/{command['id']}"), COMMAND)
     begun = hub.api.post("/commands/async", machine_id=agent.machine_id, command="true")
     assert set(begun) == {"id", "status"}
-    _fits(begun, {"id": "cmd_xyz789", "status": "running"})
+    fits(begun, {"id": "cmd_xyz789", "status": "running"})
     hub.api.wait_end(begun["id"])
     batch = hub.api.post("/commands/batch", machine_ids=[agent.machine_id], command="false")
-    _fits(batch[agent.machine_id], {**COMMAND, "status": "failed"})
-    _fits(batch[agent.machine_id], {"batch_id": "batch_xyz", "queue": False, "late": False})
+    fits(batch[agent.machine_id], {**COMMAND, "status": "failed"})
+    fits(batch[agent.machine_id], {"batch_id": "batch_xyz", "queue": False, "late": False})
     found = hub.api.get(f"/commands/batch/{batch[agent.machine_id]['batch_id']}")
     assert found == batch
     assert {"supersede_key", "serial_key", "stale_since", "unknown_to_hub"} <= set(command)
@@ -219,7 +205,7 @@ def test_keys_and_tokens(hub):
         "POST", "/api-keys", {"name": "bot", "scopes": ["machines:read"], "expires_in_days": 1}
     )
     assert made.status == 201
-    _fits(
+    fits(
         made.data,
         {
             "id": "key_x",
@@ -231,7 +217,7 @@ def test_keys_and_tokens(hub):
             "created_at": "2026-02-14T10:30:00Z",
         },
     )
-    _fits(hub.api.get("/auth/me"), {"id": "key_x", "email": "", "name": "", "permissions": []})
+    fits(hub.api.get("/auth/me"), {"id": "key_x", "email": "", "name": "", "permissions": []})
     token = hub.api.call("POST", "/enrollment-tokens", {})
     assert token.status == 201
     assert token.data["token"].startswith("cmdop_enroll_")

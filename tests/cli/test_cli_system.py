@@ -121,7 +121,7 @@ def test_the_join_line_joins_a_machine_and_removing_it_ends_its_agent(place):
 def test_a_key_works_within_its_scopes_until_it_is_revoked(place):
     with client(place) as hub:
         url = json.loads((place / "data/hub.json").read_text())["url"]
-        key = _cmdop(place, "auth", "create-key", "-q", "-", "--scope", "machines:read").stdout
+        key = _cmdop(place, "auth", "create-key", "-q", "-", "--scopes", "machines:read").stdout
         mine = {"CMDOP_URL": url, "CMDOP_API_KEY": key.strip()}
         assert _cmdop(place, "machines", "ls", **mine).returncode == 0
         refused = _cmdop(place, "exec", HERE, "--", "true", **mine)

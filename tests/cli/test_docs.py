@@ -1,4 +1,4 @@
-"""What docs/commands.md shows is run here as it stands there."""
+"""What the documents show is run here as it stands there."""
 
 import os
 import re
@@ -12,7 +12,14 @@ import pytest
 from tests.support.appliance import running_agent, running_hub
 
 ROOT = Path(__file__).parents[2]
-BLOCKS = re.findall(r"```(sh|python)\n(.*?)```", (ROOT / "docs/commands.md").read_text(), re.DOTALL)
+DOCUMENTS = ("access", "audit", "commands", "monitoring", "sessions")
+BLOCKS = [
+    pytest.param(*block, id=f"{name}-{number}")
+    for name in DOCUMENTS
+    for number, block in enumerate(
+        re.findall(r"```(sh|python)\n(.*?)```", (ROOT / f"docs/{name}.md").read_text(), re.DOTALL)
+    )
+]
 pytestmark = pytest.mark.slow
 
 
@@ -34,7 +41,7 @@ def environ(tmp_path_factory):
         }
 
 
-@pytest.mark.parametrize(("language", "text"), BLOCKS, ids=range(len(BLOCKS)))
+@pytest.mark.parametrize(("language", "text"), BLOCKS)
 def test_an_example_does_what_it_says(environ, language, text):
     if "curl" in text and shutil.which("curl") is None:
         pytest.skip("no curl")

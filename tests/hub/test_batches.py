@@ -23,7 +23,7 @@ from cmdop_appliance.server import _sweep
 from cmdop_appliance.store import commands, sessions
 from cmdop_appliance.store.listing import Paging
 from tests.support.live_hub import CALLER, Link, LiveHub, ScriptedAgent, finished, live_hub
-from tests.support.records import WORKSPACE, joined, once
+from tests.support.records import REACH, joined, once
 
 SPEC = Spec(argv=["true"], timeout_ms=30_000, operator=CALLER.email)
 HOUR_MS = 3_600_000
@@ -457,7 +457,7 @@ async def test_the_same_request_resumes_once(fleet, stopped):
     again, found = await resume(fleet.live, stopped, key="once")
     assert first == again
     assert {each.id for each in found} == {each.id for each in new}
-    page = await fleet.live.hub.store.run(commands.page, WORKSPACE, Paging())
+    page = await fleet.live.hub.store.run(commands.page, REACH, Paging())
     assert page.total == 6
 
 
@@ -492,7 +492,7 @@ class Waiter:
         self.answer: list[str] | None = None
 
     async def run(self) -> None:
-        found = await self._fleet.live.hub.commands.wait_batch(self._batch)
+        found = await self._fleet.live.hub.commands.wait_batch(CALLER, self._batch)
         by_machine = {each.machine_id: each.status for each in found}
         self.answer = [by_machine[each] for each in self._fleet.ids if each in by_machine]
 

@@ -30,7 +30,7 @@ from cmdop_appliance.server import _sweep
 from cmdop_appliance.store import commands
 from cmdop_appliance.store.listing import Paging
 from tests.support.live_hub import BOUND, CALLER, Link, LiveHub, ScriptedAgent, finished, live_hub
-from tests.support.records import WORKSPACE
+from tests.support.records import REACH
 
 SPEC = Spec(argv=["true"])
 
@@ -62,7 +62,7 @@ async def link(agent):
 
 
 async def total(live: LiveHub) -> int:
-    return (await live.hub.store.run(commands.page, WORKSPACE, Paging())).total
+    return (await live.hub.store.run(commands.page, REACH, Paging())).total
 
 
 async def started(link: Link, nursery: trio.Nursery, waiter: Waiter) -> str:
@@ -275,7 +275,7 @@ async def test_removing_a_machine_answers_who_waits(
     waiter = Waiter(live, machine.id)
     await started(link, nursery, waiter)
     now_ms = live.hub.clock.now_ms()
-    await live.hub.store.run(lifecycle.remove_machine, WORKSPACE, machine.id, now_ms)  # unheard
+    await live.hub.store.run(lifecycle.remove_machine, CALLER, machine.id, now_ms)  # unheard
     answer = await waiter.answer()
     assert (answer.status, answer.error_code) == ("lost", "machine_removed")
 

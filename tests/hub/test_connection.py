@@ -1,6 +1,6 @@
 """The websocket of one agent, over real websocket bytes."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -8,10 +8,12 @@ import trio
 from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
+from cmdop_appliance.addresses import Proxies
 from cmdop_appliance.hub.connection import Connection, LinkClosed, accept
 from cmdop_appliance.protocol.closing import Close
 from cmdop_appliance.protocol.limits import HANDSHAKE_S, MESSAGE_BYTES, SEND_S
 
+PEER = "192.0.2.7"
 BOUND = 100  # seconds, of a mock clock too
 
 Serve = Callable[[Connection], Awaitable[None]]
@@ -20,13 +22,14 @@ Serve = Callable[[Connection], Awaitable[None]]
 class Served:
     """How serving one stream ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, *trusted: str) -> None:
+        self.proxies = Proxies(trusted)
         self.over = trio.Event()
         self.was_closed = False  # LinkClosed came out of it
 
     async def serve(self, stream: trio.abc.Stream, serve: Serve) -> None:
         try:
-            async with accept(stream, "192.0.2.7") as connection:
+            async with accept(stream, PEER, self.proxies) as connection:
                 await serve(connection)
         except* LinkClosed:
             self.was_closed = True
@@ -39,16 +42,17 @@ class Served:
 
 @asynccontextmanager
 async def served(
-    serve: Serve, pair=memory_stream_pair
+    serve: Serve, pair=memory_stream_pair, *, forwarded: Sequence[str] = (), trusted: str = "::1"
 ) -> AsyncIterator[tuple[WebSocketConnection, Served, trio.abc.Stream]]:
     """A client whose peer is served by `serve`; how that ended; the client's raw stream."""
     ours, theirs = pair()
-    ended = Served()
+    ended = Served(trusted)
+    headers = [(b"X-Forwarded-For", value.encode("latin-1")) for value in forwarded]
     with trio.fail_after(BOUND):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ended.serve, ours, serve)
             client = await wrap_client_stream(
-                nursery, theirs, "hub", "/agent", message_queue_size=100
+                nursery, theirs, "hub", "/agent", message_queue_size=100, extra_headers=headers
             )
             yield client, ended, theirs
             await trio.aclose_forcefully(theirs)
@@ -294,3 +298,23 @@ async def test_what_does_not_become_a_websocket_ends_without_a_trace(
             await ended.wait()
     assert ended.was_closed
     assert trio.current_time() - before <= HANDSHAKE_S + 5
+
+
+@pytest.mark.parametrize(
+    ("trusted", "forwarded", "address"),
+    [
+        ("::1", [], PEER),
+        ("::1", ["203.0.113.9"], PEER),
+        (PEER, [], PEER),
+        (PEER, ["203.0.113.9"], "203.0.113.9"),
+        (PEER, ["127.0.0.1", "203.0.113.9"], "203.0.113.9"),
+        (PEER, ["\xe4"], PEER),
+    ],
+)
+async def test_an_agent_has_its_own_address_behind_a_trusted_proxy(trusted, forwarded, address):
+    async def tell(connection: Connection) -> None:
+        await connection.send(connection.address)
+        await connection.receive()
+
+    async with served(tell, forwarded=forwarded, trusted=trusted) as (client, _, _):
+        assert await client.get_message() == address

@@ -11,15 +11,15 @@ from cmdop_appliance.protocol.messages import Hello, Revoked
 from cmdop_appliance.store import enrolments, machines
 from cmdop_appliance.store.listing import Paging
 from tests.support.live_hub import LiveHub, ScriptedAgent, live_hub
-from tests.support.records import FACTS, NOW, WORKSPACE
+from tests.support.records import FACTS, NOW, REACH, WORKSPACE
 
 
 async def machines_of(live: LiveHub) -> int:
-    return (await live.hub.store.run(machines.page, WORKSPACE, Paging())).total
+    return (await live.hub.store.run(machines.page, REACH, Paging())).total
 
 
 async def uses_of(live: LiveHub) -> list[int]:
-    page = await live.hub.store.run(enrolments.page, WORKSPACE, Paging())
+    page = await live.hub.store.run(enrolments.page, REACH, Paging())
     return [token.uses for token in page.items]
 
 
@@ -108,10 +108,10 @@ async def test_an_expired_token_is_refused(live, agent):
 
 async def test_a_revoked_token_is_refused(live, agent):
     enrolment, token = await live.hub.enrolments.issue(WORKSPACE, 60_000, 1, [])
-    await live.hub.store.run(enrolments.delete, WORKSPACE, enrolment.id)
+    await live.hub.store.run(enrolments.delete, REACH, enrolment.id)
     assert (await refusal(agent, token=token))[0] is Close.REFUSED
     with pytest.raises(NotFound):
-        await live.hub.store.run(enrolments.delete, WORKSPACE, enrolment.id)
+        await live.hub.store.run(enrolments.delete, REACH, enrolment.id)
 
 
 async def test_a_token_of_another_hub_is_refused(live, agent):
@@ -167,7 +167,7 @@ async def test_another_version_of_the_protocol_is_refused(live, agent):
 async def test_a_removed_machine_is_told_so_and_can_verify_it(live, agent):
     await (await agent.join()).cut()
     machine = await agent.machine()
-    await live.hub.store.run(machines.remove, WORKSPACE, machine.id, NOW)
+    await live.hub.store.run(machines.remove, REACH, machine.id, NOW)
     for token in (None, await live.token()):  # nor does a new token help
         link = agent.dial()
         await link.prove(await link.greet(), token=token)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from cmdop_appliance.hub import lifecycle
 from cmdop_appliance.protocol.closing import Close
 from cmdop_appliance.protocol.frames import Output
 from cmdop_appliance.protocol.messages import (
@@ -14,9 +15,9 @@ from cmdop_appliance.protocol.messages import (
     Spec,
     Started,
 )
-from cmdop_appliance.store import machines, sessions
+from cmdop_appliance.store import sessions
 from tests.support.live_hub import CALLER, Link, LiveHub, ScriptedAgent, finished
-from tests.support.records import FACTS, NOW, TELEMETRY, WORKSPACE
+from tests.support.records import FACTS, NOW, REACH, samples
 
 SPEC = Spec(argv=["true"])
 
@@ -31,7 +32,8 @@ async def replaced(live: LiveHub, agent: ScriptedAgent) -> None:
 async def removed(live: LiveHub, agent: ScriptedAgent) -> None:
     """The machine was removed, and the bus lost the word of it."""
     machine = await agent.machine()
-    await live.hub.store.run(machines.remove, WORKSPACE, machine.id, live.hub.clock.now_ms())
+    now_ms = live.hub.clock.now_ms()
+    await live.hub.store.run(lifecycle.remove_machine, CALLER, machine.id, now_ms)
 
 
 async def told(live: LiveHub, agent: ScriptedAgent, link: Link) -> str:
@@ -48,22 +50,25 @@ def word(kind: str, command_id: str):
         "started": Started(id=command_id, started_ms=NOW),
         "finished": finished(command_id),
         "rejected": Rejected(id=command_id, reason="late"),
-        "heartbeat": Heartbeat(telemetry=TELEMETRY),
+        "heartbeat": Heartbeat(),
+        "samples": samples(1),
     }[kind]
 
 
 @pytest.mark.parametrize("fence", [replaced, removed])
-@pytest.mark.parametrize("kind", ["accepted", "started", "finished", "rejected", "heartbeat"])
+@pytest.mark.parametrize(
+    "kind", ["accepted", "started", "finished", "rejected", "heartbeat", "samples"]
+)
 async def test_what_a_stale_connection_says_changes_nothing_and_ends_it(live, agent, kind, fence):
     link = await agent.join()
     command_id = await told(live, agent, link)
     await fence(live, agent)
     before = await live.command(command_id)
-    session = await live.hub.store.run(sessions.get, WORKSPACE, link.session_id)
+    session = await live.hub.store.run(sessions.get, REACH, link.session_id)
     await link.say(word(kind, command_id))
     assert (await link.closed())[0] is Close.REPLACED  # it is not blamed
     assert await live.command(command_id) == before
-    assert await live.hub.store.run(sessions.get, WORKSPACE, link.session_id) == session
+    assert await live.hub.store.run(sessions.get, REACH, link.session_id) == session
 
 
 @pytest.mark.parametrize("fence", [replaced, removed])

@@ -18,7 +18,7 @@ from cmdop_appliance.protocol.messages import (
 from cmdop_appliance.server import _sweep
 from cmdop_appliance.store import commands, machines, sessions
 from tests.support.live_hub import CALLER, Link, LiveHub, ScriptedAgent, finished, live_hub
-from tests.support.records import WORKSPACE
+from tests.support.records import REACH
 
 SPEC = Spec(argv=["true"])
 LOST_AFTER_S = 90
@@ -260,4 +260,4 @@ async def test_since_when_nothing_is_known_is_told_until_the_machine_is_back(
     await link.cut()
     await silent.lost()
     assert (await silent.record()).stale_ms is None  # it has ended, as far as anybody knows
-    assert await hub.hub.store.run(commands.get, WORKSPACE, silent.command_id)
+    assert await hub.hub.store.run(commands.get, REACH, silent.command_id)

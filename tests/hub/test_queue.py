@@ -14,7 +14,7 @@ from cmdop_appliance.server import _sweep
 from cmdop_appliance.store import commands, sessions
 from cmdop_appliance.store.listing import Paging
 from tests.support.live_hub import BOUND, CALLER, LiveHub, ScriptedAgent, finished, live_hub
-from tests.support.records import WORKSPACE, connected, joined
+from tests.support.records import REACH, connected, joined
 
 SPEC = Spec(argv=["true"])
 HOUR_MS = 3_600_000
@@ -44,11 +44,11 @@ async def test_a_machine_that_is_away_takes_only_what_may_wait(live, agent, away
     assert caught.value.details == {"current_status": "GRACE_PERIOD", "machine_id": away}
     command = await ask(live, away)
     assert (command.status, command.session_id, command.is_queued) == ("pending", None, True)
-    page = await live.hub.store.run(commands.page, WORKSPACE, Paging(), status="pending")
+    page = await live.hub.store.run(commands.page, REACH, Paging(), status="pending")
     assert [each.id for each in page.items] == [command.id]
     with pytest.raises(MachineNotFound):
         await ask(live, "mach_x")
-    assert (await live.hub.store.run(commands.page, WORKSPACE, Paging())).total == 1
+    assert (await live.hub.store.run(commands.page, REACH, Paging())).total == 1
 
 
 async def test_what_waits_is_sent_once_and_in_order_when_its_machine_comes(live, agent, away):
@@ -165,7 +165,7 @@ class Waiter:
 async def waiting(live: LiveHub) -> Command:
     """The one command of the store, once it is there."""
     with trio.fail_after(BOUND):
-        while not (page := await live.hub.store.run(commands.page, WORKSPACE, Paging())).items:
+        while not (page := await live.hub.store.run(commands.page, REACH, Paging())).items:
             await trio.lowlevel.checkpoint()
     return page.items[0]
 

@@ -30,11 +30,11 @@ from cmdop_appliance.protocol.limits import SILENT_S
 from cmdop_appliance.protocol.messages import (
     Accepted,
     Acknowledge,
+    Background,
     Bye,
     Cancel,
     Dispatch,
     Heartbeat,
-    Heartbeatack,
     Hello,
     Inventory,
     Known,
@@ -42,12 +42,13 @@ from cmdop_appliance.protocol.messages import (
     Rejected,
     Resume,
     Revoked,
+    Sampled,
     Spec,
     Started,
     Stored,
 )
 from cmdop_appliance.server import _sweep
-from cmdop_appliance.store import commands, machines, sessions
+from cmdop_appliance.store import commands, sessions
 from cmdop_appliance.store.transaction import Tx
 from tests.support.descriptors import no_free_descriptor
 from tests.support.live_hub import (
@@ -58,13 +59,13 @@ from tests.support.live_hub import (
     finished,
     live_hub,
 )
-from tests.support.records import FACTS, NOW, TELEMETRY, WORKSPACE, recorded
+from tests.support.records import FACTS, NOW, REACH, TELEMETRY, recorded, samples
 
 SPEC = Spec(argv=["true"])
 
 
 async def session_of(live: LiveHub, session_id: str) -> Session:
-    return await live.hub.store.run(sessions.get, WORKSPACE, session_id)
+    return await live.hub.store.run(sessions.get, REACH, session_id)
 
 
 async def until_status(live: LiveHub, session_id: str, status: str) -> None:
@@ -96,12 +97,25 @@ async def test_a_session_is_connected_once_its_agent_is_ready(live, agent):
     assert (await session_of(live, link.session_id)).status == "CONNECTED"
 
 
-async def test_a_heartbeat_is_answered_and_its_sample_is_kept(live, agent):
+async def test_samples_are_confirmed_once_they_are_kept(live, agent):
     link = await agent.join()
-    await link.say(Heartbeat(telemetry=TELEMETRY))
-    await link.expect(Heartbeatack)
+    await link.say(samples(3, 4))
+    assert (await link.expect(Sampled)).number == 4
     session = await session_of(live, link.session_id)
     assert session.telemetry == TELEMETRY
+
+
+async def test_a_machine_in_the_background_still_gets_its_commands(live, agent):
+    link = await agent.join()
+    await link.say(Background(on=True))
+    await link.heartbeat()
+    assert (await session_of(live, link.session_id)).status == "BACKGROUND"
+    machine = await agent.machine()
+    command = await live.hub.commands.start(CALLER, machine.id, "true", SPEC)
+    assert (await link.expect(Dispatch)).id == command.id
+    await link.say(Background(on=False))
+    await link.heartbeat()
+    assert (await session_of(live, link.session_id)).status == "CONNECTED"
 
 
 async def test_a_lost_link_is_a_grace_period_and_then_the_end(tmp_path, autojump_clock: MockClock):
@@ -199,7 +213,7 @@ async def test_a_machine_that_is_removed_hears_it_signed_and_is_cut(live, agent,
         await link.heartbeat()
     machine = await agent.machine()
     await trio.testing.wait_all_tasks_blocked()
-    await live.hub.store.run(machines.remove, WORKSPACE, machine.id, NOW)
+    await live.hub.store.run(lifecycle.remove_machine, CALLER, machine.id, NOW)
     live.hub.bus.publish(link_subject(machine.id), Removed())
     revoked = await link.expect(Revoked)
     transcript = revocation_transcript(link.nonce, machine.id)
@@ -222,7 +236,7 @@ async def test_a_removed_machine_that_takes_nothing_is_cut_and_writes_no_more(li
     with trio.fail_after(BOUND):
         await link.over.wait()
     assert live.hub.outputs.live(command.id) is None
-    row = await live.hub.store.run(commands.get, WORKSPACE, command.id)
+    row = await live.hub.store.run(commands.get, REACH, command.id)
     assert (row.status, row.error_code) == ("lost", "machine_removed")
     assert (await live.hub.outputs.sizes(command.id))["stdout"] == 0
     assert "agent broke the protocol" not in caplog.messages  # it could not know yet
@@ -276,7 +290,7 @@ async def test_a_command_that_ended_while_its_streams_were_looked_up_leaves_none
     async def resume_late(command_id: str):
         now_ms = live.hub.clock.now_ms()
         await live.hub.store.run(
-            lifecycle.remove_machine, WORKSPACE, (await agent.machine()).id, now_ms
+            lifecycle.remove_machine, CALLER, (await agent.machine()).id, now_ms
         )
         return await resume(command_id)
 
@@ -289,7 +303,7 @@ async def test_a_command_that_ended_while_its_streams_were_looked_up_leaves_none
 async def test_a_machine_that_is_removed_while_it_connects_gets_no_session(live, agent):
     link = await agent.join()
     machine = await agent.machine()
-    await live.hub.store.run(machines.remove, WORKSPACE, machine.id, NOW)
+    await live.hub.store.run(lifecycle.remove_machine, CALLER, machine.id, NOW)
     connected = await live.hub.store.run(
         sessions.connect, machine, facts=FACTS, ip="192.0.2.1", now_ms=NOW
     )
@@ -596,7 +610,7 @@ async def test_a_command_whose_wake_up_was_lost_is_found(live, agent, autojump_c
     before = trio.current_time()
     assert (await link.expect(Dispatch)).id == command.id
     assert trio.current_time() - before <= 5
-    await live.hub.store.run(commands.request_cancel, WORKSPACE, command.id, NOW)
+    await live.hub.store.run(commands.request_cancel, REACH, command.id, NOW)
     assert (await link.expect(Cancel)).id == command.id
 
 

@@ -1,6 +1,8 @@
 """Following a command: every byte once, whatever happens to the connection."""
 
+import json
 import threading
+from contextlib import closing
 
 import pytest
 from hypothesis import given
@@ -10,6 +12,7 @@ from cmdop_appliance.sdk import (
     Client,
     ConnectionFailed,
     Gap,
+    Missed,
     NotFound,
     Output,
     ServerError,
@@ -183,3 +186,21 @@ def test_an_endless_event_is_refused(monkeypatch):
     assert not list(parser.feed(b"data: " + b"x" * 90))
     with pytest.raises(UnexpectedAnswer):
         list(parser.feed(b"x" * 10))
+
+
+def test_events_go_on_behind_the_last_one_over_a_broken_connection():
+    def told(seq):
+        event = {"id": f"evt_{seq}", "type": "command.started", "seq": seq, "data": {}}
+        return f"event: command.started\nid: {seq}\ndata: {json.dumps(event)}\n\n".encode()
+
+    gap = b'event: gap\nid: 8\ndata: {"from":7,"to":8}\n\n'
+    waiting = iter([stream(told(6), whole=False), stream(b": keep-alive\n\n", gap, told(9))])
+    with scripted_hub(lambda _: next(waiting)) as hub, Client(hub.url, KEY) as client:
+        items = client.events.follow(types=["command.*"], machine_id="mach_1", after=5)
+        with closing(items):
+            first, missed, second = (next(items) for _ in range(3))
+    assert (first["seq"], missed, second["seq"]) == (6, Missed(7, 8), 9)
+    assert [request.headers["last-event-id"] for request in hub.asked] == ["5", "6"]
+    assert {(request.path, request.query) for request in hub.asked} == {
+        ("/api/v1/events", "types=command.%2A&machine_id=mach_1")
+    }

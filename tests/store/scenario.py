@@ -7,38 +7,57 @@ from itertools import product
 from types import ModuleType
 
 import cmdop_appliance.store
+from cmdop_appliance.auth import Reach
 from cmdop_appliance.errors import ApplianceError
 from cmdop_appliance.store import (
     api_keys,
+    audit,
     batches,
+    clients,
     commands,
     enrolments,
+    events,
     idempotency,
     machines,
+    metrics,
     migrate,
     output,
     sessions,
     settings,
+    tallies,
+    totals,
+    workspaces,
 )
+from cmdop_appliance.store.api_keys import Use
 from cmdop_appliance.store.listing import Paging
+from cmdop_appliance.store.tallies import Asked
 from cmdop_appliance.store.transaction import Tx
 from tests.support import records
-from tests.support.records import NOW, TELEMETRY, WORKSPACE
+from tests.support.records import NOW, REACH, TELEMETRY, WORKSPACE, samples
 
 NOUNS: tuple[ModuleType, ...] = (
     api_keys,
+    audit,
     batches,
+    clients,
     commands,
     enrolments,
+    events,
     idempotency,
     machines,
+    metrics,
     migrate,
     output,
     sessions,
     settings,
+    tallies,
+    totals,
+    workspaces,
 )
+# What a key that is restricted to tags may know of.
+FEW = Reach(WORKSPACE, ("prod", "web"))
 # What the store is made of, without SQL of its own.
-MECHANISMS = {"directory", "engine", "listing", "transaction"}
+MECHANISMS = {"directory", "engine", "listing", "reach", "transaction", "ways"}
 
 
 def modules() -> set[str]:
@@ -52,8 +71,12 @@ def public_functions() -> set[str]:
         f"{module.__name__.rpartition('.')[2]}.{name}"
         for module in NOUNS
         for name, fn in inspect.getmembers(module, inspect.isfunction)
-        if fn.__module__ == module.__name__ and not name.startswith("_")
+        if fn.__module__ == module.__name__ and not name.startswith("_") and _takes_tx(fn)
     }
+
+
+def _takes_tx(fn: Callable[..., object]) -> bool:
+    return next(iter(inspect.signature(fn).parameters)) == "tx"
 
 
 def steps(tx: Tx) -> Iterator[str]:
@@ -73,19 +96,24 @@ def steps(tx: Tx) -> Iterator[str]:
     yield call(api_keys.insert, spare, "hash-2", records.once())
     yield call(idempotency.claim, records.once(key="another"), spare.id)
     yield call(idempotency.forget, NOW)
-    yield call(api_keys.get, WORKSPACE, key.id)
+    yield call(api_keys.get, REACH, key.id)
+    yield call(api_keys.by_id, key.id)
     yield call(api_keys.by_hash, "hash-1", NOW)
     yield call(api_keys.count)
-    yield call(api_keys.count_admins)
+    yield call(api_keys.note_uses, [Use(key.id, NOW, "::1")])
     yield from pages(call, api_keys, {})
-    yield call(api_keys.delete, WORKSPACE, spare.id)
+    yield call(api_keys.delete, REACH, spare.id)
+
+    yield call(workspaces.insert, records.api_key(workspace_id="ws_2", namespace="two"), "hash-3")
+    for order in workspaces.ORDER:
+        yield call(workspaces.page, Paging(20, 0, order))
 
     token = records.enrolment(max_uses=2)
     yield call(enrolments.insert, token, "secret-hash")
-    yield call(enrolments.get, WORKSPACE, token.id)
+    yield call(enrolments.get, REACH, token.id)
     yield call(enrolments.use, "secret-hash", NOW)
     yield from pages(call, enrolments, {})
-    yield call(enrolments.delete, WORKSPACE, token.id)
+    yield call(enrolments.delete, REACH, token.id)
 
     machine = records.machine()
     yield call(machines.insert, machine, token.id)
@@ -98,39 +126,73 @@ def steps(tx: Tx) -> Iterator[str]:
     yield call(sessions.connect, machine, facts=records.FACTS, ip="::1", now_ms=NOW)  # again
     session_id, epoch = result[0]  # type: ignore[misc]
     yield call(sessions.ready, session_id, epoch, NOW)
-    yield call(sessions.heartbeat, session_id, epoch, TELEMETRY, NOW)
-    yield call(sessions.heartbeat, session_id, epoch, None, NOW)
-    yield call(sessions.get, WORKSPACE, session_id)
-    yield call(sessions.live_of, WORKSPACE, machine.id)
+    yield call(sessions.heartbeat, session_id, epoch, NOW)
+    yield call(sessions.sampled, machine.id, epoch, TELEMETRY, NOW, NOW)
+    yield call(sessions.set_background, session_id, epoch, on=True)
+    yield call(sessions.set_background, session_id, epoch, on=False)
+    yield call(metrics.record, machine.id, epoch, samples(1, 2), NOW)
+    yield call(metrics.points, REACH, machine.id, from_ms=0, until_ms=NOW, step_ms=60_000)
+    yield call(metrics.roll_up, NOW)
+    yield call(sessions.get, REACH, session_id)
+    yield call(sessions.record_event, "session.client_attached", result[0], NOW)
+    yield call(sessions.live_of, REACH, machine.id)
     yield from pages(
         call,
         sessions,
         {"status": "CONNECTED", "machine_id": machine.id, "machine_hostname": "web-1"},
     )
-    yield call(machines.get, WORKSPACE, machine.id)
+    yield call(machines.get, REACH, machine.id)
     yield from pages(
         call, machines, {"status": "online", "tags": ["a", "b_c"], "search": "w%b_1\\"}
     )
+    client = records.client(session_id, key.id)
+    yield call(clients.attach, client)
+    yield call(clients.find, session_id, client.id)
+    yield call(clients.of_session, session_id)
+    yield call(clients.require_operator, key.id, machine.id)
+    yield call(clients.detach, session_id, client.id, key.id)
+    yield call(clients.detach_all, session_id)
+    yield call(machines.roster, REACH)
+    yield call(machines.roster, FEW)
+    yield call(totals.machines)
+    yield call(totals.live_sessions)
+    yield call(totals.open_commands)
+    yield call(machines.set_online, machine.id, is_online=True)
+    yield call(machines.edit, REACH, machine.id, name="web-2", tags=["prod", "web"])
     yield call(machines.flag_clone, machine.id, NOW)
     yield call(machines.epoch_of, machine.id)
 
+    yield call(audit.append, audit.Entry.by_hub(NOW, "hub.started"))
+    yield call(audit.head)
+    told = result[0]
+    yield call(audit.holds, told)
+    yield call(audit.is_news, machine.id, told)
+    yield call(audit.testify, machine.id, told, NOW)
+    yield call(audit.witnesses, WORKSPACE)
+    yield call(audit.walk, audit.START, 10)
+    yield call(audit.page, WORKSPACE, Paging())
+    asked = {"action": "a", "actor": "b", "target": "c", "outcome": "ok", "since_ms": NOW}
+    yield call(audit.page, WORKSPACE, Paging(20, 0, "created_at"), **asked)
+
     batch = records.batch()
     yield call(batches.insert, batch)
-    yield call(batches.get, WORKSPACE, batch.id)
+    yield call(batches.get, REACH, batch.id)
     held = records.command(machine.id, None, batch_id=batch.id, is_held=True, supersede_key="k")
     yield call(commands.insert, held)
-    yield call(batches.commands_of, batch.id)
+    yield call(batches.commands_of, REACH, batch.id)
     yield call(batches.progress, batch.id)
     yield call(batches.held, batch.id, 10)
     yield call(batches.resume, batch.id, batch.id)
     yield call(commands.superseder_of, held)
+    yield call(commands.newest_of, REACH, machine.id, 10)
+    yield call(commands.newest_of, FEW, machine.id, 10, serial_key="k")
     yield call(commands.skip_held, "batch_x", "code", "message", NOW)
     yield call(commands.place, held)
     yield call(commands.superseded_by, records.command(machine.id, None, supersede_key="k"))
     yield call(commands.send_queued, machine.id, session_id, NOW)
 
     command = records.command(machine.id, session_id)
-    yield call(commands.live_session, WORKSPACE, machine.id)
+    yield call(commands.live_session, REACH, machine.id)
     yield call(commands.insert, command)
     yield call(commands.of_connection, machine.id, epoch, command.id)
     yield call(commands.exists, command.id)
@@ -142,7 +204,7 @@ def steps(tx: Tx) -> Iterator[str]:
     yield call(commands.reopen_silent, machine.id)
     yield call(commands.ids_of_machine, machine.id, [command.id])
     yield call(commands.reopen_unsent, machine.id, session_id, command.id)
-    yield call(commands.request_cancel, WORKSPACE, command.id, NOW)
+    yield call(commands.request_cancel, REACH, command.id, NOW)
     yield call(commands.accept, command.id, machine.id)
     yield call(commands.started, command.id, machine.id, NOW)
     yield call(output.save, command.id, "stdout", 3, b"one", max_bytes=1 << 20)
@@ -150,7 +212,7 @@ def steps(tx: Tx) -> Iterator[str]:
     yield call(output.of_command, command.id)
     yield call(output.is_final, command.id)
     yield call(commands.finish, records.ended(command))
-    yield call(commands.get, WORKSPACE, command.id)
+    yield call(commands.get, REACH, command.id)
     yield from pages(
         call,
         commands,
@@ -165,11 +227,24 @@ def steps(tx: Tx) -> Iterator[str]:
     yield call(sessions.lose, session_id, epoch, now_ms=NOW, grace_until_ms=NOW + 1)
     yield call(sessions.end_expired, NOW + 2)
     yield call(sessions.end, session_id, epoch, NOW)
+    yield call(sessions.connect, machine, facts=records.FACTS, ip="::1", now_ms=NOW)
+    session_id, epoch = result[0]  # type: ignore[misc]
+    yield call(sessions.fail, session_id, epoch, NOW)
+    yield call(sessions.end_of, machine.id, NOW)
     yield call(sessions.recover, now_ms=NOW, grace_until_ms=NOW + 1)
-    yield call(machines.remove, WORKSPACE, machine.id, NOW)
+    for reach, since_ms in product((REACH, FEW), (None, NOW)):
+        yield call(tallies.count, reach, Asked(since_ms=since_ms))
+    yield call(tallies.bucket_of, WORKSPACE, None, 0, down=True)
+    yield call(machines.remove, REACH, machine.id, NOW)
+
+    yield call(events.append, WORKSPACE, "machine.online", subject=machine.id, data={}, now_ms=NOW)
+    yield call(events.last_seq, WORKSPACE)
+    yield call(events.after, REACH, 0, 100)
+    yield call(events.after, FEW, 0, 100)
+    yield call(events.forget, NOW)
 
     # What is not there.
-    for fn in (
+    of_one_thing = (
         sessions.get,
         machines.get,
         commands.get,
@@ -178,16 +253,17 @@ def steps(tx: Tx) -> Iterator[str]:
         enrolments.delete,
         api_keys.get,
         api_keys.delete,
-    ):
+    )
+    for fn, reach in product(of_one_thing, (REACH, FEW)):
         try:
-            fn(tx, WORKSPACE, "nothing")
+            fn(tx, reach, "nothing")
         except ApplianceError:
             continue
         raise AssertionError(f"{fn.__name__} found what is not there")
 
 
 def pages(call, noun: ModuleType, filters: dict[str, object]) -> Iterator[str]:
-    """Each order both ways, without and with every filter."""
-    for field, way, asked in product(noun.ORDER, ("", "-"), (False, True)):
+    """Each order both ways, without and with every filter, for every kind of caller."""
+    for caller, field, way, asked in product((REACH, FEW), noun.ORDER, ("", "-"), (False, True)):
         values = {name: value if asked else None for name, value in filters.items()}
-        yield call(noun.page, WORKSPACE, Paging(20, 0, f"{way}{field}"), **values)
+        yield call(noun.page, caller, Paging(20, 0, f"{way}{field}"), **values)

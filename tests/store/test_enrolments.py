@@ -3,10 +3,11 @@
 import pytest
 import trio
 
+from cmdop_appliance.auth import Reach
 from cmdop_appliance.errors import NotFound
 from cmdop_appliance.store import enrolments
 from cmdop_appliance.store.listing import Paging
-from tests.support.records import NOW, WORKSPACE, enrolment
+from tests.support.records import NOW, REACH, WORKSPACE, enrolment
 
 
 async def use_at_once(store, times: int) -> int:
@@ -26,7 +27,7 @@ async def use_at_once(store, times: int) -> int:
 async def test_of_fifty_uses_at_once_only_so_many_are_granted(store, max_uses):
     await store.run(enrolments.insert, enrolment(max_uses=max_uses), "hash")
     assert await use_at_once(store, 50) == max_uses
-    page = await store.run(enrolments.page, WORKSPACE, Paging())
+    page = await store.run(enrolments.page, REACH, Paging())
     assert [token.uses for token in page.items] == [max_uses]
 
 
@@ -52,9 +53,9 @@ async def test_a_revoked_or_unknown_token_is_good_for_nothing(store):
     made = enrolment()
     await store.run(enrolments.insert, made, "hash")
     with pytest.raises(NotFound):
-        await store.run(enrolments.delete, "ws_other", made.id)
-    await store.run(enrolments.delete, WORKSPACE, made.id)
+        await store.run(enrolments.delete, Reach("ws_other"), made.id)
+    await store.run(enrolments.delete, REACH, made.id)
     assert await store.run(enrolments.use, "hash", NOW) is None
     assert await store.run(enrolments.use, "other", NOW) is None
     with pytest.raises(NotFound):
-        await store.run(enrolments.delete, WORKSPACE, made.id)
+        await store.run(enrolments.delete, REACH, made.id)

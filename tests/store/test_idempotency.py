@@ -2,11 +2,12 @@
 
 import pytest
 
+from cmdop_appliance.auth import Reach
 from cmdop_appliance.errors import IdempotencyConflict, NotFound
 from cmdop_appliance.store import api_keys, enrolments, idempotency
 from cmdop_appliance.store.idempotency import KEPT_MS, claim
 from cmdop_appliance.store.transaction import Tx, reads
-from tests.support.records import NOW, WORKSPACE, api_key, enrolment, once
+from tests.support.records import NOW, REACH, api_key, enrolment, once
 
 
 @reads
@@ -85,11 +86,11 @@ async def test_a_key_and_a_token_are_made_once(store):
         again = await store.run(noun.insert, second, f"{noun.__name__}-2", request)
         assert made == again
         assert again.made_id == first.id
-        assert (await store.run(noun.get, WORKSPACE, first.id)).id == first.id
+        assert (await store.run(noun.get, REACH, first.id)).id == first.id
         with pytest.raises(NotFound):
-            await store.run(noun.get, WORKSPACE, second.id)
+            await store.run(noun.get, REACH, second.id)
         with pytest.raises(NotFound):
-            await store.run(noun.get, "ws_other", first.id)
+            await store.run(noun.get, Reach("ws_other"), first.id)
 
 
 def test_the_secret_needs_the_callers_key_and_the_salt_and_is_shown_nowhere():

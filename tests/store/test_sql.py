@@ -9,9 +9,13 @@ import pytest
 from cmdop_appliance.errors import NotFound
 from cmdop_appliance.store import (
     api_keys,
+    audit,
     batches,
+    clients,
     commands,
+    events,
     machines,
+    metrics,
     migrate,
     output,
     sessions,
@@ -21,7 +25,7 @@ from cmdop_appliance.store.listing import Paging
 from cmdop_appliance.store.transaction import Tx
 from tests.store import scenario
 from tests.support import records
-from tests.support.records import NOW, WORKSPACE
+from tests.support.records import NOW, REACH, WORKSPACE
 
 _PARAMETER = re.compile(r"(?<!:):(\w+)")
 
@@ -94,14 +98,13 @@ def test_sqlite_alone_would_be_found(sql: str):
 # ── indexes ──────────────────────────────────────────────────────────────────────────────────────
 
 PAGE = Paging()
-NO_FILTER = {"status": None, "machine_id": None, "machine_hostname": None}
 ID = "sqlite_autoindex_{}_1"
 # Whether the machine of a command is connected.
 STALE = {"session_current", ID.format("machine")}
 # what → (the call, the indexes that it uses and no others)
 HOT = {
     "a command by id": (
-        lambda tx: commands.get(tx, WORKSPACE, "cmd"),
+        lambda tx: commands.get(tx, REACH, "cmd"),
         {ID.format("command"), *STALE},
     ),
     "what an agent speaks of": (
@@ -121,7 +124,7 @@ HOT = {
         {"command_open"},
     ),
     "the commands of a batch": (
-        lambda tx: batches.commands_of(tx, "batch"),
+        lambda tx: batches.commands_of(tx, REACH, "batch"),
         {"command_by_batch", *STALE},
     ),
     "the next commands of a batch": (
@@ -130,20 +133,16 @@ HOT = {
     ),
     "how far a batch is": (lambda tx: batches.progress(tx, "batch"), {"command_by_batch"}),
     "the open commands of a machine": (lambda tx: commands.open_on(tx, "mach"), {"command_open"}),
-    "commands of a workspace": (
-        lambda tx: commands.page(tx, WORKSPACE, PAGE),
-        {"command_by_workspace", *STALE},
-    ),
-    "commands of a machine": (
-        lambda tx: commands.page(tx, WORKSPACE, PAGE, machine_id="mach"),
+    "the newest commands of a machine": (
+        lambda tx: commands.newest_of(tx, REACH, "mach", 10),
         {"command_by_machine", *STALE},
     ),
-    "commands of a session": (
-        lambda tx: commands.page(tx, WORKSPACE, PAGE, session_id="sess"),
-        {"command_by_session", *STALE},
+    "the newest commands of a line": (
+        lambda tx: commands.newest_of(tx, REACH, "mach", 10, serial_key="k"),
+        {"command_by_machine", *STALE},
     ),
     "the session for a new command": (
-        lambda tx: commands.live_session(tx, WORKSPACE, "mach"),
+        lambda tx: commands.live_session(tx, REACH, "mach"),
         {ID.format("machine"), "session_current"},
     ),
     "an end": (
@@ -155,38 +154,76 @@ HOT = {
         {ID.format("command")},
     ),
     "an output": (lambda tx: output.of_command(tx, "cmd"), {ID.format("output")}),
+    "the head of the audit log": (audit.head, {ID.format("audit")}),
+    "an entry of the audit log": (
+        lambda tx: audit.append(tx, audit.Entry.by_hub(NOW, "hub.started")),
+        {ID.format("audit")},
+    ),
+    "the audit log of a workspace": (
+        lambda tx: audit.page(tx, WORKSPACE, PAGE),
+        {"audit_by_workspace"},
+    ),
+    "a part of the audit log": (
+        lambda tx: audit.walk(tx, audit.START, 10),
+        {ID.format("audit")},
+    ),
+    "what a machine remembers of the audit log": (
+        lambda tx: audit.is_news(tx, "mach", audit.START),
+        {ID.format("audit"), ID.format("audit_witness")},
+    ),
     "a caller": (
         lambda tx: api_keys.by_hash(tx, "hash", NOW),
         {"sqlite_autoindex_api_key_2", ID.format("workspace")},
     ),
+    "the keys of a workspace": (
+        lambda tx: api_keys.page(tx, REACH, PAGE),
+        {"api_key_by_workspace", ID.format("workspace")},
+    ),
     "a machine by id": (
-        lambda tx: machines.get(tx, WORKSPACE, "mach"),
-        {ID.format("machine"), "session_current"},
+        lambda tx: machines.get(tx, REACH, "mach"),
+        {ID.format("machine")},
     ),
     "a machine by key": (
         lambda tx: machines.by_key(tx, b"key"),
         {"sqlite_autoindex_machine_2"},
     ),
-    "machines of a workspace": (
-        lambda tx: machines.page(tx, WORKSPACE, PAGE),
-        {"machine_by_workspace", "session_current"},
-    ),
-    "a session by id": (lambda tx: sessions.get(tx, WORKSPACE, "sess"), {ID.format("session")}),
+    "a session by id": (lambda tx: sessions.get(tx, REACH, "sess"), {ID.format("session")}),
     "the session of a machine": (
-        lambda tx: sessions.live_of(tx, WORKSPACE, "mach"),
+        lambda tx: sessions.live_of(tx, REACH, "mach"),
         {"session_current"},
-    ),
-    "sessions of a workspace": (
-        lambda tx: sessions.page(tx, WORKSPACE, PAGE, **NO_FILTER),
-        {"session_by_workspace"},
     ),
     "sessions whose grace is over": (
         lambda tx: sessions.end_expired(tx, NOW),
         {"session_in_grace"},
     ),
+    "who may act on a machine": (
+        lambda tx: clients.require_operator(tx, "key", "mach"),
+        {"session_current", ID.format("client")},
+    ),
+    "the events behind one": (
+        lambda tx: events.after(tx, REACH, 1, 100),
+        {ID.format("event")},
+    ),
+    "an event": (
+        lambda tx: events.append(
+            tx, WORKSPACE, "machine.online", subject="mach", data={}, now_ms=NOW
+        ),
+        {ID.format("workspace")},
+    ),
+    "events that are kept no longer": (
+        lambda tx: events.forget(tx, NOW),
+        {"event_by_age", ID.format("event")},
+    ),
     "a heartbeat": (
-        lambda tx: sessions.heartbeat(tx, "sess", 1, None, NOW),
+        lambda tx: sessions.heartbeat(tx, "sess", 1, NOW),
         {ID.format("session"), ID.format("machine")},
+    ),
+    "a sample": (
+        lambda tx: (
+            metrics.record(tx, "mach", 1, records.samples(1), NOW),
+            metrics._last_of(tx, "mach"),
+        ),
+        {"session_current", ID.format("metric_last")},
     ),
 }
 
@@ -200,7 +237,9 @@ async def test_what_is_hot_finds_its_rows_by_the_right_index_and_in_order(store,
         with suppress(NotFound):  # nothing is there; only the statements count
             call(tx)
         steps: list[str] = []
-        for sql in [sql for sql in seen if sql.startswith(("SELECT", "UPDATE", "INSERT"))]:
+        for sql in [
+            sql for sql in seen if sql.startswith(("SELECT", "UPDATE", "INSERT", "DELETE"))
+        ]:
             nothing = dict.fromkeys(_PARAMETER.findall(sql))
             rows = tx._connection.execute(f"EXPLAIN QUERY PLAN {sql}", nothing)
             steps += [row[3] for row in rows]

@@ -31,6 +31,7 @@ PATIENCE_S = 30  # for anything a test waits for: a bound, never a pace
 STOP_S = 5  # contract.md §11: SIGTERM, whatever a peer does
 BASE_ENVIRONMENT = {"PATH": os.environ["PATH"], "LANG": "C.UTF-8", "HOME": "/"}
 _POLL_S = 0.01
+_PREFIX = "/api/v1"
 
 
 def wait_for(condition: Callable[[], T], what: str, patience_s: float = PATIENCE_S) -> T:
@@ -93,11 +94,16 @@ class Api:
         body: object = None,
         *,
         headers: Mapping[str, str] | None = None,
+        prefix: str = _PREFIX,
+        whole: bool = True,
     ) -> Answer:
-        """One request; `path` is below /api/v1 unless it begins with a full prefix."""
-        with self._open(method, path, body, headers or {}) as answer:
+        """One request; `path` is below `prefix` unless it begins with a full one itself.
+
+        Not `whole`: of a body that may have no end, only the first piece.
+        """
+        with self._open(method, path, body, headers or {}, prefix) as answer:
             names = {name.lower(): value for name, value in answer.getheaders()}
-            return Answer(answer.status, names, answer.read())
+            return Answer(answer.status, names, answer.read() if whole else answer.read1())
 
     def get(self, path: str) -> Any:
         return self.call("GET", path).data
@@ -138,13 +144,16 @@ class Api:
         return answer.body
 
     def events(self, command_id: str, last_event_id: str | None = None) -> Iterator[Event]:
-        """The events of a command's stream, comments left out; ends when the hub ends it.
+        """The events of a command's stream, as `follow` gives them."""
+        return self.follow(f"/commands/{command_id}/stream", last_event_id)
+
+    def follow(self, path: str, last_event_id: str | None = None) -> Iterator[Event]:
+        """The events of a stream, comments left out; ends when the hub ends it.
 
         Close the generator to leave early.
         """
         headers = {} if last_event_id is None else {"Last-Event-ID": last_event_id}
         parser = EventParser()
-        path = f"/commands/{command_id}/stream"
         with self._open("GET", path, None, headers) as answer:
             assert answer.status == 200, (answer.status, answer.read())
             give_up = time.monotonic() + PATIENCE_S
@@ -160,13 +169,18 @@ class Api:
 
     @contextmanager
     def _open(
-        self, method: str, path: str, body: object, headers: Mapping[str, str]
+        self,
+        method: str,
+        path: str,
+        body: object,
+        headers: Mapping[str, str],
+        prefix: str = _PREFIX,
     ) -> Iterator[Any]:
         sent = {"Authorization": f"Bearer {self.key}"} if self.key else {}
         if isinstance(body, dict | list):
             body = json.dumps(body)
             sent["Content-Type"] = "application/json"
-        where = path if path.startswith(("/api/", "/v1/", "//")) else f"/api/v1{path}"
+        where = path if path.startswith(("/api/", "/v1/", "//")) else prefix + path
         connection = HTTPConnection(urlsplit(self.url).netloc, timeout=PATIENCE_S)
         try:
             connection.request(method, where, body=body, headers={**sent, **headers})
@@ -340,17 +354,23 @@ class Agent(_Process):
         """Start it, and do not wait for what comes of it."""
         self._start("agent", "--state-dir", self.state_dir, *args, **variables)
 
-    def join(self, hub: Hub, token: str | None = None, url: str | None = None) -> None:
+    def join(
+        self,
+        hub: Hub,
+        token: str | None = None,
+        url: str | None = None,
+        api: Api | None = None,
+    ) -> None:
         """Start it as a machine of `hub`, and wait until commands can be sent to it.
 
-        `url`: where it shall find the hub, if not where that listens.
+        `url`: where it shall find the hub, if not where that listens. `api`: whose machine it is.
         """
         self.begin(
             CMDOP_SERVER_URL=url or hub.api.url,
             CMDOP_JOIN_KEY=token or hub.new_token(),
             CMDOP_MACHINE_NAME=self.name,
         )
-        self.wait_connected(hub)
+        self.wait_connected(hub, api)
 
     def rejoin(self, hub: Hub) -> None:
         """Start it again with what its directory holds."""
@@ -359,14 +379,15 @@ class Agent(_Process):
         wait_for(lambda: self._connections() > before, "the agent is back")
         self.wait_connected(hub)
 
-    def wait_connected(self, hub: Hub) -> str:
-        """The id of its session, once it is CONNECTED."""
+    def wait_connected(self, hub: Hub, api: Api | None = None) -> str:
+        """The id of its session, once it is CONNECTED, as `api` sees it."""
+        api = api or hub.api
 
         def connected() -> str:
             assert self.is_running, self.log.read_text()
             if not (self.state_dir / "hub.json").exists():
                 return ""
-            answer = hub.api.call("GET", f"/machines/{self.machine_id}/session")
+            answer = api.call("GET", f"/machines/{self.machine_id}/session")
             if answer.status != 200 or answer.data["status"] != "CONNECTED":
                 return ""
             return str(answer.data["session_id"])
@@ -394,10 +415,12 @@ def stopped_hub(place: Path) -> Iterator[Hub]:
 
 
 @contextmanager
-def running_agent(hub: Hub, place: Path, name: str, *, token: str | None = None) -> Iterator[Agent]:
+def running_agent(
+    hub: Hub, place: Path, name: str, *, token: str | None = None, api: Api | None = None
+) -> Iterator[Agent]:
     """An agent that has joined `hub`; at the end it stops as it should, and its commands die."""
     with stopped_agent(place, name) as agent:
-        agent.join(hub, token)
+        agent.join(hub, token, api=api)
         yield agent
 
 

@@ -41,7 +41,7 @@ from cmdop_appliance.protocol.messages import (
 from cmdop_appliance.store import commands, machines
 from cmdop_appliance.store.engine import open_store
 from tests.support.clocks import LoopClock
-from tests.support.records import FACTS, WORKSPACE
+from tests.support.records import FACTS, REACH, WORKSPACE
 
 M = TypeVar("M", bound=Message)
 
@@ -231,7 +231,7 @@ class LiveHub:
         return token
 
     async def command(self, command_id: str) -> Command:
-        return await self.hub.store.run(commands.get, WORKSPACE, command_id)
+        return await self.hub.store.run(commands.get, REACH, command_id)
 
 
 @asynccontextmanager

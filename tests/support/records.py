@@ -2,14 +2,16 @@
 
 import msgspec
 
+from cmdop_appliance.auth import Reach
 from cmdop_appliance.ids import new_id
-from cmdop_appliance.model import ApiKey, Batch, Command, Enrolment, Machine
-from cmdop_appliance.protocol.messages import Facts, Spec, Telemetry
+from cmdop_appliance.model import ApiKey, Batch, Client, Command, Enrolment, Machine
+from cmdop_appliance.protocol.messages import Facts, Sample, Samples, Spec, Telemetry
 from cmdop_appliance.store import commands, machines, sessions
 from cmdop_appliance.store.engine import Store
 from cmdop_appliance.store.idempotency import Once
 
 WORKSPACE = "ws_default"
+REACH = Reach(WORKSPACE)
 NOW = 1_700_000_000_000
 
 FACTS = Facts(
@@ -38,6 +40,13 @@ TELEMETRY = Telemetry(
     network_tx_bytes=2,
     uptime_seconds=3,
 )
+
+
+def samples(*numbers: int, age_ms: int = 0, series: bytes = b"s" * 16, **load) -> Samples:
+    """A message of samples of one moment."""
+    telemetry = msgspec.structs.replace(TELEMETRY, **load)
+    taken = [Sample(number=number, age_ms=age_ms, telemetry=telemetry) for number in numbers]
+    return Samples(series=series, samples=taken)
 
 
 def machine(**fields) -> Machine:
@@ -128,6 +137,18 @@ def api_key(**fields) -> ApiKey:
     return msgspec.structs.replace(plain, **fields)
 
 
+def client(session_id: str, api_key_id: str, **fields) -> Client:
+    plain = Client(
+        session_id=session_id,
+        id=new_id("cli"),
+        api_key_id=api_key_id,
+        operator="ci@default",
+        mode="operator",
+        attached_ms=NOW,
+    )
+    return msgspec.structs.replace(plain, **fields)
+
+
 async def joined(store: Store, **fields) -> Machine:
     """A machine of the store that never connected."""
     made = machine(**fields)
@@ -156,7 +177,7 @@ async def running(store: Store, machine_id: str, session_id: str, **fields) -> C
     """A command of the store that runs."""
     made = await recorded(store, machine_id, session_id, **fields)
     assert await store.run(commands.started, made.id, machine_id, NOW + 1)
-    return await store.run(commands.get, WORKSPACE, made.id)
+    return await store.run(commands.get, REACH, made.id)
 
 
 def ended(of: Command, **fields) -> Command:

@@ -1,9 +1,11 @@
 """The one file, as it is shipped: hub, agent, keeper and command line out of it."""
 
+import json
 import os
 import signal
 import subprocess
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -52,6 +54,13 @@ def test_a_command_runs_from_the_one_file(binary, place):
     done = _exec(binary, place, "uname", "-a")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == subprocess.check_output(["uname", "-a"], text=True)
+
+
+def test_the_documentation_is_in_the_one_file(binary, place):
+    url = json.loads((place / "data" / "hub.json").read_text())["url"]
+    for path in ("/openapi.json", "/docs", "/docs/swagger-ui-bundle.js"):
+        with urlopen(url + path, timeout=60) as answer:
+            assert answer.read()
 
 
 def test_the_exit_code_passes_through(binary, place):

@@ -14,7 +14,7 @@ from tests.support.appliance import (
     wait_for,
 )
 from tests.support.live_hub import ScriptedAgent, live_hub
-from tests.support.records import WORKSPACE
+from tests.support.records import REACH
 
 SHORT_GRACE_MS = 1500
 
@@ -95,7 +95,7 @@ async def test_a_goodbye_counts_when_nothing_can_be_answered_any_more(tmp_path):
         await link.say(Bye())
         with trio.fail_after(PATIENCE_S):
             await link.over.wait()
-        session = await live.hub.store.run(sessions.get, WORKSPACE, link.session_id)
+        session = await live.hub.store.run(sessions.get, REACH, link.session_id)
         assert session.status == "DISCONNECTED"
 
 
@@ -253,10 +253,11 @@ def test_a_session_shows_the_last_sample_of_its_machine(hub, place):
         )
         assert set(detail["telemetry"]) == {"cpu_percent", "memory_percent", "disk_percent"}
         assert all(0 <= percent <= 100 for percent in detail["telemetry"].values())
-        metrics = hub.api.get(f"/sessions/{session_id}/metrics")
+        answer = hub.api.call("GET", f"/sessions/{session_id}/metrics")
+        metrics = answer.data
         assert metrics["uptime_seconds"] > 0
         assert metrics["network_rx_bytes"] > 0
-        assert metrics["timestamp"] <= hub.api.get(f"/sessions/{session_id}")["last_heartbeat_at"]
+        assert metrics["timestamp"] <= answer.json["meta"]["timestamp"]
 
         agent.kill()
         _wait_status(hub, session_id, "GRACE_PERIOD")

@@ -4,6 +4,9 @@ from cmdop_appliance.api.cmdop import (
     api_keys as api_keys,
 )
 from cmdop_appliance.api.cmdop import (
+    audit as audit,
+)
+from cmdop_appliance.api.cmdop import (
     batches as batches,
 )
 from cmdop_appliance.api.cmdop import (
@@ -13,8 +16,17 @@ from cmdop_appliance.api.cmdop import (
     enrolment_tokens as enrolment_tokens,
 )
 from cmdop_appliance.api.cmdop import (
+    events as events,
+)
+from cmdop_appliance.api.cmdop import (
     machines as machines,
 )
 from cmdop_appliance.api.cmdop import (
+    metrics as metrics,
+)
+from cmdop_appliance.api.cmdop import (
     sessions as sessions,
+)
+from cmdop_appliance.api.cmdop import (
+    workspaces as workspaces,
 )

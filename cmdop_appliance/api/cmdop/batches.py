@@ -114,7 +114,7 @@ async def _batch_answer(
     call: "Call[Any, Any]", batch: Batch, commands: list[Command], *, wait: bool
 ) -> BatchAnswer:
     if wait:
-        commands = await call.hub.commands.wait_batch(batch)
+        commands = await call.hub.commands.wait_batch(call.caller, batch)
     answer: BatchAnswer = {
         machine_id: Failure(refusal) for machine_id, refusal in batch.refused.items()
     }

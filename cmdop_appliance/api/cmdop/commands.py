@@ -2,14 +2,13 @@
 
 import functools
 import logging
-import re
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Annotated, Any, ClassVar, Final
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from cmdop_appliance.api import streams
 from cmdop_appliance.api.exchange import Call, Listed, Paged, Response, read_paging
@@ -18,7 +17,9 @@ from cmdop_appliance.api.fields import (
     Duration,
     EnvName,
     Key,
+    Offset,
     Text,
+    Time,
     since_ms,
     when,
 )
@@ -28,7 +29,6 @@ from cmdop_appliance.errors import (
     CommandNotFound,
     CommandNotRunning,
     IdempotencyConflict,
-    InvalidRequest,
     MachineNotFound,
     RangeNotSatisfiable,
     SessionNotActive,
@@ -66,7 +66,8 @@ class CommandBody(Struct, kw_only=True):
     queue_timeout: Duration | None = None
     supersede_key: Key | None = None  # take the place of unsent commands with the same key
     serial_key: Key | None = None  # run after those before it with the same key
-    pty: bool = False  # known, and refused while this version has no terminals
+    # Known, and refused while this version has no terminals.
+    pty: Annotated[bool, Meta(extra_json_schema={"const": False})] = False
 
 
 class SingleBody(CommandBody, kw_only=True):
@@ -78,18 +79,20 @@ class SingleBody(CommandBody, kw_only=True):
 class CommandList(Paged, frozen=True):
     """Filters of a list of commands."""
 
+    ORDER: ClassVar = rows.ORDER
+
     machine_id: str | None = None
     session_id: str | None = None
     batch_id: str | None = None
     status: CommandStatus | None = None
-    since: str | None = None
+    since: Time | None = None
 
 
 class OutputQuery(Struct, frozen=True):
     """Which bytes of which stream."""
 
     stream: StreamName = "stdout"
-    offset: str = "0"
+    offset: Offset = 0
 
 
 class CommandError(Struct, frozen=True):
@@ -122,10 +125,10 @@ class CommandView(Struct, frozen=True, kw_only=True):
     cancel_requested: bool
     late: bool  # it was lost because its machine was silent, which has returned
     unknown_to_hub: bool  # only its machine knows what was asked: this hub was restored
-    stale_since: str | None  # its machine was last heard of then, and is not connected
-    created_at: str
-    started_at: str | None
-    finished_at: str | None
+    stale_since: Time | None  # its machine was last heard of then, and is not connected
+    created_at: Time
+    started_at: Time | None
+    finished_at: Time | None
 
 
 class CommandWithOutput(CommandView, frozen=True, kw_only=True):
@@ -209,8 +212,8 @@ async def list_commands(call: Call[None, CommandList]) -> Listed:
     """The commands of the workspace, newest first."""
     page = await call.hub.store.run(
         rows.page,
-        call.caller.workspace_id,
-        read_paging(call.query, rows.ORDER),
+        call.caller.reach,
+        read_paging(call.query),
         machine_id=call.query.machine_id,
         session_id=call.query.session_id,
         batch_id=call.query.batch_id,
@@ -254,6 +257,7 @@ async def cancel_command(call: Call[None, None]) -> Cancelled:
     scope=READ,
     query=OutputQuery,
     answer=bytes,
+    media="application/octet-stream",
     errors=(CommandNotFound, RangeNotSatisfiable),
 )
 async def get_command_output(call: Call[None, OutputQuery]) -> Response:
@@ -262,12 +266,10 @@ async def get_command_output(call: Call[None, OutputQuery]) -> Response:
     Of a stream longer than the hub keeps, a line stands for the middle: `X-Cmdop-Truncated` has
     its first and last byte, and there is no `Content-Length`.
     """
-    if not re.fullmatch(r"\d{1,16}", call.query.offset, re.ASCII):
-        raise InvalidRequest("offset must be a whole number of at least 0")
     command, stream = await _find(call), call.query.stream
     held = (await call.hub.outputs.held(command.id))[stream]
     asked = call.request.headers.get("range", "")
-    part = streams.read_range(asked, int(call.query.offset), held)
+    part = streams.read_range(asked, call.query.offset, held)
     headers = {
         "Content-Type": "application/octet-stream",
         "Content-Disposition": f'attachment; filename="{command.id}.{stream}"',
@@ -289,7 +291,9 @@ async def get_command_output(call: Call[None, OutputQuery]) -> Response:
     "/commands/:id/stream",
     scope=READ,
     answer=bytes,
-    errors=(CommandNotFound, InvalidRequest),
+    media=streams.MEDIA,
+    event_id=streams.EVENT_ID,
+    errors=(CommandNotFound,),
 )
 async def stream_command(call: Call[None, None]) -> Response:
     """Server-sent events: output as it comes, then `end` with the record.
@@ -300,10 +304,9 @@ async def stream_command(call: Call[None, None]) -> Response:
     """
     command = await _find(call)
     seen = streams.read_event_id(call.request.headers.get("last-event-id"))
-    headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-store"}
-    headers["X-Accel-Buffering"] = "no"  # nginx would hold events back
     describe = functools.partial(with_output, call.hub)
-    return Response(200, headers, streams.command_events(call.hub, command, seen, describe))
+    events = streams.command_events(call, command, seen, describe)
+    return Response(200, dict(streams.HEADERS), events)
 
 
 def _fields(command: Command) -> dict[str, Any]:
@@ -435,4 +438,4 @@ def ask_of(call: "Call[Any, Any]") -> Ask:
 
 
 async def _find(call: "Call[Any, Any]") -> Command:
-    return await call.hub.store.run(rows.get, call.caller.workspace_id, call.path["id"])
+    return await call.hub.store.run(rows.get, call.caller.reach, call.path["id"])

@@ -1,24 +1,33 @@
 """/machines: the managed computers."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from msgspec import Struct
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
 
 from cmdop_appliance.api.exchange import Call, Listed, Paged, read_paging
-from cmdop_appliance.api.fields import since_ms, when
+from cmdop_appliance.api.fields import Name, Tags, Time, since_ms, when
 from cmdop_appliance.api.registry import route
 from cmdop_appliance.auth import Scope
-from cmdop_appliance.errors import MachineNotFound, SessionNotFound
-from cmdop_appliance.model import LIVE_STATUSES, Machine, SessionStatus
+from cmdop_appliance.errors import (
+    Forbidden,
+    MachineNotFound,
+    SessionNotFound,
+    ValidationFailed,
+)
+from cmdop_appliance.model import Machine, SessionStatus
 from cmdop_appliance.protocol.messages import Facts
 from cmdop_appliance.store import commands, sessions
 from cmdop_appliance.store import machines as rows
+from cmdop_appliance.store.audit import Entry
 
 MachineStatus = Literal["online", "offline"]
 
 
 class MachineList(Paged, frozen=True):
     """Filters of the list of machines."""
+
+    ORDER: ClassVar = rows.ORDER
 
     status: MachineStatus | None = None
     tags: str | None = None  # a,b: both
@@ -28,7 +37,9 @@ class MachineList(Paged, frozen=True):
 class HistoryList(Paged, frozen=True):
     """Filters of a machine's history."""
 
-    since: str | None = None
+    ORDER: ClassVar = commands.ORDER
+
+    since: Time | None = None
 
 
 class MachineView(Struct, frozen=True, kw_only=True):
@@ -41,9 +52,9 @@ class MachineView(Struct, frozen=True, kw_only=True):
     arch: str
     hostname: str
     tags: list[str]
-    created_at: str | None
-    last_seen: str | None
-    clone_seen_at: str | None  # when a second live holder of its key was refused
+    created_at: Time | None
+    last_seen: Time | None
+    clone_seen_at: Time | None  # when a second live holder of its key was refused
 
 
 class MachineDetail(MachineView, frozen=True, kw_only=True):
@@ -54,13 +65,20 @@ class MachineDetail(MachineView, frozen=True, kw_only=True):
     facts: Facts
 
 
+class MachineBody(Struct, kw_only=True):
+    """What to change; what is left out stays as it is."""
+
+    name: Name | UnsetType = UNSET
+    tags: Tags | UnsetType = UNSET  # all that it is to have
+
+
 class LiveSession(Struct, frozen=True):
     """The session through which a machine is reached."""
 
     session_id: str
     status: SessionStatus
     machine_hostname: str
-    connected_at: str | None
+    connected_at: Time | None
 
 
 class MachineCommand(Struct, frozen=True):
@@ -70,7 +88,7 @@ class MachineCommand(Struct, frozen=True):
     command: str
     exit_code: int | None
     duration: int | None
-    executed_at: str | None
+    executed_at: Time | None
 
 
 class Deleted(Struct, frozen=True):
@@ -84,8 +102,8 @@ async def list_machines(call: Call[None, MachineList]) -> Listed:
     """The machines of the workspace."""
     page = await call.hub.store.run(
         rows.page,
-        call.caller.workspace_id,
-        read_paging(call.query, rows.ORDER),
+        call.caller.reach,
+        read_paging(call.query),
         status=call.query.status,
         tags=[tag for tag in (call.query.tags or "").split(",") if tag],
         search=call.query.search,
@@ -102,11 +120,32 @@ async def list_machines(call: Call[None, MachineList]) -> Listed:
 )
 async def get_machine(call: Call[None, None]) -> MachineDetail:
     """One machine."""
-    machine = await _find(call)
-    facts = machine.facts
-    return MachineDetail(
-        **_fields(machine), ip=machine.ip, agent_version=facts.agent_version, facts=facts
+    return _detail(await _find(call))
+
+
+@route(
+    "PATCH",
+    "/machines/:id",
+    scope=Scope.MACHINES_WRITE,
+    body=MachineBody,
+    answer=MachineDetail,
+    errors=(MachineNotFound, Forbidden, ValidationFailed),
+)
+async def edit_machine(call: Call[MachineBody, None]) -> MachineDetail:
+    """Change a machine's name or its tags; a key restricted to tags cannot take these off."""
+    changes = msgspec.structs.asdict(call.body)
+    changes = {name: value for name, value in changes.items() if value is not UNSET}
+    entry = Entry.by(
+        call.caller, call.hub.clock.now_ms(), "machine.changed", call.path["id"], **changes
     )
+    machine = await call.hub.store.run(
+        entry.recording(rows.edit),
+        call.caller.reach,
+        call.path["id"],
+        name=changes.get("name"),
+        tags=changes.get("tags"),
+    )
+    return _detail(machine)
 
 
 @route(
@@ -132,7 +171,7 @@ async def delete_machine(call: Call[None, None]) -> Deleted:
 async def get_machine_session(call: Call[None, None]) -> LiveSession:
     """The machine's live session."""
     machine = await _find(call)
-    session = await call.hub.store.run(sessions.live_of, machine.workspace_id, machine.id)
+    session = await call.hub.store.run(sessions.live_of, call.caller.reach, machine.id)
     if session is None:
         raise SessionNotFound("No active session for this machine")
     return LiveSession(
@@ -153,8 +192,8 @@ async def list_machine_commands(call: Call[None, HistoryList]) -> Listed:
     machine = await _find(call)
     page = await call.hub.store.run(
         commands.page,
-        machine.workspace_id,
-        read_paging(call.query, commands.ORDER),
+        call.caller.reach,
+        read_paging(call.query),
         machine_id=machine.id,
         since_ms=since_ms(call.query.since),
     )
@@ -166,14 +205,21 @@ async def list_machine_commands(call: Call[None, HistoryList]) -> Listed:
 
 
 async def _find(call: Call[None, Any]) -> Machine:
-    return await call.hub.store.run(rows.get, call.caller.workspace_id, call.path["id"])
+    return await call.hub.store.run(rows.get, call.caller.reach, call.path["id"])
+
+
+def _detail(machine: Machine) -> MachineDetail:
+    facts = machine.facts
+    return MachineDetail(
+        **_fields(machine), ip=machine.ip, agent_version=facts.agent_version, facts=facts
+    )
 
 
 def _fields(machine: Machine) -> dict[str, Any]:
     return {
         "id": machine.id,
         "name": machine.name,
-        "status": "online" if machine.session_status in LIVE_STATUSES else "offline",
+        "status": "online" if machine.is_online else "offline",
         "os": machine.facts.os,
         "arch": machine.facts.arch,
         "hostname": machine.facts.hostname,

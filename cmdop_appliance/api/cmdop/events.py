@@ -1,0 +1,136 @@
+"""/events: everything that happens within a key's reach, as it happens."""
+
+import re
+from collections.abc import AsyncIterator, Iterable
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta, Struct
+
+from cmdop_appliance.api import streams
+from cmdop_appliance.api.exchange import Call, Response
+from cmdop_appliance.api.fields import Time, when
+from cmdop_appliance.api.registry import route
+from cmdop_appliance.auth import Caller, Scope
+from cmdop_appliance.errors import InvalidRequest
+from cmdop_appliance.model import EVENT_TYPES, Event
+from cmdop_appliance.store import api_keys, events
+
+# Events of one read; a reader holds no more at a time.
+_READ: Final = 100
+# What `Last-Event-ID` may be: the number of the last event that the reader has.
+_EVENT_ID: Final = "[0-9]{1,16}"
+# Any one of these lets a key see the events of a family.
+_SCOPES: Final = {
+    "session": (Scope.SESSIONS_READ,),
+    "machine": (Scope.MACHINES_READ,),
+    "command": (Scope.SESSIONS_READ, Scope.COMMANDS_EXECUTE),
+}
+
+_NAME: Final = "|".join(map(re.escape, (*EVENT_TYPES, *(f"{family}.*" for family in _SCOPES))))
+# Read by the handler, which says what is known.
+_Types = Annotated[str, Meta(extra_json_schema={"pattern": f"^({_NAME})(,({_NAME}))*$"})]
+
+
+class EventsQuery(Struct, frozen=True):
+    """Which events."""
+
+    types: _Types | None = None  # a,b: either; `command.*` is the whole family. Default: all
+    machine_id: str | None = None
+
+
+class EventView(Struct, frozen=True):
+    """One event. `seq` counts the events of the workspace."""
+
+    id: str
+    type: str
+    timestamp: Time | None
+    seq: int
+    data: dict[str, Any]
+
+
+@route(
+    "GET",
+    "/events",
+    scope=Scope.ANY_KEY,
+    query=EventsQuery,
+    answer=bytes,
+    media=streams.MEDIA,
+    event_id=_EVENT_ID,
+)
+async def follow_events(call: Call[None, EventsQuery]) -> Response:
+    """Server-sent events from now on, or behind `Last-Event-ID`: what the key may see.
+
+    `event` is the type, `id` the number of the event. `gap` with `{"from", "to"}` stands for
+    numbers that are not kept any more (7 days).
+    """
+    kinds = _visible(call.caller, _read_types(call.query.types))
+    seen = await call.hub.store.run(events.last_seq, call.caller.workspace_id)
+    if last := call.request.headers.get("last-event-id"):
+        seen = min(_read_seq(last), seen)
+    return Response(200, dict(streams.HEADERS), _events(call, kinds, seen))
+
+
+async def _events(
+    call: Call[None, EventsQuery], kinds: frozenset[str], seen: int
+) -> AsyncIterator[bytes]:
+    hub, caller = call.hub, call.caller
+    subjects = events.subject_of(caller.workspace_id), api_keys.subject_of(caller.key_id)
+    with hub.bus.subscribe(*subjects) as news:
+        yield streams.KEEP_ALIVE  # the reader knows that it is heard from here on
+        while True:
+            while found := await hub.store.run(events.after, caller.reach, seen, _READ):
+                for event in found:
+                    if event.seq > seen + 1:
+                        yield _event("gap", event.seq - 1, {"from": seen + 1, "to": event.seq - 1})
+                    seen = event.seq
+                    if event.type in kinds and _is_asked(event, call.query.machine_id):
+                        yield _event(event.type, seen, _view(event))
+            try:
+                message = await streams.next_news(call, news)
+            except streams.Ended:
+                return  # the reader comes back with Last-Event-ID
+            if message is None:
+                yield streams.KEEP_ALIVE
+
+
+def _is_asked(event: Event, machine_id: str | None) -> bool:
+    return event.is_within and machine_id in (None, event.machine_id)
+
+
+def _view(event: Event) -> EventView:
+    return EventView(event.id, event.type, when(event.created_ms), event.seq, event.data)
+
+
+def _event(name: str, seq: int, data: object) -> bytes:
+    return f"event: {name}\nid: {seq}\ndata: ".encode() + msgspec.json.encode(data) + b"\n\n"
+
+
+def _visible(caller: Caller, kinds: Iterable[str]) -> frozenset[str]:
+    return frozenset(
+        kind for kind in kinds if any(map(caller.allows, _SCOPES[kind.partition(".")[0]]))
+    )
+
+
+def _read_types(text: str | None) -> frozenset[str]:
+    if text is None:
+        return frozenset(EVENT_TYPES)
+    kinds: set[str] = set()
+    for name in text.split(","):
+        family = name.removesuffix("*") if name.endswith(".*") else None
+        named = {
+            kind for kind in EVENT_TYPES if kind == name or (family and kind.startswith(family))
+        }
+        if not named:
+            raise InvalidRequest(
+                f"types: there is no event {name[:64]!r}",
+                hint=f"known are {', '.join(EVENT_TYPES)}",
+            )
+        kinds |= named
+    return frozenset(kinds)
+
+
+def _read_seq(header: str) -> int:
+    if not re.fullmatch(_EVENT_ID, header):
+        raise InvalidRequest("Last-Event-ID must be an id that this stream gave, such as 120")
+    return int(header)

@@ -1,0 +1,295 @@
+"""Every route of the hub with what it answers to each kind of mistake: contract.md §1.
+
+The table here is the second opinion on the one in `api/registry.py`: a route that is not in it
+fails a test.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from cmdop_appliance.api import app as app  # fills the registry
+from cmdop_appliance.api.exchange import Paged
+from cmdop_appliance.api.registry import CMDOP, HAPI, ROOT, ROUTES, SDK2, Plane, Route
+from cmdop_appliance.errors import (
+    BatchNotFound,
+    CommandNotFound,
+    MachineNotFound,
+    NotFound,
+    SessionNotFound,
+)
+from tests.support.appliance import Answer, Api
+
+ID = "01JZZZZZZZZZZZZZZZZZZZZZZZ"  # of nothing
+BODY_BYTES = 1024 * 1024  # the default of [limits] body_bytes
+PUBLIC = ("public",)
+ANY_KEY = ("any key",)
+READ_COMMANDS = ("sessions:read", "commands:execute")
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a route answers to each kind of mistake."""
+
+    permissions: tuple[str, ...]  # any one of them is enough; a refusal names the first
+    unknown: type[NotFound] | None = None  # for an id of nothing
+    about: str = ""  # what kind of thing the id in the path names
+    body: Mapping[str, object] = field(default_factory=dict)  # a good one
+    wrong: Mapping[str, object] = field(default_factory=dict)  # field → a value it cannot have
+    required: tuple[str, ...] = ()
+    bad_query: tuple[str, ...] = ()  # beside those that every list refuses
+
+
+RUN_WRONG = {
+    "command": 1,
+    "cwd": "",
+    "env": {"A=B": "c"},
+    "timeout": 0,
+    "user": ["root"],
+    "stdin": 3,
+    "shell": "",
+    "queue": "yes",
+    "queue_timeout": 0,
+    "supersede_key": "",
+    "serial_key": "a\nb",
+    "pty": 1,
+}
+TABLE: dict[Plane, dict[tuple[str, str], Expected]] = {
+    CMDOP: {
+        ("GET", "/machines"): Expected(("machines:read",), bad_query=("status=on", "status=")),
+        ("GET", "/machines/:id"): Expected(("machines:read",), MachineNotFound, "machine"),
+        ("PATCH", "/machines/:id"): Expected(
+            ("machines:write",),
+            MachineNotFound,
+            "machine",
+            body={"name": "renamed", "tags": ["a", "b"]},
+            wrong={"name": "", "tags": ["not a tag"]},
+        ),
+        ("DELETE", "/machines/:id"): Expected(("machines:write",), MachineNotFound, "machine"),
+        ("GET", "/machines/:id/session"): Expected(("sessions:read",), MachineNotFound, "machine"),
+        ("GET", "/machines/:id/commands"): Expected(
+            ("sessions:read",), MachineNotFound, "machine", bad_query=("since=1",)
+        ),
+        ("GET", "/machines/:id/status"): Expected(("machines:read",), MachineNotFound, "machine"),
+        ("GET", "/machines/:id/metrics"): Expected(
+            ("machines:read",),
+            MachineNotFound,
+            "machine",
+            bad_query=("from=1", "to=now", "step=0", "step=x", "step=1"),
+        ),
+        ("GET", "/sessions"): Expected(
+            ("sessions:read",), bad_query=("status=connected", "status=")
+        ),
+        ("GET", "/sessions/:id"): Expected(("sessions:read",), SessionNotFound, "session"),
+        ("POST", "/sessions/:id/attach"): Expected(
+            ("sessions:read", "sessions:write"),
+            SessionNotFound,
+            "session",
+            body={"mode": "observer"},
+            wrong={"mode": "root", "client_id": "cli 1"},
+        ),
+        ("POST", "/sessions/:id/detach"): Expected(
+            ("sessions:read", "sessions:write"),
+            SessionNotFound,
+            "session",
+            body={"client_id": f"cli_{ID}"},
+            wrong={"client_id": None},
+            required=("client_id",),
+        ),
+        ("GET", "/sessions/:id/history"): Expected(("sessions:read",), SessionNotFound, "session"),
+        ("GET", "/sessions/:id/metrics"): Expected(("sessions:read",), SessionNotFound, "session"),
+        ("POST", "/commands"): Expected(
+            ("commands:execute",),
+            MachineNotFound,
+            body={"machine_id": f"mach_{ID}", "command": "true"},
+            wrong={"machine_id": 1, **RUN_WRONG},
+            required=("machine_id", "command"),
+        ),
+        ("POST", "/commands/async"): Expected(
+            ("commands:execute",),
+            MachineNotFound,
+            body={"machine_id": f"mach_{ID}", "command": "true"},
+            wrong={"machine_id": None, **RUN_WRONG},
+            required=("machine_id", "command"),
+        ),
+        ("POST", "/commands/batch"): Expected(
+            ("commands:execute",),
+            body={"machine_ids": [f"mach_{ID}"], "command": "true"},
+            wrong={
+                "machine_ids": [],
+                "concurrency": "0%",
+                "canary": -1,
+                "max_errors": "101%",
+                **RUN_WRONG,
+            },
+            required=("machine_ids", "command"),
+            bad_query=("wait=perhaps", "wait="),
+        ),
+        ("GET", "/commands/batch/:id"): Expected(READ_COMMANDS, BatchNotFound, "batch"),
+        ("POST", "/commands/batch/:id/resume"): Expected(
+            ("commands:execute",), BatchNotFound, "batch", bad_query=("wait=perhaps",)
+        ),
+        ("GET", "/commands"): Expected(
+            READ_COMMANDS, bad_query=("status=done", "since=1", "since=2026-13-01T00:00:00Z")
+        ),
+        ("GET", "/commands/:id"): Expected(READ_COMMANDS, CommandNotFound, "command"),
+        ("DELETE", "/commands/:id"): Expected(("commands:execute",), CommandNotFound, "command"),
+        ("GET", "/commands/:id/output"): Expected(
+            READ_COMMANDS, CommandNotFound, "command", bad_query=("stream=both", "offset=-1")
+        ),
+        ("GET", "/commands/:id/stream"): Expected(READ_COMMANDS, CommandNotFound, "command"),
+        ("GET", "/events"): Expected(
+            ANY_KEY, bad_query=("types=session", "types=", "types=session.*,x")
+        ),
+        ("POST", "/api-keys"): Expected(
+            ("admin",),
+            body={"name": "table", "scopes": ["machines:read"]},
+            wrong={"name": "", "scopes": [], "expires_in_days": 0, "tags": ["not a tag"]},
+            required=("name", "scopes"),
+        ),
+        ("GET", "/api-keys"): Expected(("admin",)),
+        ("GET", "/api-keys/:id"): Expected(("admin",), NotFound, "key"),
+        ("DELETE", "/api-keys/:id"): Expected(("admin",), NotFound, "key"),
+        ("GET", "/auth/me"): Expected(ANY_KEY),
+        ("POST", "/enrollment-tokens"): Expected(
+            ("machines:write",), wrong={"ttl": 1, "max_uses": 0, "tags": ["not a tag"]}
+        ),
+        ("GET", "/enrollment-tokens"): Expected(("machines:write",)),
+        ("DELETE", "/enrollment-tokens/:id"): Expected(("machines:write",), NotFound, "token"),
+        ("POST", "/workspaces"): Expected(
+            ("admin",),
+            body={"namespace": "table"},
+            wrong={"namespace": "Not A Name"},
+            required=("namespace",),
+        ),
+        ("GET", "/workspaces"): Expected(("admin",)),
+        ("GET", "/audit"): Expected(("admin",), bad_query=("outcome=good", "since=1")),
+        ("GET", "/audit/verify"): Expected(("admin",), bad_query=("head=1", "head=x:y")),
+    },
+    SDK2: {
+        ("GET", "/bootstrap"): Expected(PUBLIC),
+        ("GET", "/admin/machines/snapshot"): Expected(("machines:read",)),
+        ("GET", "/admin/machines/:id/messages"): Expected(
+            READ_COMMANDS,
+            MachineNotFound,
+            "machine",
+            bad_query=("limit=0", "limit=501", "limit=x", "session="),
+        ),
+        ("POST", "/admin/machines/:id/ask"): Expected(
+            ("commands:execute",),
+            MachineNotFound,
+            "machine",
+            body={"prompt": "true"},
+            wrong={
+                "prompt": "",
+                "session": "a\nb",
+                "working_dir": "",
+                "attachment_ids": ["x"],
+                "project_root_id": "x",
+            },
+            required=("prompt",),
+        ),
+    },
+    HAPI: {
+        ("GET", "/health"): Expected(PUBLIC),
+    },
+    ROOT: {
+        ("GET", "/openapi.json"): Expected(PUBLIC),
+        ("GET", "/docs"): Expected(PUBLIC),
+        ("GET", "/docs/:file"): Expected(PUBLIC, NotFound, "file"),
+        ("GET", "/healthz"): Expected(PUBLIC),
+        ("GET", "/readyz"): Expected(PUBLIC),
+        ("GET", "/metrics"): Expected(("metrics:read",)),
+    },
+}
+
+# ── the routes, for parametrize ──────────────────────────────────────────────────────────────────
+
+
+def expected(route: Route) -> Expected:
+    """What the table says of a route."""
+    return TABLE[route.plane][route.method, route.path]
+
+
+def params(routes: Iterable[Route]) -> list[Any]:
+    """Routes with their names as ids."""
+    return [
+        pytest.param(route, id=f"{route.method} {route.plane.prefixes[-1]}{route.path}")
+        for route in routes
+    ]
+
+
+def lists(route: Route) -> bool:
+    """True: it answers with a page."""
+    return route.query is not None and issubclass(route.query, Paged)
+
+
+# What the table does not have fails one test, and is left out of the others.
+KNOWN = [route for route in ROUTES if (route.method, route.path) in TABLE[route.plane]]
+EVERY = params(KNOWN)
+KEYED = params(route for route in KNOWN if expected(route).permissions != PUBLIC)
+OPEN = params(route for route in KNOWN if expected(route).permissions == PUBLIC)
+WITH_BODY = params(route for route in KNOWN if route.body)
+WITHOUT_BODY = params(route for route in KNOWN if not route.body)
+OF_A_THING = params(route for route in KNOWN if expected(route).unknown)
+TOP_LISTS = params(route for route in KNOWN if lists(route) and ":" not in route.path)
+
+
+# ── requests and answers ─────────────────────────────────────────────────────────────────────────
+
+
+def path_of(route: Route, of: str = ID, prefix: str | None = None) -> str:
+    """The whole path of a route about the thing `of`."""
+    prefix = route.plane.prefixes[0] if prefix is None else prefix
+    return prefix + re.sub(r":\w+", lambda _: of, route.path)
+
+
+def good(route: Route) -> dict[str, Any] | None:
+    """A good body, about nothing that is there."""
+    return dict(expected(route).body) if route.body else None
+
+
+def ask(api: Api, route: Route, path: str | None = None, body: object = None, **how: Any) -> Answer:
+    """One request for a route; of a stream, which may have no end, the head."""
+    whole = route.media != "text/event-stream"
+    path = path_of(route) if path is None else path
+    return api.call(route.method, path, body, prefix="", whole=whole, **how)
+
+
+def error_of(answer: Answer, status: int, code: str, plane: Plane = CMDOP) -> dict[str, Any]:
+    """The error of an answer, which must have the shape that the contract gives it there."""
+    assert answer.status == status, answer
+    assert answer.headers["content-type"] == "application/json"
+    assert "Traceback" not in answer.body.decode()
+    if plane in (HAPI, SDK2):
+        assert set(answer.json) == {"error", "code"}
+        error = {"code": answer.json["code"], "message": answer.json["error"]}
+    else:
+        assert set(answer.json) == {"error", "meta"}
+        error = answer.json["error"]
+        assert set(error) - {"hint"} == {"code", "message", "details"}
+        assert isinstance(error["details"], dict)
+        has_meta(answer, answer.json["meta"])
+    assert error["code"] == code
+    assert isinstance(error["message"], str)
+    assert error["message"]
+    return error
+
+
+def has_meta(answer: Answer, meta: Mapping[str, Any]) -> None:
+    """Every answer of the CMDOP plane says which request it answers, and when."""
+    assert {"request_id", "timestamp"} <= set(meta)
+    assert meta["request_id"] == answer.headers["x-request-id"]
+    assert re.fullmatch(r"req_[0-9A-HJKMNP-TV-Z]{26}", meta["request_id"])
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", meta["timestamp"])
+
+
+def send(api: Api, route: Route, body: object, content_type: str | None) -> Answer:
+    """A body of any kind; bytes as they are."""
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    headers = {} if content_type is None else {"Content-Type": content_type}
+    return ask(api, route, body=raw, headers=headers)

@@ -1,0 +1,92 @@
+"""Every route of the hub, asked as it should be: the answer is of the type that is documented."""
+
+from fnmatch import fnmatch
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+import msgspec
+import pytest
+from msgspec import Struct
+
+from cmdop_appliance.api.registry import JSON, Route
+from tests.api.contract_table import (
+    EVERY,
+    KNOWN,
+    ask,
+    error_of,
+    expected,
+    has_meta,
+    lists,
+    path_of,
+)
+from tests.api.worlds import World
+from tests.support.appliance import running_agent, wait_for
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("answers")
+
+
+@pytest.fixture(scope="module")
+def world(hub, agent):
+    return World(hub.api, agent)
+
+
+def assert_is(kind: Any, value: Any) -> None:
+    """A JSON value is of this type exactly: nothing is missing, nothing is more."""
+    options = get_args(kind) if get_origin(kind) in (Union, UnionType) else ()
+    if get_origin(kind) is dict:
+        for item in value.values():
+            assert_is(get_args(kind)[1], item)
+    elif sum(isinstance(each, type) and issubclass(each, Struct) for each in options) > 1:
+        fields = [set(each.__struct_encode_fields__) for each in options]
+        assert_is(options[fields.index(set(value))], value)
+    else:
+        assert msgspec.to_builtins(msgspec.convert(value, kind, strict=True)) == value
+
+
+def path_to(world: World, route: Route) -> str:
+    """The path of a route about something that is there, and may be used up."""
+    about = expected(route).about
+    used_up = route.method == "DELETE" or route.path.endswith("/resume")
+    return path_of(route, world.fresh(about)) if about and used_up else world.path(route)
+
+
+def assert_answers(world: World, route: Route, path: str) -> None:
+    answer = ask(world.api, route, path, world.body(route))
+    assert answer.status == route.status, answer
+    assert fnmatch(answer.headers["content-type"].partition(";")[0], route.media.partition(";")[0])
+    assert answer.body
+    if route.media == JSON:
+        data = answer.json
+        if route.plane.has_envelope:
+            has_meta(answer, answer.json["meta"])
+            page = {"total", "limit", "offset", "has_more"} if lists(route) else set()
+            assert set(answer.json["meta"]) == {"request_id", "timestamp"} | page
+            assert set(answer.json) == {"data", "meta"}
+            data = answer.json["data"]
+        assert_is(route.answer, data)
+
+
+@pytest.mark.parametrize("route", [p for p in EVERY if p.id != "DELETE /v1/machines/:id"])
+def test_a_good_request_is_answered_as_documented(world, route):
+    assert_answers(world, route, path_to(world, route))
+
+
+def test_a_good_request_to_remove_a_machine_is_answered_as_documented(hub, world, place):
+    (route,) = (r for r in KNOWN if (r.method, r.path) == ("DELETE", "/machines/:id"))
+    with running_agent(hub, place, "spare") as spare:
+        assert_answers(world, route, path_of(route, spare.machine_id))
+        wait_for(lambda: not spare.is_running, "its agent has gone")
+
+
+@pytest.mark.parametrize("route", [p for p in EVERY if p.values[0].query])
+def test_a_bad_query_about_what_is_there_is_refused(world, route):
+    """The others refuse it, too, but may not have come to look at it."""
+    paging = ("limit=0", "limit=x", "offset=-1", "sort=x") if lists(route) else ()
+    path = path_to(world, route)
+    for query in (*paging, *expected(route).bad_query):
+        answer = ask(world.api, route, f"{path}?{query}", world.body(route))
+        error = error_of(answer, 400, "invalid_request", route.plane)
+        assert query.partition("=")[0] in error["message"]

@@ -1,0 +1,114 @@
+"""Parts of a hub that know nothing of each other, each with something of every kind."""
+
+import re
+from itertools import count
+from typing import Any
+
+from cmdop_appliance.api.registry import Route
+from tests.api.contract_table import expected, path_of
+from tests.support.appliance import Agent, Api, Hub, wait_for
+
+_numbers = count()
+
+
+class World:
+    """A connected machine, and something of every kind that has to do with it alone.
+
+    `api` is a key that may do everything there; `ids` are by kind.
+    """
+
+    def __init__(self, api: Api, agent: Agent) -> None:
+        self.api = api
+        self.agent = agent
+        self.ids: dict[str, str] = {"machine": agent.machine_id, "file": "swagger-ui.css"}
+        self.ids["session"] = self.session_id
+        command = api.run(agent.machine_id, f"echo {agent.name}")
+        batch = api.post("/commands/batch", machine_ids=[agent.machine_id], command="true")
+        self.ids["command"] = command["id"]
+        self.ids["batch"] = batch[agent.machine_id]["batch_id"]
+        for kind in ("key", "token", "client"):
+            self.ids[kind] = self.fresh(kind)
+        metrics = f"/sessions/{self.session_id}/metrics"
+        wait_for(lambda: api.call("GET", metrics).status == 200, "there is a sample")
+
+    @property
+    def session_id(self) -> str:
+        return str(self.api.get(f"/machines/{self.agent.machine_id}/session")["session_id"])
+
+    def secrets(self) -> set[str]:
+        """What nobody else may hear of: every id, and the machine's name."""
+        return {self.agent.name, *self.ids.values()} - {self.ids["file"]}
+
+    def fresh(self, kind: str) -> str:
+        """The id of a new thing, to be used up."""
+        machine_id, api = self.agent.machine_id, self.api
+        match kind:
+            case "key":
+                return str(api.post("/api-keys", name="spare", scopes=["machines:read"])["id"])
+            case "token":
+                return str(api.post("/enrollment-tokens")["id"])
+            case "client":
+                return str(api.post(f"/sessions/{self.ids['session']}/attach")["client_id"])
+            case "command":
+                return api.start(machine_id, "sleep 300")
+            case "batch":  # stopped by errors before its one command had its turn
+                batch = api.post(
+                    "/commands/batch",
+                    machine_ids=[machine_id, "mach_x"],
+                    command="true",
+                    max_errors=0,
+                )
+                return str(batch[machine_id]["batch_id"])
+        raise LookupError(kind)
+
+    def body(self, route: Route) -> dict[str, Any] | None:
+        """A good body for a route, about what is here."""
+        if not route.body:
+            return None
+        body = dict(expected(route).body)
+        here: dict[str, Any] = {
+            "machine_id": self.ids["machine"],
+            "machine_ids": [self.ids["machine"]],
+            "client_id": self.ids["client"],
+            "mode": "operator",  # as an observer it could do nothing more
+            "namespace": f"team-{next(_numbers)}",
+        }
+        return body | {name: value for name, value in here.items() if name in body}
+
+    def path(self, route: Route) -> str:
+        """The path of a route about what is here."""
+        return path_of(route, self.ids.get(expected(route).about, ""))
+
+    def state(self) -> dict[str, Any]:
+        """Everything of this world that a request could change."""
+
+        def all_of(path: str, *names: str) -> list[Any]:
+            return [{name: item[name] for name in names} for item in self.api.get(path)]
+
+        session = self.api.get(f"/sessions/{self.ids['session']}")
+        return {
+            "machines": all_of("/machines?limit=100", "id", "name", "tags"),
+            "commands": all_of("/commands?limit=100", "id", "status", "cancel_requested"),
+            "keys": all_of("/api-keys?limit=100", "id"),
+            "tokens": all_of("/enrollment-tokens?limit=100", "id"),
+            "clients": session["attached_clients"],
+        }
+
+
+def new_workspace(hub: Hub) -> Api:
+    """The admin of a workspace of its own."""
+    made = hub.api.post("/workspaces", namespace=f"world-{next(_numbers)}")
+    return Api(hub.api.url, made["api_key"]["key"])
+
+
+def of_tags(api: Api, *tags: str) -> Api:
+    """A key that may do everything, with machines that carry all of these tags."""
+    made = api.post("/api-keys", name="-".join(tags), scopes=["admin"], tags=tags)
+    return Api(api.url, made["key"])
+
+
+def without(text: str, *ids: str) -> str:
+    """An answer's body in which no id and nothing of the moment is left."""
+    for name in ids:
+        text = text.replace(name, "<id>")
+    return re.sub(r'"meta":\{[^}]*\}', "", text)
