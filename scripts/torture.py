@@ -16,6 +16,7 @@ from pathlib import Path
 from tests.torture import simulation
 from tests.torture.agent_kills import AGENT_KILLS
 from tests.torture.cuts import CUTS
+from tests.torture.fuzz import FUZZ
 from tests.torture.gigabyte import GIGABYTE
 from tests.torture.hub_kills_followed import HUB_KILLS_FOLLOWED
 from tests.torture.hub_kills_ledger import HUB_KILLS_LEDGER
@@ -23,7 +24,7 @@ from tests.torture.lost import LOST
 from tests.torture.parts import Outcome, print_ledger, run_part
 from tests.torture.sweep import SWEEP
 
-PARTS = (AGENT_KILLS, HUB_KILLS_FOLLOWED, CUTS, HUB_KILLS_LEDGER, SWEEP, LOST, GIGABYTE)
+PARTS = (AGENT_KILLS, HUB_KILLS_FOLLOWED, CUTS, HUB_KILLS_LEDGER, SWEEP, LOST, GIGABYTE, FUZZ)
 
 say = partial(print, flush=True)  # the other end may be a file that somebody watches
 
