@@ -1,8 +1,14 @@
 """Wall-clock time behind one seam. Intervals and deadlines use Trio's clock, never this one."""
 
+import math
 import time
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Final, Protocol
+
+# So far the wall clock may be set without being suspected: more than people and NTP correct.
+LEAP_S: Final = 3600.0
+# A clock that was set wrong is set right within this, if anybody watches it.
+STEADY_S: Final = 600.0
 
 
 class Clock(Protocol):
@@ -19,6 +25,24 @@ class SystemClock:
     def now_ms(self) -> int:
         """Milliseconds since 1970-01-01 UTC."""
         return time.time_ns() // 1_000_000
+
+
+class LeapWatch:
+    """Tells whether the wall clock is to be trusted with what makes things too old to keep.
+
+    Not at first, nor for a while after it leapt: it may leap back.
+    """
+
+    def __init__(self) -> None:
+        self._ahead_s = math.inf  # of the monotonic clock, since it leapt
+        self._leapt_s = 0.0  # when, by the monotonic clock
+
+    def is_steady(self, now_ms: int, monotonic_s: float) -> bool:
+        """Whether the wall clock has gone as the monotonic one for `STEADY_S`; ask often."""
+        ahead_s = now_ms / 1000 - monotonic_s
+        if abs(ahead_s - self._ahead_s) > LEAP_S:
+            self._ahead_s, self._leapt_s = ahead_s, monotonic_s
+        return monotonic_s - self._leapt_s >= STEADY_S
 
 
 def rfc3339(ms: int) -> str:

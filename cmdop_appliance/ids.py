@@ -5,13 +5,14 @@ import random
 import re
 import threading
 import time
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 Kind = Literal[
     "mach", "sess", "cli", "cmd", "sched", "run", "hook", "evt", "dlv", "key", "ws", "req", "enr",
     "batch",
 ]  # fmt: skip
 
+_KINDS: Final[frozenset[str]] = frozenset(get_args(Kind))
 _FROM_BASE32: Final = bytes.maketrans(
     b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", b"0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 )
@@ -44,8 +45,13 @@ def new_id(kind: Kind) -> str:
 
 def is_id(kind: Kind, text: str) -> bool:
     """True: `text` has the form of an id of this kind (says nothing about existence)."""
+    return text.startswith(f"{kind}_") and is_any_id(text)
+
+
+def is_any_id(text: str) -> bool:
+    """True: `text` has the form of an id, of whatever kind; no secret of ours has it."""
     head, _, tail = text.partition("_")
-    return head == kind and _ULID.fullmatch(tail) is not None
+    return head in _KINDS and _ULID.fullmatch(tail) is not None
 
 
 def made_ms(made: str) -> int:

@@ -42,6 +42,33 @@ EventType = Literal[
     "command.expired",
 ]
 EVENT_TYPES: Final[tuple[EventType, ...]] = get_args(EventType)
+# What the audit log tells of.
+Action = Literal[
+    "api_key.created",
+    "api_key.revoked",
+    "audit.contradicted",
+    "batch.accepted",
+    "batch.resumed",
+    "call.refused",
+    "command.accepted",
+    "command.cancelled",
+    "command.rejected",
+    "enrolment_token.created",
+    "enrolment_token.revoked",
+    "grant.closed",
+    "grant.expired",
+    "grant.opened",
+    "hub.started",
+    "hub.stopped",
+    "machine.changed",
+    "machine.clone_refused",
+    "machine.joined",
+    "machine.removed",
+    "peer.locked_out",
+    "session.client_attached",
+    "session.client_detached",
+    "workspace.created",
+]
 ClientMode = Literal["operator", "observer"]
 COMMAND_STATUSES: Final[tuple[str, ...]] = get_args(CommandStatus)
 
@@ -134,7 +161,7 @@ class Client(Record, frozen=True, kw_only=True):
     session_id: str
     id: str
     api_key_id: str
-    operator: str  # who it is, as records call them
+    caller_email: str
     mode: ClientMode
     attached_ms: int
 

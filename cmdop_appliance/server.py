@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import signal
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from cmdop_appliance.api.app import make_app
 from cmdop_appliance.api.guard import HttpServer
 from cmdop_appliance.api.hot import HotRoute
 from cmdop_appliance.auth import Scope, new_key, secret_hash, shown_prefix
-from cmdop_appliance.clock import SystemClock
+from cmdop_appliance.clock import LeapWatch, SystemClock
 from cmdop_appliance.config import Config, load_config
 from cmdop_appliance.errors import StorageFull, Unavailable
 from cmdop_appliance.front import Front, PeekedStream, open_listeners
@@ -30,7 +31,15 @@ from cmdop_appliance.logs import log_to_stderr
 from cmdop_appliance.model import DEFAULT_NAMESPACE, DEFAULT_WORKSPACE, ApiKey
 from cmdop_appliance.private import write_private
 from cmdop_appliance.protocol.handshake import pin_of
-from cmdop_appliance.store import api_keys, audit, metrics, sessions
+from cmdop_appliance.store import (
+    api_keys,
+    audit,
+    events,
+    idempotency,
+    metrics,
+    sessions,
+    workspaces,
+)
 from cmdop_appliance.store.audit import Entry
 from cmdop_appliance.store.directory import claim
 from cmdop_appliance.store.engine import Store, open_store
@@ -133,6 +142,7 @@ async def _first_start(hub: Hub, data_dir: Path) -> None:
     now_ms = hub.clock.now_ms()
     grace_until_ms = now_ms + hub.config.sessions.grace_ms
     await hub.store.run(sessions.recover, now_ms=now_ms, grace_until_ms=grace_until_ms)
+    await hub.store.run(workspaces.set_created, now_ms)
     if await hub.store.run(api_keys.count):
         return
     secret = new_key()
@@ -194,13 +204,22 @@ async def _serve_link(hub: Hub, stream: PeekedStream) -> None:
 
 
 async def _sweep(hub: Hub) -> None:
+    watch = LeapWatch()
     while True:
-        # A full disk passes, and a failed one ends the hub by `_stop_if_broken`.
-        with suppress(StorageFull, Unavailable):
-            await hub.store.run(sessions.end_expired, hub.clock.now_ms())
-            await hub.commands.sweep()
-            await hub.store.run(metrics.roll_up, hub.clock.now_ms())
-            await hub.callers.save_uses()
+        now_ms = hub.clock.now_ms()
+        jobs: list[Callable[[], Awaitable[object]]] = [
+            partial(hub.store.run, sessions.end_expired, now_ms),
+            hub.commands.sweep,
+            hub.callers.save_uses,
+        ]
+        if watch.is_steady(now_ms, trio.current_time()):
+            forgetting = (events.forget, idempotency.forget, metrics.roll_up)
+            jobs += [partial(hub.store.run, forget, now_ms) for forget in forgetting]
+        for job in jobs:
+            # A full disk passes, and may take one job and not another; a failed one ends the hub
+            # by `_stop_if_broken`.
+            with suppress(StorageFull, Unavailable):
+                await job()
         await trio.sleep(_SWEEP_S)
 
 

@@ -12,9 +12,10 @@ from typing import Any, Protocol
 
 import trio
 
-from cmdop_appliance.protocol.messages import Facts, Spec
+from cmdop_appliance.protocol.messages import Spec
 from cmdop_appliance.store.engine import open_store
 from cmdop_appliance.store.transaction import Tx, to_json
+from tests.support.records import FACTS
 
 MACHINES = 10_000
 COMMANDS = 1_000_000
@@ -22,18 +23,6 @@ DAY_MS = 86_400_000
 DAYS = 30  # over which the commands are spread
 TARGET = 3.0  # p99 beside that of the same call on an empty store (issue 4)
 
-FACTS = Facts(
-    hostname="h",
-    platform="linux",
-    os="Debian 13",
-    arch="x86_64",
-    kernel="6.12",
-    user="root",
-    home="/root",
-    agent_version="0.1.0",
-    cpu_cores=2,
-    memory_bytes=2**31,
-)
 # Of ten machines four are tagged prod, one web and one both; of four, three are online, in their
 # second session. In the empty store there is one machine, with no history to ask for.
 FILL = """

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cmdop_appliance.clock import SystemClock, rfc3339
+from cmdop_appliance.clock import LEAP_S, STEADY_S, LeapWatch, SystemClock, rfc3339
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,22 @@ def test_a_time_survives_its_text(ms: int):
 def test_the_system_clock_counts_milliseconds():
     before = datetime.now().timestamp() * 1000  # noqa: DTZ005 - an instant, whatever the zone
     assert 0 <= SystemClock().now_ms() - int(before) < 60_000
+
+
+@pytest.mark.parametrize("leap_s", [LEAP_S + 1, -LEAP_S - 1, 10 * 365 * 86_400])
+def test_a_clock_that_leapt_is_trusted_when_it_has_been_steady_for_a_while(leap_s: float):
+    watch = LeapWatch()
+
+    def is_steady(at_s: float, leap_s: float = 0) -> bool:
+        return watch.is_steady(round((1_700_000_000 + at_s + leap_s) * 1000), 50 + at_s)
+
+    assert not is_steady(0)
+    assert not is_steady(STEADY_S - 1)
+    assert is_steady(STEADY_S)
+    assert is_steady(1000, LEAP_S - 1)  # it was set right
+    assert not is_steady(1001, leap_s)
+    assert not is_steady(1002)
+    assert not is_steady(1001 + STEADY_S)
+    assert is_steady(1002 + STEADY_S)
+    assert not is_steady(2000, leap_s)
+    assert is_steady(2000 + STEADY_S, leap_s)  # it must be right

@@ -8,6 +8,7 @@ from cmdop_appliance.agent.state import State
 from cmdop_appliance.errors import InvalidRequest, StartupError
 from cmdop_appliance.protocol.handshake import EnrolmentToken, pin_of
 from cmdop_appliance.protocol.limits import NAME_CHARS
+from cmdop_appliance.protocol.messages import CONTROLS
 
 log = logging.getLogger("cmdop.agent")
 
@@ -41,6 +42,8 @@ def enrolment_of(
             )
         if name is not None and not 0 < len(name) <= NAME_CHARS:
             raise StartupError(f"the name has {len(name)} characters; 1 to {NAME_CHARS} fit")
+        if name is not None and CONTROLS.search(name):
+            raise StartupError(f"the name {name!r} has control characters; it must have none")
         return Enrolment(url=hub_url, hub_key=given.hub_key, token=str(given), name=name)
     if given is not None and given.hub_key != joined.hub_key:
         raise StartupError(

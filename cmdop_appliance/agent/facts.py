@@ -11,8 +11,8 @@ from typing import Literal
 import psutil
 
 from cmdop_appliance import __version__
-from cmdop_appliance.protocol.limits import LABEL_CHARS
-from cmdop_appliance.protocol.messages import Facts
+from cmdop_appliance.protocol.limits import HOSTNAME_BYTES, LABEL_CHARS
+from cmdop_appliance.protocol.messages import CONTROLS, Facts
 
 
 def facts() -> Facts:
@@ -20,7 +20,7 @@ def facts() -> Facts:
     user = _user()
     system = platform.uname()
     return Facts(
-        hostname=_label(socket.gethostname()),
+        hostname=_hostname(socket.gethostname()),
         platform=_platform(),
         os=_label(_distribution() or system.system),
         arch=_label(system.machine),
@@ -60,6 +60,11 @@ def _home() -> Path:
         return Path("/")
 
 
+def _hostname(text: str) -> str:
+    """As a hub takes it."""
+    return _label(text).encode()[:HOSTNAME_BYTES].decode(errors="ignore")
+
+
 def _label(text: str) -> str:
-    """As a message can carry it: host names and paths are bytes, and may not be UTF-8."""
-    return text.encode("utf-8", "replace").decode()[:LABEL_CHARS]
+    """As a message can carry it: host names and paths are bytes, and may be any."""
+    return CONTROLS.sub("?", text.encode("utf-8", "replace").decode())[:LABEL_CHARS]

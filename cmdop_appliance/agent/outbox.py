@@ -7,6 +7,7 @@ both; unlike all else they are kept while there is no connection.
 
 import math
 from collections import deque
+from collections.abc import Iterable
 from typing import Final
 
 import trio
@@ -14,7 +15,13 @@ import trio
 from cmdop_appliance.agent.backlog import Backlog
 from cmdop_appliance.agent.command import Command
 from cmdop_appliance.protocol.frames import Output
-from cmdop_appliance.protocol.messages import Background, Message, Samples, Telemetry
+from cmdop_appliance.protocol.messages import (
+    FEATURES,
+    Background,
+    Message,
+    Samples,
+    Telemetry,
+)
 
 # Answers waiting; each is below 1 KiB. When full the reader waits, and so does the hub.
 QUEUE_MESSAGES: Final = 256
@@ -28,6 +35,7 @@ class Outbox:
     def __init__(self) -> None:
         self.is_open = False
         self.is_in_background = False
+        self._not_known = frozenset(FEATURES)  # what this connection's hub would not understand
         self._answers: deque[Message] = deque()
         self._commands: dict[Command, None] = {}  # have something to say; in turn
         self._polls: dict[Command, float] = {}  # silent now; when to look again, Trio's clock
@@ -37,11 +45,12 @@ class Outbox:
         self._room = trio.Event()
         self._sleep = trio.CancelScope()  # the writer's
 
-    def open(self) -> None:
-        """A connection is ready."""
+    def open(self, features: Iterable[str]) -> None:
+        """A connection is ready, to a hub that knows these messages beyond the first release's."""
         self.is_open = True
+        self._not_known = frozenset(FEATURES).difference(features)
         self._samples_due = trio.current_time() + SAMPLES_WAIT_S
-        if self.is_in_background:
+        if self.is_in_background and self._is_known(Background):
             self._answers.append(Background(on=True))
 
     def shut(self) -> None:
@@ -54,7 +63,9 @@ class Outbox:
         self._room.set()
 
     async def say(self, message: Message) -> None:
-        """Queue an answer; waits while the queue is full."""
+        """Queue an answer, if the hub knows such; waits while the queue is full."""
+        if not self._is_known(type(message)):
+            return
         while self.is_open and len(self._answers) >= QUEUE_MESSAGES:
             if self._room.is_set():
                 self._room = trio.Event()
@@ -131,7 +142,10 @@ class Outbox:
         return self._next_samples(now)
 
     def _next_samples(self, now: float) -> Samples | None:
-        samples = self._backlog.next()
+        samples = self._backlog.next() if self._is_known(Samples) else None
         if samples is not None:
             self._samples_due = now + SAMPLES_WAIT_S
         return samples
+
+    def _is_known(self, kind: type[Message]) -> bool:
+        return kind.__struct_config__.tag not in self._not_known

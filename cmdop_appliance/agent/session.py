@@ -100,6 +100,7 @@ class HubSession:
         self._open_link = open_link
         self._memory = AuditMemory(state.path, enrolment.hub_key)
         self._nonce = b""  # of this connection
+        self._features: list[str] = []  # what its hub knows beyond the first release
         self._ready_at: float | None = None  # when this connection became ready, Trio's clock
         self._verdict = Verdict.STOPPED
 
@@ -177,6 +178,7 @@ class HubSession:
         if isinstance(answer, Revoked):
             return self._is_removed(answer)
         assert isinstance(answer, Welcome)
+        self._features = answer.features
         known = self._commands.inventory()
         for start in range(0, len(known), INVENTORY_ITEMS):
             part = Inventory(commands=known[start : start + INVENTORY_ITEMS])
@@ -241,7 +243,7 @@ class HubSession:
     async def _converse(self, link: Link, conversation: Conversation) -> bool:
         """Talk until the connection ends, which raises. True: it ended for good."""
         self._ready_at = trio.current_time()
-        self._outbox.open()
+        self._outbox.open(self._features)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._beat)

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Final
 
 import quart
@@ -16,7 +16,7 @@ from cmdop_appliance.api import health as health
 from cmdop_appliance.api import metrics as metrics
 from cmdop_appliance.api import openapi as openapi
 from cmdop_appliance.api import sdk2 as sdk2
-from cmdop_appliance.api.registry import ROUTES, Route
+from cmdop_appliance.api.registry import ROUTES, Route, plane_of
 from cmdop_appliance.errors import (
     ApplianceError,
     InvalidRequest,
@@ -32,6 +32,7 @@ from cmdop_appliance.web.pages import start_page
 _OTHER_SPELLING: Final = re.compile(rb"//|/\.\.?(?:/|$)|%2[ef]", re.IGNORECASE)
 # Quart gives up on a body that takes longer to arrive; a slow uplink moves 1 MiB well within it.
 _BODY_S: Final = 60
+_START: Final = "start"
 
 
 def make_app(hub: Hub) -> QuartTrio:
@@ -42,6 +43,7 @@ def make_app(hub: Hub) -> QuartTrio:
     app.config["RESPONSE_TIMEOUT"] = None  # a stream lasts as long as its command
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.url_map.merge_slashes = False
+    app.before_request(_refuse_credentials)
     app.before_request(_refuse_other_spellings)
     logging.getLogger(app.logger.name).propagate = True
     for route in ROUTES:
@@ -52,9 +54,15 @@ def make_app(hub: Hub) -> QuartTrio:
                 view_func=_view(hub, route),
                 methods=[route.method],
             )
-    app.add_url_rule("/", endpoint="start", view_func=start_page, methods=["GET"])
+    app.add_url_rule("/", endpoint=_START, view_func=start_page, methods=["GET"])
     app.register_error_handler(Exception, _failed(hub))
     return app
+
+
+async def _refuse_credentials() -> None:
+    """Paths that are not of the table take none in their URL, either."""
+    if quart.request.endpoint in (None, _START):
+        exchange.refuse_credentials(quart.request.query_string.decode("latin-1"))
 
 
 async def _refuse_other_spellings() -> None:
@@ -72,7 +80,9 @@ def _view(hub: Hub, route: Route) -> Callable[..., Awaitable[quart.Response]]:
 
 def _failed(hub: Hub) -> Callable[[Exception], Awaitable[quart.Response]]:
     async def failed(error: Exception) -> quart.Response:
-        answer = exchange.error_response(_translate(error), _request(hub), hub.clock)
+        answer = exchange.error_response(
+            _translate(error), _request(hub), plane_of(quart.request.path), hub.clock
+        )
         hub.requests.count(UNROUTED, answer.status, 0.0)
         return _answer(answer)
 
@@ -116,5 +126,5 @@ async def _read_body() -> bytes:
 
 
 def _answer(response: exchange.Response) -> quart.Response:
-    body: bytes | AsyncIterator[bytes] = response.body
+    body: bytes | AsyncGenerator[bytes, None] = response.body
     return quart.Response(body, status=response.status, headers=response.headers)

@@ -8,16 +8,18 @@ import hashlib
 import logging
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Final, Generic, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Final, Generic, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
-from msgspec import Meta, Struct
+import trio
+from msgspec import UNSET, Meta, Struct, inspect
 
-from cmdop_appliance.api.fields import PATTERN_REASONS, Offset
-from cmdop_appliance.api.registry import CMDOP, Route
+from cmdop_appliance.api.fields import PATTERN_REASONS, Offset, bad_parameter
+from cmdop_appliance.api.registry import JSON, Plane, Route
 from cmdop_appliance.auth import NOBODY, Caller, Scope, new_secret, presented_key
 from cmdop_appliance.clock import Clock, rfc3339
 from cmdop_appliance.errors import (
@@ -29,11 +31,13 @@ from cmdop_appliance.errors import (
     RangeNotSatisfiable,
     RateLimited,
     Unauthorized,
+    Unavailable,
     ValidationFailed,
 )
 from cmdop_appliance.hub.hub import Hub
 from cmdop_appliance.hub.requests import Answered
-from cmdop_appliance.ids import new_id
+from cmdop_appliance.ids import is_any_id, new_id
+from cmdop_appliance.model import Action
 from cmdop_appliance.store.audit import Entry
 from cmdop_appliance.store.idempotency import Once
 from cmdop_appliance.store.listing import Page, Paging
@@ -49,9 +53,10 @@ _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _CREDENTIALS: Final = frozenset(
     {"token", "access_token", "api_key", "apikey", "key", "authorization", "password", "secret"}
 )
-_DIGITS: Final = re.compile(r"[0-9]{1,16}")
-# What may be one of our ids; other text of a caller has no place in the audit log.
-_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+# A key that is revoked gets nothing more after this, also not the rest of an answer (semantics.md).
+_LOOK_AGAIN_S: Final = 1.0
+_DIGITS: Final = re.compile(r"[0-9]+")
+_DIGITS_READ: Final = 19  # more make a number no better: it is beyond all bounds already
 _IDEMPOTENCY_KEY: Final = re.compile(r"[ -~]{1,200}")  # contract.md §1
 _PLACE: Final = re.compile(r" - at `(?:key` in `)?\$\.?(.*)`$")
 
@@ -83,7 +88,7 @@ class Response:
 
     status: int
     headers: dict[str, str]
-    body: bytes | AsyncIterator[bytes]
+    body: bytes | AsyncGenerator[bytes, None]
 
 
 class Paged(Struct, frozen=True):
@@ -91,7 +96,7 @@ class Paged(Struct, frozen=True):
 
     ORDER: ClassVar[dict[str, str]]  # field of the answer → column
 
-    limit: Annotated[int, Meta(ge=1, le=2**53)] = LIMIT_DEFAULT  # more than LIMIT_MAX: that many
+    limit: Annotated[int, Meta(ge=1)] = LIMIT_DEFAULT  # more than LIMIT_MAX: that many
     offset: Offset = 0
     sort: str = "-created_at"
 
@@ -108,7 +113,7 @@ class Call(Generic[B, Q]):
     request: Request
     once: Once | None  # the caller may send this request again
 
-    def entry(self, action: str, target: str, **details: object) -> Entry:
+    def entry(self, action: Action, target: str, **details: object) -> Entry:
         """What the audit log says of this call: what was done, to which id."""
         return Entry.by(self.caller, self.hub.clock.now_ms(), action, target, **details)
 
@@ -133,31 +138,36 @@ async def respond(hub: Hub, route: Route, path: Mapping[str, str], request: Requ
 async def _respond(hub: Hub, route: Route, path: Mapping[str, str], request: Request) -> Response:
     caller = NOBODY
     try:
-        _refuse_credentials(request.query)
+        refuse_credentials(request.query)
         if Scope.PUBLIC not in route.scopes:
             authorization = request.headers.get("authorization")
             caller = await hub.callers.identify(authorization, request.peer)
             _count(hub, caller, request)
             caller.require(*route.scopes)
+        identified_s = trio.current_time()
         query = _read_query(route.query, request.query)
         body = await _read_body(route.body, request)
         once = _read_once(hub, caller, route, path, body, request)
         result = await route.handler(Call(hub, caller, path, body, query, request, once))
+        if caller is not NOBODY and trio.current_time() - identified_s >= _LOOK_AGAIN_S:
+            await _look_again(hub, caller)
     except Exception as exc:  # noqa: BLE001 - the one edge where a bug becomes a 500
         if isinstance(exc, Forbidden) and caller is not NOBODY:
             await _record_refusal(hub, caller, route, path, exc)
-        return error_response(exc, request, hub.clock)
+        return error_response(exc, request, route.plane, hub.clock)
     if isinstance(result, Response):
         if route.has_etag and result.headers["ETag"] in request.headers.get("if-none-match", ""):
             result = Response(304, result.headers, b"")
         result.headers = request.answer_headers | result.headers
+        if caller is not NOBODY and not isinstance(result.body, bytes):
+            result.body = _while_good(hub, caller, result.body)
         return result
     if not route.plane.has_envelope:
         return Response(route.status, _headers(request), msgspec.json.encode(result))
     return _envelope(result, route.status, request, hub.clock)
 
 
-def error_response(error: Exception, request: Request, clock: Clock) -> Response:
+def error_response(error: Exception, request: Request, plane: Plane, clock: Clock) -> Response:
     """The answer for a failure, in the shape of the plane that was asked."""
     if not isinstance(error, ApplianceError):
         _log.error(
@@ -176,21 +186,17 @@ def error_response(error: Exception, request: Request, clock: Clock) -> Response
     if isinstance(error, RateLimited):
         headers["Retry-After"] = str(error.retry_after)
     body: dict[str, Any]
-    if is_cmdop_plane(request.path):
+    if plane.has_bare_errors:
+        text = error.message
+        if isinstance(error, ValidationFailed):  # which fields is in the details, and these are not
+            text += "".join(f"; {name}: {reason}" for name, reason in error.details.items())
+        body = {"error": text, "code": error.code}
+    else:
         shown = {"code": error.code, "message": error.message, "details": error.details}
         if error.hint:
             shown["hint"] = error.hint
         body = {"error": shown, "meta": _meta(request, clock)}
-    else:
-        body = {"error": error.message, "code": error.code}
     return Response(error.status, headers, msgspec.json.encode(body))
-
-
-def is_cmdop_plane(path: str) -> bool:
-    """True: errors on this path have the CMDOP shape; False: the bare HAPI shape."""
-    if path.startswith("/api/") or path == "/api":
-        return path.startswith(f"{CMDOP.prefixes[0]}/") or path == CMDOP.prefixes[0]
-    return path != "/health"
 
 
 def read_paging(query: Paged) -> Paging:
@@ -201,17 +207,48 @@ def read_paging(query: Paged) -> Paging:
     """
     if query.sort.removeprefix("-") not in query.ORDER:
         fields = ", ".join(query.ORDER)
-        raise InvalidRequest(f"sort must be one of {fields}, with - for descending")
+        raise bad_parameter("sort", f"must be one of {fields}, with - for descending")
     return Paging(min(query.limit, LIMIT_MAX), query.offset, query.sort)
 
 
-def _refuse_credentials(query: str) -> None:
+def refuse_credentials(query: str) -> None:
+    """Pass a query that carries none.
+
+    Raises:
+        InvalidRequest: it names one; not what it is.
+    """
     for name, _ in parse_qsl(query, keep_blank_values=True) if query else ():
         if name.lower() in _CREDENTIALS:
             raise InvalidRequest(
                 f"credentials are not accepted in a URL ({name.lower()})",
                 hint="send the key as `Authorization: Bearer cmdop_apikey_…`; replace this one",
             )
+
+
+async def _look_again(hub: Hub, caller: Caller) -> None:
+    """Pass if the caller's key is still good.
+
+    Raises:
+        Unauthorized: it is not.
+    """
+    with suppress(Unavailable):  # nobody can tell; what was recorded must not look as if it was not
+        await hub.callers.require_still_good(caller)
+
+
+async def _while_good(
+    hub: Hub, caller: Caller, pieces: AsyncGenerator[bytes, None]
+) -> AsyncGenerator[bytes, None]:
+    """A streamed answer, up to where the caller's key is good no more."""
+    looked_s = trio.current_time()
+    async with aclosing(pieces):
+        async for piece in pieces:
+            if trio.current_time() - looked_s >= _LOOK_AGAIN_S:
+                try:
+                    await _look_again(hub, caller)
+                except Unauthorized:
+                    return
+                looked_s = trio.current_time()
+            yield piece
 
 
 def _count(hub: Hub, caller: Caller, request: Request) -> None:
@@ -228,10 +265,12 @@ def _count(hub: Hub, caller: Caller, request: Request) -> None:
 async def _record_refusal(
     hub: Hub, caller: Caller, route: Route, path: Mapping[str, str], error: Forbidden
 ) -> None:
-    named = [part for part in path.values() if _ID.fullmatch(part)]
+    # Other text of a caller has no place in the audit log: it may be a key, pasted for an id.
+    named = [part for part in path.values() if is_any_id(part)]
     target = "/".join(named) or str(error.details.get("machine_id", ""))
     why = str(error.details.get("required_permission", error.code))
-    await hub.audit.record_refusal(caller, route.name, target, why)
+    entry = Entry.by(caller, hub.clock.now_ms(), "call.refused", target, route=route.name, why=why)
+    await hub.audit.record_refusal(caller.key_id, entry.refused())
 
 
 def _read_once(
@@ -260,36 +299,49 @@ def _read_query(kind: type[Struct] | None, query: str) -> Any:
     if kind is None:
         return None
     values = dict(parse_qsl(query, keep_blank_values=True, errors="replace"))
-    for name in _numbers(kind):
-        if not _DIGITS.fullmatch(values.get(name, "0")):  # msgspec would take 1e3 as well
-            raise InvalidRequest(f"query parameter {name}: must be a whole number")
+    numbers, words = _rules(kind)
+    for name in numbers & values.keys():
+        if not _DIGITS.fullmatch(values[name]):  # msgspec would take 1e3 as well
+            raise bad_parameter(name, words[name])
+        values[name] = values[name][:_DIGITS_READ]
     try:
         read = msgspec.convert(values, kind, strict=False)
     except msgspec.ValidationError as exc:
         name, reason = _blame(exc)
-        raise InvalidRequest(f"query parameter {name}: {reason}", **{name: reason}) from None
+        raise bad_parameter(name, words.get(name, reason)) from None
     for known in msgspec.structs.fields(kind):
         name = known.encode_name
         if name in values and getattr(read, known.name) is None:  # msgspec takes "null" for it
-            raise InvalidRequest(f"query parameter {name}: null is no value of it")
+            raise bad_parameter(name, words.get(name, "null is no value of it"))
     return read
 
 
 @functools.cache
-def _numbers(kind: type[Struct]) -> list[str]:
-    """The parameters that are whole numbers."""
-    return [field.encode_name for field in msgspec.structs.fields(kind) if _has_int(field.type)]
-
-
-def _has_int(kind: Any) -> bool:
-    return kind is int or any(_has_int(part) for part in get_args(kind))
+def _rules(kind: type[Struct]) -> tuple[frozenset[str], dict[str, str]]:
+    """(the parameters that are whole numbers, what these and the choices must be, in words)."""
+    info = inspect.type_info(kind)
+    assert isinstance(info, inspect.StructType)
+    numbers, words = set(), {}
+    for parameter in info.fields:
+        name = parameter.encode_name
+        for part in getattr(parameter.type, "types", (parameter.type,)):
+            match part:
+                case inspect.IntType(ge=least, le=most):
+                    numbers.add(name)
+                    bound = "" if most is None else f" and at most {most}"
+                    words[name] = f"must be a whole number of at least {least}{bound}"
+                case inspect.LiteralType(values=values):
+                    words[name] = f"must be one of {', '.join(map(str, values))}"
+    return frozenset(numbers), words
 
 
 async def _read_body(kind: type[Struct] | None, request: Request) -> Any:
     if kind is None:
         return None
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if content_type != "application/json":
+    if content_type in ("", JSON) and not needs_body(kind) and not await request.read_body():
+        return kind()
+    if content_type != JSON:
         raise InvalidRequest(
             "the body must be JSON", hint="send it with `Content-Type: application/json`"
         )
@@ -298,12 +350,31 @@ async def _read_body(kind: type[Struct] | None, request: Request) -> Any:
         text = body.decode()  # strict, also where the fields that we know do not look
         try:
             return msgspec.json.decode(text, type=kind)
-        except msgspec.ValidationError as exc:
-            msgspec.json.decode(text)  # it stopped at the first wrong value: is the rest JSON?
-            name, reason = _blame(exc)
-            raise ValidationFailed("Validation failed", **{name: reason}) from None
+        except msgspec.ValidationError:
+            # It stopped at the first wrong value: is the rest JSON, and is null all that is wrong?
+            return msgspec.convert(_without_nulls(msgspec.json.decode(text), kind), kind)
+    except msgspec.ValidationError as exc:
+        name, reason = _blame(exc)
+        raise ValidationFailed("Validation failed", **{name: reason}) from None
     except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
         raise InvalidRequest(f"malformed JSON: {exc}") from None
+
+
+def needs_body(kind: type[Struct]) -> bool:
+    """False: every field has a default, so that a request may come without a body."""
+    return any(known.required for known in msgspec.structs.fields(kind))
+
+
+def _without_nulls(given: Any, kind: type[Struct]) -> Any:
+    """What was given, without the nulls of fields that have a default: they stand for it."""
+    if not isinstance(given, dict):
+        return given
+    optional = {
+        known.encode_name
+        for known in msgspec.structs.fields(kind)
+        if not known.required and known.default is not UNSET
+    }
+    return {k: v for k, v in given.items() if v is not None or k not in optional}
 
 
 def _blame(error: msgspec.ValidationError) -> tuple[str, str]:

@@ -7,10 +7,14 @@ from msgspec import Meta
 
 from cmdop_appliance.clock import rfc3339
 from cmdop_appliance.errors import InvalidRequest
+from cmdop_appliance.protocol.messages import NO_CONTROLS
+from cmdop_appliance.protocol.messages import Name as Name
 
 _NO_NUL: Final = r"^[^\x00]*\Z"
-_NO_CONTROL: Final = r"^[^\x00-\x1f\x7f]*\Z"
-_TAG: Final = r"^[A-Za-z0-9][A-Za-z0-9._:=/-]{0,62}\Z"
+_TAGS_MAX: Final = 50
+_A_TAG: Final = r"[A-Za-z0-9][A-Za-z0-9._:=/-]{0,62}"
+_TAG: Final = rf"^{_A_TAG}\Z"
+_TAG_LIST: Final = rf"^{_A_TAG}(?:,{_A_TAG}){{0,{_TAGS_MAX - 1}}}\Z"
 _SHARE: Final = r"^(?:100|[1-9][0-9]?)%\Z"
 _ENV_NAME: Final = r"^[^=\x00]+\Z"
 _NAMESPACE: Final = r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z"  # a DNS label, RFC 1123
@@ -20,8 +24,10 @@ _LOG_HEAD: Final = r"^[1-9][0-9]{0,17}:[0-9a-f]{64}\Z"
 # What a text must be, in words: a pattern is none.
 PATTERN_REASONS: Final = {
     _NO_NUL: "must not contain NUL",
-    _NO_CONTROL: "must not contain control characters",
+    NO_CONTROLS: "must not contain control characters",
     _TAG: "must be 1 to 63 letters, digits or . _ : = / -, a letter or digit first",
+    _TAG_LIST: f"must be 1 to {_TAGS_MAX} tags with commas between them, each of 1 to 63 letters,"
+    " digits or . _ : = / -, a letter or digit first",
     _SHARE: 'must be a number of machines, or a share from "1%" to "100%"',
     _NAMESPACE: "must be 1 to 63 lower-case letters, digits or -, neither first nor last a -",
     _CLIENT: "must be 1 to 64 letters, digits, _ or -",
@@ -33,13 +39,13 @@ PATTERN_REASONS: Final = {
 Text = Annotated[str, Meta(min_length=1, pattern=_NO_NUL)]
 AnyText = Annotated[str, Meta(pattern=_NO_NUL)]
 EnvName = Annotated[str, Meta(pattern=_ENV_NAME)]
-Name = Annotated[str, Meta(min_length=1, max_length=255, pattern=_NO_CONTROL)]
-Key = Annotated[str, Meta(min_length=1, max_length=200, pattern=_NO_CONTROL)]
+Key = Annotated[str, Meta(min_length=1, max_length=200, pattern=NO_CONTROLS)]
 Namespace = Annotated[str, Meta(pattern=_NAMESPACE)]
 ClientId = Annotated[str, Meta(pattern=_CLIENT)]
 LogHead = Annotated[str, Meta(pattern=_LOG_HEAD)]
 Tag = Annotated[str, Meta(pattern=_TAG)]
-Tags = Annotated[list[Tag], Meta(max_length=50)]
+Tags = Annotated[list[Tag], Meta(max_length=_TAGS_MAX)]
+TagList = Annotated[str, Meta(pattern=_TAG_LIST)]  # of a query
 
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 AtLeastOne = Annotated[int, Meta(ge=1, le=2**31 - 1)]
@@ -49,7 +55,7 @@ Share = Annotated[str, Meta(pattern=_SHARE)]
 
 # The longest duration taken anywhere: what JSON numbers hold exactly (RFC 8259 §6).
 DURATION_MAX_MS: Final = 2**53 - 1
-Duration = Annotated[int, Meta(gt=0, le=DURATION_MAX_MS)]
+Duration = Annotated[int, Meta(ge=1, le=DURATION_MAX_MS)]
 
 
 # RFC 3339, in an answer in UTC; what is read, its reader checks.
@@ -59,6 +65,11 @@ Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
 def when(ms: int | None) -> str | None:
     """A time for an answer: RFC 3339 in UTC, or null."""
     return None if ms is None else rfc3339(ms)
+
+
+def bad_parameter(name: str, reason: str, *, hint: str = "") -> InvalidRequest:
+    """The refusal of a query parameter, which `details` names."""
+    return InvalidRequest(f"query parameter {name}: {reason}", hint=hint, **{name: reason})
 
 
 def since_ms(text: str | None) -> int | None:
@@ -81,6 +92,6 @@ def moment_ms(name: str, text: str | None) -> int | None:
             raise ValueError  # noqa: TRY301 - one message for all that is wrong with it
         return int(moment.astimezone(UTC).timestamp() * 1000)
     except (ValueError, OverflowError):
-        raise InvalidRequest(
-            f"{name} must be a time such as 2026-02-14T10:30:00Z, with its offset"
+        raise bad_parameter(
+            name, "must be a time such as 2026-02-14T10:30:00Z, with its offset"
         ) from None

@@ -58,51 +58,68 @@ class HotRoute:
 
     async def _serve_hot(self, stream: PeekedStream) -> bytes:
         """Answer requests for the route; what was read of the first other one, or b""."""
-        data = b""
+        data = bytearray()
         peer = str(stream.socket.getpeername()[0])
         with trio.CancelScope() as patience:  # one for all waits: its deadline moves along
             while True:
-                whole = _whole_request(data)
+                whole = await _receive(stream, data, patience)
                 if whole is None:
-                    return data
-                if not whole:
-                    idle_s = _REQUEST_S if data else KEEP_ALIVE_S
-                    patience.deadline = trio.current_time() + idle_s
-                    chunk = await stream.receive_some(_READ_BYTES)
-                    if not chunk:
-                        return b""
-                    data += chunk
-                    continue
+                    return bytes(data)
                 patience.deadline = inf
                 try:
-                    request, is_last = _parse(data[:whole], peer, self._hub.proxies)
+                    request, is_last = _parse(bytes(data[:whole]), peer, self._hub.proxies)
                 except h11.RemoteProtocolError:
-                    return data
+                    return bytes(data)
                 answer = await exchange.respond(self._hub, self._route, {}, request)
                 is_last = is_last or self._stopping
                 patience.deadline = trio.current_time() + SEND_TIMEOUT_S
                 await stream.send_all(_encode(answer, is_last=is_last))
                 if is_last:
                     return b""
-                data = data[whole:]
+                del data[:whole]
         return b""
 
 
-def _whole_request(data: bytes) -> int | None:
-    """How many bytes the request in front takes; 0: not all is here; None: not for us."""
+async def _receive(stream: PeekedStream, data: bytearray, patience: trio.CancelScope) -> int | None:
+    """Read on into `data` until the request in front is whole; how many bytes it takes.
+
+    None: it is not for us, or (and then there is no data) its sender has closed.
+    """
+    size: int | None = 0
+    looked_at = 0
+    patience.deadline = trio.current_time() + (_REQUEST_S if data else KEEP_ALIVE_S)
+    while True:
+        if data and size == 0:
+            size = _size(data, looked_at)
+        if size is None or 0 < size <= len(data):
+            return size
+        looked_at = len(data)
+        chunk = await stream.receive_some(_READ_BYTES)
+        if not chunk:
+            data.clear()
+            return None
+        if not data:
+            patience.deadline = trio.current_time() + _REQUEST_S
+        data += chunk
+
+
+def _size(data: bytearray, looked_at: int) -> int | None:
+    """How many bytes the request in front takes; 0: its head is not all here; None: not for us.
+
+    In the first `looked_at` bytes the head does not end.
+    """
     if not data.startswith(_STARTS):
-        return None if data else 0
-    end = data.find(b"\r\n\r\n") + 4
-    head = data[: end - 2]
-    length = _LENGTH.search(head)
+        return None
+    end = data.find(b"\r\n\r\n", max(looked_at - 3, 0)) + 4
     if end < 4:
         return 0 if len(data) < HEAD_BYTES else None
+    head = data[: end - 2]
+    length = _LENGTH.search(head)
     if length is None or int(length[1]) > _BODY_BYTES:
         return None
     if _SPECIAL.search(head) or head.count(b"\n") != head.count(b"\r\n"):
         return None  # a bare newline ends a line, and even the head, for h11
-    whole = end + int(length[1])
-    return whole if len(data) >= whole else 0
+    return end + int(length[1])
 
 
 def _parse(data: bytes, peer: str, proxies: Proxies) -> tuple[exchange.Request, bool]:

@@ -19,6 +19,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from cmdop_appliance import __version__
+from cmdop_appliance.api.cmdop.workspaces import require_owner_of_hub
 from cmdop_appliance.api.exchange import Call, Response
 from cmdop_appliance.api.registry import ROOT, route
 from cmdop_appliance.auth import Scope
@@ -36,6 +37,7 @@ _ROUTE_LABELS: Final = ("plane", "method", "route")
 @route("GET", "/metrics", scope=Scope.METRICS_READ, answer=bytes, media=MEDIA, plane=ROOT)
 async def get_metrics(call: Call[None, None]) -> Response:
     """The hub's own numbers, of all workspaces together, as Prometheus reads them."""
+    require_owner_of_hub(call.caller)
     hub = call.hub
     stored = await hub.store.run(_stored)
     registry = CollectorRegistry()

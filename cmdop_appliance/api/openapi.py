@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from cmdop_appliance import __version__
-from cmdop_appliance.api.exchange import Call, Paged, Response, is_cmdop_plane
+from cmdop_appliance.api.exchange import Call, Paged, Response, needs_body
 from cmdop_appliance.api.registry import CMDOP, JSON, ROOT, ROUTES, Route, route
 from cmdop_appliance.api.schemas import REFERENCE, Json, Schemas, query_fields
 from cmdop_appliance.auth import Scope
@@ -36,16 +36,22 @@ _ABOUT: Final = f"""\
 Every path below `{CMDOP.prefixes[0]}` exists below `{CMDOP.prefixes[1]}` as well.
 
 Answers are `{{"data": …, "meta": {{…}}}}`, errors `{{"error": {{"code", "message", "details"}},
-"meta": {{…}}}}`; other planes answer bare objects. Unknown fields of a body are ignored. Times are
-RFC 3339 in UTC, durations milliseconds. A well-formed `X-Request-Id` is kept and comes back. Where
-there is a rate limit, each answer has `X-RateLimit-Limit`, `-Remaining` and `-Reset` (a time, in
-seconds since 1970). Another method on a path is 405, with those that it knows in `Allow`.
+"meta": {{…}}}}`; other planes answer bare objects. Unknown fields of a body are ignored; null
+stands for a field's default. Times are RFC 3339 in UTC, durations milliseconds. A well-formed
+`X-Request-Id` is kept and comes back. Where there is a rate limit, each answer has
+`X-RateLimit-Limit`, `-Remaining` and `-Reset` (a time, in seconds since 1970). Another method on a
+path is 405, with those that it knows in `Allow`.
 
 A key needs one of the scopes in `x-required-scopes`, or `admin`; where none is named, any key does.
 
 A credential in a URL is refused. A POST with an `Idempotency-Key` can be repeated for 24 hours: the
 same request is answered with what the first one made, another one is 409 `idempotency_conflict`.
 """
+# It is opened by browsers, which are to take it for nothing but data.
+_SECURITY: Final = {
+    "Content-Security-Policy": "default-src 'none'; base-uri 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+}
 _ANSWER_META: Final[Json] = {
     "type": "object",
     "required": ["request_id", "timestamp"],
@@ -78,7 +84,7 @@ _ERROR: Final[Json] = {
                 "message": {"type": "string", "description": "For people."},
                 "details": {
                     "type": "object",
-                    "description": "With `validation_failed`: the reason for each wrong field.",
+                    "description": "The reason for each wrong field, or query parameter.",
                 },
                 "hint": {"type": "string", "description": "What can be done about it."},
             },
@@ -143,7 +149,7 @@ async def get_openapi(call: Call[None, None]) -> Response:
     content = document()
     tag = hashlib.sha256(content).hexdigest()[:16]
     headers = {"Content-Type": JSON, "Cache-Control": "no-cache", "ETag": f'"{tag}"'}
-    return Response(200, headers, content)
+    return Response(200, _SECURITY | headers, content)
 
 
 @functools.cache
@@ -204,7 +210,7 @@ def _operation(entry: Route, schemas: Schemas, failures: dict[str, Json]) -> Jso
         operation["description"] = description
     if entry.body is not None:
         content = {JSON: {"schema": schemas.body(entry.body)}}
-        operation["requestBody"] = {"required": True, "content": content}
+        operation["requestBody"] = {"required": needs_body(entry.body), "content": content}
     if Scope.PUBLIC in entry.scopes:
         operation["security"] = []
     else:
@@ -287,7 +293,7 @@ def _failures(entry: Route, known: dict[str, Json]) -> Json:
     by_status: dict[int, dict[str, type[ApplianceError]]] = {}
     for error in sorted(_errors(entry), key=lambda error: error.code):
         by_status.setdefault(error.status, {})[error.code] = error
-    is_bare = not is_cmdop_plane(entry.plane.prefixes[0] + entry.path)
+    is_bare = entry.plane.has_bare_errors
     answers: Json = {}
     for status, errors in by_status.items():
         name = ".".join(["bare"] * is_bare + list(errors))

@@ -29,14 +29,17 @@ class Plane:
     name: str
     prefixes: tuple[str, ...]  # each of its paths exists under every one of them
     has_envelope: bool  # `{"data", "meta"}` around each answer; else the bare object
+    has_bare_errors: bool  # `{"error": "text", "code"}`; else the object, with `meta`
 
 
-CMDOP: Final = Plane("cmdop", ("/api/v1", "/v1"), has_envelope=True)
+CMDOP: Final = Plane("cmdop", ("/api/v1", "/v1"), has_envelope=True, has_bare_errors=False)
 # Its paths have no prefix in common: /api/machines, /health.
-HAPI: Final = Plane("hapi", ("",), has_envelope=False)
-SDK2: Final = Plane("sdk2", ("/api",), has_envelope=False)
+HAPI: Final = Plane("hapi", ("",), has_envelope=False, has_bare_errors=True)
+SDK2: Final = Plane("sdk2", ("/api",), has_envelope=False, has_bare_errors=True)
 # For people and probes, beside every other plane.
-ROOT: Final = Plane("root", ("",), has_envelope=False)
+ROOT: Final = Plane("root", ("",), has_envelope=False, has_bare_errors=False)
+# Whose paths begin in a way of their own, the longest beginning first; all others are ROOT's.
+_BY_PREFIX: Final = (CMDOP, SDK2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,17 @@ class Route:
 
 
 ROUTES: Final[list[Route]] = []
+
+
+def plane_of(path: str) -> Plane:
+    """The plane in whose shape a request is refused that no route takes."""
+    for entry in ROUTES:
+        if entry.path == path and "" in entry.plane.prefixes:
+            return entry.plane
+    for plane in _BY_PREFIX:
+        if f"{path}/".startswith(tuple(f"{prefix}/" for prefix in plane.prefixes)):
+            return plane
+    return ROOT
 
 
 def route(

@@ -30,6 +30,10 @@ class Schemas:
                 for field in schema["properties"].values():
                     field.pop("default", None)
         self._bodies, read = _schemas_of({entry.body for entry in routes if entry.body})
+        for schema in read.values():
+            for name, field in schema["properties"].items():
+                if "default" in field:
+                    schema["properties"][name] = _or_null(field)
         for name in read.keys() & answered.keys():
             if read[name] != answered[name]:
                 raise TypeError(f"{name} is read with defaults and answered: it needs two types")
@@ -71,6 +75,15 @@ def _schemas_of(kinds: Iterable[Any]) -> tuple[dict[Any, Json], Json]:
     kinds = sorted(kinds, key=repr)
     schemas, components = msgspec.json.schema_components(kinds, ref_template=REFERENCE + "{name}")
     return dict(zip(kinds, map(_portable, schemas), strict=True)), _portable(components)
+
+
+def _or_null(field: Json) -> Json:
+    """The schema of a field that has a default, for which null stands."""
+    null = {"type": "null"}
+    if null in field.get("anyOf", ()):
+        return field
+    about: Json = {name: field.pop(name) for name in ("default", "description") if name in field}
+    return {"anyOf": [*field.get("anyOf", [field]), null], **about}
 
 
 def _portable(schema: Any) -> Any:

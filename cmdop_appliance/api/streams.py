@@ -5,7 +5,7 @@ Nothing of an output is held here but the piece under way: a slow reader waits, 
 
 import base64
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,7 +17,6 @@ from cmdop_appliance.errors import (
     CommandNotFound,
     InvalidRequest,
     RangeNotSatisfiable,
-    RateLimited,
     Unauthorized,
     Unavailable,
 )
@@ -104,7 +103,7 @@ def read_range(header: str, offset: int, held: Held) -> ByteRange:
 
 async def output_bytes(
     hub: Hub, command_id: str, stream: StreamName, part: ByteRange, *, mark_gap: bool
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """These bytes of one stream, piece by piece; `mark_gap`: a line where some are not kept."""
     at = part.first
     while at < part.end:
@@ -149,15 +148,9 @@ async def next_news(call: Call[Any, Any], news: Subscription) -> object:
     """
     try:
         message = await news.next()
-        is_revoked = message == Notified(api_keys.subject_of(call.caller.key_id))
-        if is_revoked:
-            call.hub.callers.forget()
-        expires_ms = call.caller.expires_ms
-        has_expired = expires_ms is not None and expires_ms <= call.hub.clock.now_ms()
-        if is_revoked or has_expired or message is None:
-            authorization = call.request.headers.get("authorization")
-            await call.hub.callers.identify(authorization, call.request.peer)
-    except (RateLimited, Unauthorized, Unavailable):
+        if message is None or message == Notified(api_keys.subject_of(call.caller.key_id)):
+            await call.hub.callers.require_still_good(call.caller)
+    except (Unauthorized, Unavailable):
         raise Ended from None
     return message
 
@@ -215,7 +208,7 @@ async def command_events(
     command: Command,
     seen: dict[StreamName, int],
     describe: Callable[[Command], Awaitable[object]],
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """Server-sent events: `stdout` and `stderr` behind `seen` as they come, then `end`.
 
     A `gap` stands for bytes that are not kept: `from` the one after the last event, up to `to`.

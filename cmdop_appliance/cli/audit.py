@@ -9,10 +9,10 @@ import click
 from cmdop_appliance.cli import failures
 from cmdop_appliance.cli.connection import client_options
 from cmdop_appliance.cli.failures import Failure, report
-from cmdop_appliance.cli.output import output_option, show, show_one
+from cmdop_appliance.cli.output import nameless_output_option, output_option, show, show_one
 from cmdop_appliance.cli.text import visible
 from cmdop_appliance.sdk import Client
-from cmdop_appliance.sdk.client import PAGE_ITEMS
+from cmdop_appliance.sdk.resources.resource import PAGE_ITEMS
 from cmdop_appliance.sdk.types import AuditProof
 
 
@@ -24,7 +24,7 @@ def audit() -> None:
 @audit.command("ls")
 @client_options
 @output_option
-@click.option("--action", help="Only command.started, api_key.revoked, …")
+@click.option("--action", help="Only command.accepted, api_key.revoked, …")
 @click.option("--actor", help="Only what this one did: an email, a machine's id, or hub.")
 @click.option("--target", metavar="ID", help="Only what was done to this.")
 @click.option("--outcome", type=click.Choice(["ok", "refused"]))
@@ -55,7 +55,7 @@ def list_entries(
 
 @audit.command("verify")
 @client_options
-@output_option
+@nameless_output_option
 @click.option("--head", metavar="SEQ:HASH", help="An entry that you wrote down earlier.")
 def verify(client: Client, form: str | None, head: str | None) -> int:
     """Check that no entry was changed, and that machines remember the same log.

@@ -6,28 +6,17 @@ from typing import Final
 
 import click
 
+from cmdop_appliance.auth import GRANTABLE, Scope
 from cmdop_appliance.cli.connection import Hub, client_options, hub_options, open_client
+from cmdop_appliance.cli.names import Names
 from cmdop_appliance.cli.output import output_option, show, show_one
-from cmdop_appliance.cli.text import split, visible
+from cmdop_appliance.cli.text import visible
 from cmdop_appliance.sdk import Client
 
-SCOPES: Final = (
-    "machines:read",
-    "machines:write",
-    "sessions:read",
-    "sessions:write",
-    "commands:execute",
-    "files:read",
-    "files:write",
-    "schedules:read",
-    "schedules:write",
-    "webhooks:manage",
-    "metrics:read",
-    "admin",
-)
+_SCOPES: Final = [str(scope) for scope in GRANTABLE]
 
 
-class Scopes(click.ParamType[list[str]]):
+class Scopes(Names):
     """Names of scopes with commas between them."""
 
     name = "scopes"
@@ -36,8 +25,9 @@ class Scopes(click.ParamType[list[str]]):
         self, value: str, param: click.Parameter | None, ctx: click.Context | None
     ) -> list[str]:
         """The names; each must be one."""
-        choice = click.Choice(SCOPES)
-        return [choice.convert(name, param, ctx) for name in split(value)]
+        choice = click.Choice(_SCOPES)
+        names = super().convert(value, param, ctx)
+        return [choice.convert(name, param, ctx) for name in names]
 
 
 @click.group()
@@ -47,21 +37,25 @@ def auth() -> None:
 
 @auth.command("create-key")
 @client_options
+@output_option
 @click.argument("name", default=lambda: f"cmdop on {socket.gethostname()}")
 @click.option(
     "--scopes",
     type=Scopes(),
     metavar="A,B",
-    help=f"What it allows, of: {', '.join(SCOPES)}. Default: everything but admin.",
+    help=f"What it allows, of: {', '.join(_SCOPES)}. Default: everything but admin.",
 )
-@click.option("--tags", metavar="A,B", help="Good only for machines that have all of these.")
+@click.option(
+    "--tags", type=Names(), metavar="A,B", help="Good only for machines that have all of these."
+)
 @click.option("--expires-in-days", type=click.IntRange(min=1), help="Default: never.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only the key.")
 def create_key(
     client: Client,
+    form: str | None,
     name: str,
     scopes: list[str] | None,
-    tags: str | None,
+    tags: list[str] | None,
     expires_in_days: int | None,
     *,
     quiet: bool,
@@ -69,14 +63,14 @@ def create_key(
     """Make an API key called NAME and show it, this once."""
     made = client.keys.create(
         name,
-        scopes or [scope for scope in SCOPES if scope != "admin"],
+        [scope for scope in _SCOPES if scope != Scope.ADMIN] if scopes is None else scopes,
         expires_in_days=expires_in_days,
-        tags=split(tags),
+        tags=tags,
     )
     if quiet:
         print(visible(made["key"]))
         return
-    show_one(made, None)
+    show_one(made, form)
     print("keep the key now: it is not shown again", file=sys.stderr)
 
 

@@ -12,7 +12,7 @@ from cmdop_appliance.cli.output import output_option, show, show_one
 from cmdop_appliance.cli.targets import find_machine
 from cmdop_appliance.cli.text import visible
 from cmdop_appliance.sdk import Client
-from cmdop_appliance.sdk.client import PAGE_ITEMS
+from cmdop_appliance.sdk.resources.resource import PAGE_ITEMS
 from cmdop_appliance.sdk.types import Command
 
 

@@ -7,18 +7,24 @@ import click
 
 _MS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _FORM: Final = re.compile(r"(\d{1,9})(ms|s|m|h|d)")
+_MOST_DAYS: Final = 3650  # more than the hub takes anywhere, and no more than a date can bear
 
 
 def milliseconds(text: str) -> int:
-    """`500ms`, `30s`, `5m`, `2h` or `1d` in milliseconds, greater than 0.
+    """`500ms`, `30s`, `5m`, `2h` or `1d` in milliseconds: more than none, 3650 days at most.
 
     Raises:
         ValueError: `text` is none of these.
     """
     found = _FORM.fullmatch(text)
-    if found is None or not (amount := int(found[1])):
+    if found is None:
         raise ValueError("needs a number and a unit, such as 500ms, 30s, 5m, 2h or 1d")
-    return amount * _MS[found[2]]
+    value_ms = int(found[1]) * _MS[found[2]]
+    if value_ms == 0:
+        raise ValueError("must be greater than 0")
+    if value_ms > _MOST_DAYS * _MS["d"]:
+        raise ValueError(f"must be at most {_MOST_DAYS}d")
+    return value_ms
 
 
 class Duration(click.ParamType[int]):

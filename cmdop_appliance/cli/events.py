@@ -9,7 +9,7 @@ from cmdop_appliance.cli.connection import client_options
 from cmdop_appliance.cli.targets import find_machine
 from cmdop_appliance.cli.text import visible, visible_json
 from cmdop_appliance.sdk import Client
-from cmdop_appliance.sdk.types import Happening, Missed
+from cmdop_appliance.sdk.types import Event, EventGap
 
 
 @click.command("events")
@@ -39,7 +39,7 @@ def follow_events(
     machine_id = find_machine(client, machine)["id"] if machine else None
     try:
         for item in client.events.follow(types=types, machine_id=machine_id, after=after):
-            if isinstance(item, Missed):
+            if isinstance(item, EventGap):
                 said = f"[events {item.first} to {item.last} are kept no more]"
                 print(said, file=sys.stderr)
             else:
@@ -49,7 +49,11 @@ def follow_events(
     raise AssertionError("events end with an error")
 
 
-def _line(event: Happening) -> str:
+def _line(event: Event) -> str:
     data = event["data"]
-    said = [f"{name}={value}" for name, value in data.items() if value not in (None, "", False)]
+    said = [
+        f"{name}={value}"
+        for name, value in data.items()
+        if not (value is None or value is False or value == "")  # 0 is a value, and equals False
+    ]
     return visible(f"{event['seq']}  {event['timestamp']}  {event['type']}  {'  '.join(said)}")

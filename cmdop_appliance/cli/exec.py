@@ -14,7 +14,7 @@ from cmdop_appliance.cli.failures import Failure
 from cmdop_appliance.cli.follow import OURS, FollowingCommand, Foreground, follow
 from cmdop_appliance.cli.targets import find_machine
 from cmdop_appliance.cli.text import visible
-from cmdop_appliance.sdk import Client, CmdopError
+from cmdop_appliance.sdk import Client, CmdopError, Conflict
 from cmdop_appliance.sdk.types import CommandOptions, Machine
 
 _WORDS: Final = "cmdop.exec.words"
@@ -89,6 +89,15 @@ def exec_command(
     found = find_machine(client, machine)
     try:
         started = client.commands.start(found["id"], text, **options)
+    except Conflict as exc:
+        if exc.code != "session_not_active":
+            raise
+        status = exc.details.get("current_status", "DISCONNECTED")
+        raise Failure(
+            f"{found['name']} is not connected ({status})",
+            exit_code=OURS,
+            hint="--queue waits for it",
+        ) from exc
     except KeyboardInterrupt:
         said = "the hub has not answered; if the command was recorded: cmdop commands ls shows it"
         print(said, file=sys.stderr)

@@ -10,9 +10,9 @@ from cmdop_appliance.cli.text import visible
 from cmdop_appliance.sdk import (
     APIError,
     CmdopError,
-    Conflict,
     ConnectionFailed,
     Forbidden,
+    InvalidRequest,
     NotFound,
     RateLimited,
     Unauthorized,
@@ -24,7 +24,6 @@ USAGE: Final = 2
 NOT_FOUND: Final = 3
 NOT_ALLOWED: Final = 4
 UNREACHABLE: Final = 5
-OFFLINE: Final = 6
 CRASHED: Final = 70  # EX_SOFTWARE of sysexits.h
 INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell says it
 BROKEN_PIPE: Final = 141  # 128 + SIGPIPE
@@ -45,13 +44,12 @@ class Failure(Exception):
 
 def as_failure(error: CmdopError) -> Failure:
     """What the person gets to see of a failed call to the hub."""
+    message, hint = str(error), ""
     match error:
-        case Conflict(code="session_not_active"):
-            code, hint = OFFLINE, "cmdop machines ls"
         case NotFound(code="command_not_found"):
             code, hint = NOT_FOUND, "cmdop commands ls"
         case NotFound():
-            code, hint = NOT_FOUND, ""
+            code = NOT_FOUND
         case RateLimited():
             code, hint = OTHER, f"try again in {error.retry_after:.0f} s"
         case Unauthorized():
@@ -60,11 +58,23 @@ def as_failure(error: CmdopError) -> Failure:
             code, hint = NOT_ALLOWED, "cmdop auth status shows what this key allows"
         case ConnectionFailed() | UnexpectedAnswer():
             code, hint = UNREACHABLE, "is `cmdop serve` running, and is the address right?"
-        case APIError(details=details) if details:
-            code, hint = OTHER, "; ".join(f"{name}: {why}" for name, why in details.items())
+        case InvalidRequest():
+            code, message = OTHER, _with_reasons(error)
         case _:
-            code, hint = OTHER, ""
-    return Failure(str(error), exit_code=code, hint=hint)
+            code = OTHER
+    if isinstance(error, APIError) and error.hint and not isinstance(error, Unauthorized):
+        hint = error.hint  # but for 401, where it tells of a header, which is ours to send
+    return Failure(message, exit_code=code, hint=hint)
+
+
+def _with_reasons(error: InvalidRequest) -> str:
+    """The message, with what `details` say of fields beyond it."""
+    reasons = [
+        f"{name}: {why}"
+        for name, why in error.details.items()
+        if isinstance(why, str) and why not in error.message
+    ]
+    return f"{error.message}: {'; '.join(reasons)}" if reasons else error.message
 
 
 def report(failure: Failure) -> None:

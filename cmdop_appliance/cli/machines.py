@@ -10,10 +10,12 @@ import click
 
 from cmdop_appliance.cli.connection import Hub, client_options, hub_options, open_client
 from cmdop_appliance.cli.durations import Duration
-from cmdop_appliance.cli.output import output_option, show, show_one
+from cmdop_appliance.cli.failures import USAGE, Failure
+from cmdop_appliance.cli.names import Names, split
+from cmdop_appliance.cli.output import nameless_output_option, output_option, show, show_one
 from cmdop_appliance.cli.targets import find_machine
-from cmdop_appliance.cli.text import split, visible
-from cmdop_appliance.sdk import Client
+from cmdop_appliance.cli.text import visible
+from cmdop_appliance.sdk import Client, InvalidRequest
 from cmdop_appliance.sdk.types import Cpu, Space
 
 _THIS_MACHINE = ("127.0.0.1", "::1", "localhost")
@@ -29,17 +31,17 @@ def machines() -> None:
 @client_options
 @output_option
 @click.option("--status", type=click.Choice(["online", "offline"]))
-@click.option("--tags", metavar="A,B", help="Only machines that have all of these.")
+@click.option("--tags", type=Names(), metavar="A,B", help="Only those that have all of these.")
 @click.option("--search", metavar="TEXT")
 def list_machines(
     client: Client,
     form: str | None,
     status: Literal["online", "offline"] | None,
-    tags: str | None,
+    tags: list[str] | None,
     search: str | None,
 ) -> None:
     """List the machines."""
-    found = client.machines.list(status=status, tags=split(tags), search=search)
+    found = client.machines.list(status=status, tags=tags or (), search=search)
     show(found, ["name", "status", "id", "last_seen", "hostname", "os", "tags"], form)
 
 
@@ -53,7 +55,7 @@ def show_machine(client: Client, form: str | None, machine: str) -> None:
     now = client.machines.status(found["id"])
     record: dict[str, Any] = {**found}
     if form in ("json", "jsonl", "name"):
-        show_one({**record, "now": now}, form)
+        show_one({**record, "now": now}, form, name="name")
         return
     facts = record.pop("facts")
     uptime = None if now["uptime"] is None else str(timedelta(seconds=now["uptime"]))
@@ -72,7 +74,7 @@ def show_machine(client: Client, form: str | None, machine: str) -> None:
 
 @machines.command("metrics")
 @client_options
-@output_option
+@nameless_output_option
 @click.option("--since", type=Duration(), help="How far back: 30m, 1h (default), 7d, 60d.")
 @click.option("--step", type=Duration(), help="The time of a line: 1m, 15m. Default: as fits.")
 @click.argument("machine")
@@ -85,18 +87,28 @@ def list_metrics(
     """
     found = find_machine(client, machine)
     from_ = datetime.now(UTC) - timedelta(milliseconds=since) if since else None
-    points = client.machines.metrics(found["id"], from_=from_, step_ms=step)["points"]
+    try:
+        points = client.machines.metrics(found["id"], from_=from_, step_ms=step)["points"]
+    except InvalidRequest as exc:
+        if "step" not in exc.details:
+            raise
+        raise Failure(
+            "--step must be a multiple of 1m, or of 15m for what is older than 2 days,"
+            " and make no more than 1000 lines",
+            exit_code=USAGE,
+            hint="without it the lines are as fine as can be",
+        ) from exc
     if form in ("json", "jsonl"):
         show(points, [], form)
         return
     columns = {
-        "at": "at",
+        "time": "at",  # whole: lines of days ago are told apart by it
         "cpu_%": "cpu_percent",
         "max_%": "cpu_percent_max",
         "memory_%": "memory_percent",
         "disk_%": "disk_percent",
-        "received": "network_rx_bytes",
-        "sent": "network_tx_bytes",
+        "received_bytes": "network_rx_bytes",
+        "sent_bytes": "network_tx_bytes",
     }
     rows: list[dict[str, Any]] = [{**point} for point in points]
     show(
@@ -108,18 +120,28 @@ def list_metrics(
 
 @machines.command("add")
 @hub_options
+@output_option
 @click.option("--uses", type=click.IntRange(min=1), help="Machines that may join (default 1).")
 @click.option("--ttl", type=Duration(), help="How long the token is good: 10m, 1h, 7d.")
-@click.option("--tags", metavar="A,B", help="Tags the machines start with.")
+@click.option("--tags", type=Names(), metavar="A,B", help="Tags the machines start with.")
 @click.option("-q", "--quiet", is_flag=True, help="Print only the token.")
 def add_machine(
-    hub: Hub, uses: int | None, ttl: int | None, tags: str | None, *, quiet: bool
+    hub: Hub,
+    form: str | None,
+    uses: int | None,
+    ttl: int | None,
+    tags: list[str] | None,
+    *,
+    quiet: bool,
 ) -> None:
     """Print the line that joins a machine: paste it there."""
     with open_client(hub) as client:
-        made = client.enrollment_tokens.create(ttl_ms=ttl, max_uses=uses, tags=split(tags))
+        made = client.enrollment_tokens.create(ttl_ms=ttl, max_uses=uses, tags=tags)
     if quiet:
         print(visible(made["token"]))
+        return
+    if form:
+        show_one(made, form)
         return
     print(f"cmdop agent --hub {shlex.quote(hub.url)} --token {visible(made['token'])}")
     print(

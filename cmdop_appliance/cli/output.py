@@ -2,26 +2,34 @@
 
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import click
 
 from cmdop_appliance.cli.text import visible, visible_json
 
-FORMATS: Final = ("table", "json", "jsonl", "name")
+_FORMATS: Final = ("table", "json", "jsonl", "name")
 _GAP: Final = "  "
 _LEAST_WIDTH: Final = 4  # of a column that gives way to the others
+_IDS: Final = ("id", "target")
 Row = Mapping[str, Any]
+F = TypeVar("F", bound=Callable[..., Any])
 
-output_option = click.option(
-    "-o",
-    "--output",
-    "form",
-    type=click.Choice(FORMATS),
-    help="Default: a table on a terminal, tab-separated lines in a pipe.",
-)
+
+def _option(forms: Sequence[str]) -> Callable[[F], F]:
+    return click.option(
+        "-o",
+        "--output",
+        "form",
+        type=click.Choice(forms),
+        help="Default: a table on a terminal, tab-separated lines in a pipe.",
+    )
+
+
+output_option = _option(_FORMATS)
+nameless_output_option = _option(_FORMATS[:-1])  # of what has no name
 
 
 def show(rows: Iterable[Row], columns: Sequence[str], form: str | None) -> None:
@@ -43,20 +51,20 @@ def show(rows: Iterable[Row], columns: Sequence[str], form: str | None) -> None:
                     print("\t".join(_cell(row.get(column)) for column in columns))
 
 
-def show_one(record: Row, form: str | None) -> None:
-    """Print one record, a field per line. json and jsonl: the hub's own; name: its id."""
+def show_one(record: Row, form: str | None, *, name: str = "id") -> None:
+    """Print one record, a field per line. json and jsonl: the hub's own; name: that field only."""
     match form:
         case "json":
             print(visible_json(record, indent=2))
         case "jsonl":
             print(visible_json(record))
         case "name":
-            print(_cell(record.get("id")))
+            print(_cell(record.get(name)))
         case _:
-            width = max((len(name) for name in record), default=0)
+            width = max(map(len, record), default=0)
             aligned = form == "table" or sys.stdout.isatty()
-            for name, value in record.items():
-                label = f"{visible(name):{width}}  " if aligned else f"{visible(name)}\t"
+            for field, value in record.items():
+                label = f"{visible(field):{width}}  " if aligned else f"{visible(field)}\t"
                 print(f"{label}{_cell(value)}")
 
 
@@ -74,16 +82,20 @@ def _cell(value: object) -> str:
 
 def _print_table(columns: Sequence[str], rows: Sequence[Row]) -> None:
     now = datetime.now(UTC)
-    header = [column.upper().removesuffix("_AT").replace("_", " ") for column in columns]
+    header = [_title(column) for column in columns]
     lines = [[_short(column, row.get(column), now) for column in columns] for row in rows]
     table = [header, *lines]
     room = shutil.get_terminal_size().columns - len(_GAP) * (len(columns) - 1)
     widths = [max(map(len, cells)) for cells in zip(*table, strict=True)]
-    # An id that is cut short is of no use; of the other columns the widest give way first.
-    elastic = [number for number, column in enumerate(columns) if column != "id"]
+    # An id or a time cut short is of no use; of the other columns the widest give way first.
+    elastic = [
+        number
+        for number, column in enumerate(columns)
+        if column not in _IDS and not _is_time(column)
+    ]
     for number in elastic:
         widths[number] = min(widths[number], max(room, _LEAST_WIDTH))
-    while sum(widths) > room:
+    while elastic and sum(widths) > room:
         widest = max(elastic, key=widths.__getitem__)
         if widths[widest] <= _LEAST_WIDTH:
             break
@@ -97,14 +109,31 @@ def _fit(cell: str, width: int) -> str:
     return f"{cell:{width}}" if len(cell) <= width else cell[: width - 1] + "…"
 
 
+def _title(column: str) -> str:
+    return column.removesuffix("_at").removesuffix("_bytes").replace("_", " ").upper()
+
+
+def _is_time(column: str) -> bool:
+    return column == "at" or column.endswith(("_at", "_seen"))
+
+
 def _short(column: str, value: object, now: datetime) -> str:
-    """The cell for a person: a time as its distance from now."""
-    if isinstance(value, str) and column.endswith(("_at", "_seen")):
+    """The cell for a person: a time as its distance from now, bytes in the unit that fits."""
+    if isinstance(value, int) and column.endswith("_bytes"):
+        return _size(value)
+    if isinstance(value, str) and _is_time(column):
         try:
             return _distance((datetime.fromisoformat(value) - now).total_seconds())
         except (ValueError, TypeError):  # not a time, or one without a zone
             pass
     return _cell(value)
+
+
+def _size(count: int) -> str:
+    for unit_bytes, name in ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (1000, "kB")):
+        if count >= unit_bytes:
+            return f"{count / unit_bytes:.1f} {name}"
+    return f"{count} B"
 
 
 def _distance(seconds: float) -> str:

@@ -24,8 +24,3 @@ def visible_json(value: object, *, indent: int | None = None) -> str:
     """`value` as JSON that is the same to a parser and harmless to a terminal."""
     plain = json.dumps(value, ensure_ascii=False, indent=indent)
     return _HIDDEN_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", plain)
-
-
-def split(names: str | None) -> list[str]:
-    """The names in `a,b`."""
-    return [name.strip() for name in (names or "").split(",") if name.strip()]

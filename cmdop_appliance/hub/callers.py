@@ -86,6 +86,17 @@ class Callers:
         self._known[key_hash] = _Known(caller, trio.current_time() + remember_s)
         return caller
 
+    async def require_still_good(self, caller: Caller) -> None:
+        """Pass if the key by which a caller was identified is good to this moment.
+
+        It counts as no try of a key, unlike `identify`.
+
+        Raises:
+            Unauthorized: it was revoked, or has expired.
+        """
+        if not await self._store.run(api_keys.is_good, caller.key_id, self._clock.now_ms()):
+            raise Unauthorized("Invalid or missing API key")
+
     def forget(self) -> None:
         """A key was revoked: look all of them up anew."""
         self._known.clear()

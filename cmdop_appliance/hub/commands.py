@@ -20,6 +20,7 @@ from cmdop_appliance.auth import Caller, Reach
 from cmdop_appliance.clock import Clock
 from cmdop_appliance.errors import Unavailable
 from cmdop_appliance.hub import lifecycle
+from cmdop_appliance.hub.audit import Audit
 from cmdop_appliance.hub.bus import Bus, Subscription
 from cmdop_appliance.hub.output import Outputs, save_all
 from cmdop_appliance.ids import new_id
@@ -117,12 +118,19 @@ class Commands:
     """Starts, follows and ends commands for callers and for agents' connections."""
 
     def __init__(
-        self, store: Store, bus: Bus, outputs: Outputs, clock: Clock, lost_after_ms: int
+        self,
+        store: Store,
+        bus: Bus,
+        outputs: Outputs,
+        audit: Audit,
+        clock: Clock,
+        lost_after_ms: int,
     ) -> None:
         """`lost_after_ms`: a machine that is silent for so long has lost its commands."""
         self._store = store
         self._bus = bus
         self._outputs = outputs
+        self._audit = audit
         self._clock = clock
         self._lost_after_ms = lost_after_ms
         self._opened_ms = clock.now_ms()
@@ -190,7 +198,7 @@ class Commands:
         command, *others = await self._store.run(
             lifecycle.cancel, caller, command_id, self._clock.now_ms()
         )
-        if command.finished_ms is None:
+        if command.session_id is not None:
             self._bus.publish(machine_subject(command.machine_id), CancelRequested(command_id))
         else:
             await self._tell([command, *others])
@@ -325,7 +333,7 @@ class Commands:
         resumes: str | None = None,
     ) -> tuple[Batch, list[Command]]:
         started, changed = await self._store.run(
-            lifecycle.start_batch, caller, batch, new, once, resumes
+            lifecycle.start_batch, self._audit, caller, batch, new, once, resumes
         )
         if started.id == batch.id:
             self.accepted += sum(each.batch_id == batch.id for each in changed)
@@ -355,11 +363,14 @@ class Commands:
         """
         unsafe = await self._outputs.sync(message.id)
         held, now_ms = await self._outputs.sizes(message.id), self._clock.now_ms()
-        ended, *others = await self._store.run(
+        changed = await self._store.run(
             lifecycle.finished, machine_id, epoch, message, held, unsafe, now_ms
         )
-        self._tell_end(ended)
-        await self._tell(others)
+        if not changed:  # another end stands
+            self._outputs.end(message.id)
+            return
+        self._tell_end(changed[0])
+        await self._tell(changed[1:])
 
     async def rejected(self, machine_id: str, epoch: int, message: Rejected) -> None:
         """Record that an agent refused a dispatch which contradicts what it knows.
@@ -368,10 +379,15 @@ class Commands:
             CommandNotFound, StaleConnection: as `started`.
         """
         _log.warning("dispatch rejected", extra={"command_id": message.id, "why": message.reason})
-        now_ms = self._clock.now_ms()
         await self._tell(
             await self._store.run(
-                lifecycle.rejected, machine_id, epoch, message.id, message.reason, now_ms
+                lifecycle.rejected,
+                self._audit,
+                machine_id,
+                epoch,
+                message.id,
+                message.reason,
+                self._clock.now_ms(),
             )
         )
 

@@ -7,7 +7,9 @@ from cmdop_appliance.auth import Caller, Reach, new_secret, secret_hash
 from cmdop_appliance.clock import Clock
 from cmdop_appliance.errors import (
     ApplianceError,
+    Conflict,
     InvalidRequest,
+    NotFound,
     RateLimited,
     RemoteProtocolError,
 )
@@ -15,7 +17,7 @@ from cmdop_appliance.hub.connection import Connection
 from cmdop_appliance.hub.lockout import Lockout
 from cmdop_appliance.identity import Identity, is_signed_by
 from cmdop_appliance.ids import new_id
-from cmdop_appliance.model import Enrolment, Machine
+from cmdop_appliance.model import Action, Enrolment, Machine
 from cmdop_appliance.protocol.closing import Close
 from cmdop_appliance.protocol.conversation import Conversation
 from cmdop_appliance.protocol.handshake import (
@@ -103,13 +105,15 @@ class Enrolments:
     ) -> tuple[Enrolment, str]:
         """(record, token text): lets `max_uses` machines join this hub for `ttl_ms`.
 
-        Without a `caller` the hub itself makes it.
+        Without a `caller` the hub itself makes it; no token outlives the key of its caller.
 
         Raises:
             IdempotencyConflict: nothing was recorded.
+            Conflict: the token that the same request made before was revoked since.
         """
         token = self._token(new_secret() if once is None else once.secret(once.salt))
         now_ms = self._clock.now_ms()
+        last_ms = None if caller is None else caller.expires_ms
         enrolment = Enrolment(
             id=new_id("enr"),
             workspace_id=workspace_id,
@@ -117,7 +121,7 @@ class Enrolments:
             max_uses=max_uses,
             uses=0,
             created_ms=now_ms,
-            expires_ms=now_ms + ttl_ms,
+            expires_ms=now_ms + ttl_ms if last_ms is None else min(now_ms + ttl_ms, last_ms),
         )
         made = await self._store.run(
             _made(enrolment, caller).recording(enrolments.insert),
@@ -126,7 +130,12 @@ class Enrolments:
             once,
         )
         if once is not None and made is not None and made.made_id != enrolment.id:
-            enrolment = await self._store.run(enrolments.get, Reach(workspace_id), made.made_id)
+            try:
+                enrolment = await self._store.run(enrolments.get, Reach(workspace_id), made.made_id)
+            except NotFound:
+                raise Conflict(
+                    "the token that this request made was revoked", token_id=made.made_id
+                ) from None
             token = self._token(once.secret(made.salt))
         return enrolment, str(token)
 
@@ -161,7 +170,8 @@ class Enrolments:
 
 
 def _made(enrolment: Enrolment, caller: Caller | None) -> Entry:
-    at_ms, action = enrolment.created_ms, "enrolment_token.created"
+    action: Action = "enrolment_token.created"
+    at_ms = enrolment.created_ms
     of = {"max_uses": enrolment.max_uses, "tags": enrolment.tags}
     if caller is None:
         workspace_id = enrolment.workspace_id
@@ -176,10 +186,11 @@ def _join(tx: Tx, prove: Prove, token_hash: str, *, address: str, now_ms: int) -
     enrolment = enrolments.use(tx, token_hash, now_ms)
     if enrolment is None:
         return None
+    machine_id = new_id("mach")
     machine = Machine(
-        id=new_id("mach"),
+        id=machine_id,
         workspace_id=enrolment.workspace_id,
-        name=prove.name or prove.facts.hostname,
+        name=prove.name or prove.facts.hostname or machine_id,
         public_key=prove.public_key,
         tags=enrolment.tags,
         facts=prove.facts,

@@ -51,10 +51,10 @@ class Hub:
         bus = LocalBus()
         store.listen(lambda subject: bus.publish(subject, Notified(subject)))
         outputs = Outputs(store, data_dir / OUTPUT_FOLDER, config.output.max_bytes)
-        commands = Commands(store, bus, outputs, clock, config.commands.lost_after_ms)
-        lockout = Lockout(config.auth, store, clock)
-        enrolments = Enrolments(store, identity, clock, lockout)
         audit = Audit(store, clock)
+        commands = Commands(store, bus, outputs, audit, clock, config.commands.lost_after_ms)
+        lockout = Lockout(config.auth, audit, clock)
+        enrolments = Enrolments(store, identity, clock, lockout)
         services = SessionServices(
             store=store,
             bus=bus,

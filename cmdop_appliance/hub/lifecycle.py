@@ -12,6 +12,7 @@ from typing import Final
 import msgspec
 
 from cmdop_appliance.auth import Caller, Reach
+from cmdop_appliance.clock import rfc3339
 from cmdop_appliance.errors import (
     ApplianceError,
     CommandNotFound,
@@ -19,12 +20,22 @@ from cmdop_appliance.errors import (
     Forbidden,
     SessionNotActive,
 )
+from cmdop_appliance.hub import presence
+from cmdop_appliance.hub.audit import Audit
 from cmdop_appliance.hub.output import Unsafe, save_all
 from cmdop_appliance.ids import made_ms
-from cmdop_appliance.model import Batch, Command, CommandStatus, EventType, Machine, Refusal
+from cmdop_appliance.model import (
+    Action,
+    Batch,
+    Command,
+    CommandStatus,
+    EventType,
+    Machine,
+    Refusal,
+)
 from cmdop_appliance.protocol.frames import StreamName
 from cmdop_appliance.protocol.messages import Finished, Spec, Started
-from cmdop_appliance.store import audit, batches, clients, events, idempotency, machines, sessions
+from cmdop_appliance.store import audit, batches, clients, events, machines, sessions
 from cmdop_appliance.store import commands as rows
 from cmdop_appliance.store.audit import Entry
 from cmdop_appliance.store.idempotency import Once, claim
@@ -73,12 +84,13 @@ def start(tx: Tx, caller: Caller, command: Command, once: Once | None) -> list[C
     _require_operator(tx, caller, command.machine_id)
     placed = _placed(tx, caller.reach, command)
     rows.insert(tx, placed)
-    _record(tx, caller, placed.created_ms, "command.started", placed)
+    _record(tx, caller, placed.created_ms, "command.accepted", placed)
     return [placed, *_supersede(tx, placed, placed.created_ms)]
 
 
 def start_batch(
     tx: Tx,
+    log: Audit,
     caller: Caller,
     batch: Batch,
     new: list[Command],
@@ -111,7 +123,7 @@ def start_batch(
     batches.insert(tx, batch)
     if resumes is not None and not batches.resume(tx, resumes, batch.id):
         raise Conflict("this batch was resumed before", batch_id=resumes)
-    _record_batch(tx, caller, batch, taken, resumes)
+    _record_batch(tx, log, caller, batch, taken, resumes)
     changed: dict[str, Command] = {}
     for command in taken:
         held = msgspec.structs.replace(command, session_id=None, is_held=True)
@@ -239,14 +251,14 @@ def finished(
     unsafe: list[Unsafe],
     now_ms: int,
 ) -> list[Command]:
-    """The record first, as its machine tells its end; an end that was there before stands.
+    """The record first, as its machine tells its end; none, if an end was there before: it stands.
 
     Of a stream of which more bytes are `held` than it tells of, a power cut has taken the rest from
     the machine: what is held counts, and nobody knows the hash.
     """
     command = own(tx, machine_id, epoch, message.id)
     if command.finished_ms is not None:
-        return [command]
+        return []
     status = _STATUS_OF_END.get(message.end, "completed" if message.exit_code == 0 else "failed")
     started_ms = command.started_ms
     if started_ms is None and message.started_ms is not None:
@@ -275,13 +287,14 @@ def finished(
             stdout_sha256=stdout.sha256 if stdout.bytes >= held["stdout"] else None,
             stderr_sha256=stderr.sha256 if stderr.bytes >= held["stderr"] else None,
         ),
+        now_ms,
     )
 
 
 def rejected(
-    tx: Tx, machine_id: str, epoch: int, command_id: str, reason: str, now_ms: int
+    tx: Tx, log: Audit, machine_id: str, epoch: int, command_id: str, reason: str, now_ms: int
 ) -> list[Command]:
-    """The record first, of a command that its machine refuses to start or to know."""
+    """As `end`, for a command that its machine refuses to start or to know."""
     command = own(tx, machine_id, epoch, command_id)
     if command.finished_ms is None:
         entry = Entry.by_hub(
@@ -291,14 +304,14 @@ def rejected(
             workspace_id=command.workspace_id,
             machine_id=machine_id,
         )
-        audit.append(tx, entry.refused())
+        log.append(tx, machine_id, entry.refused())
     return end_here(tx, command, "failed", reason, "the machine refused the command", now_ms)
 
 
 def unknown(
     tx: Tx, machine_id: str, epoch: int, command_id: str, reason: str, now_ms: int
 ) -> list[Command]:
-    """The record first, of a command that was sent, and of which its machine knows nothing."""
+    """As `end`, for a command that was sent, and of which its machine knows nothing."""
     command = own(tx, machine_id, epoch, command_id)
     return end_here(
         tx, command, "lost", reason, "the machine knows nothing of this command", now_ms
@@ -308,17 +321,16 @@ def unknown(
 # ── ended, as the hub knows ──────────────────────────────────────────────────────────────────────
 
 
-def end(tx: Tx, ended: Command) -> list[Command]:
-    """The record as it stands now, first: an end that was there before is the one that counts."""
+def end(tx: Tx, ended: Command, now_ms: int) -> list[Command]:
+    """The record first; none, if an end was there before: that is the one that counts."""
     if not rows.finish(tx, ended):
-        return [rows.get(tx, Reach(ended.workspace_id), ended.id)]
+        return []
     ended = msgspec.structs.replace(ended, is_held=False)
-    assert ended.finished_ms is not None
-    _tell_end(tx, ended)
+    _tell(tx, _EVENT_OF_END[ended.status], ended, now_ms)
     if ended.batch_id is None:
         return [ended]
     batch = batches.get(tx, Reach(ended.workspace_id), ended.batch_id)
-    return [ended, *_move_on(tx, batch, ended.finished_ms)]
+    return [ended, *_move_on(tx, batch, now_ms)]
 
 
 def end_here(
@@ -334,11 +346,12 @@ def end_here(
             error_code=code,
             error_message=message if code else None,
         ),
+        now_ms,
     )
 
 
 def cancel(tx: Tx, caller: Caller, command_id: str, now_ms: int) -> list[Command]:
-    """The record first; it has ended if it certainly was never sent.
+    """The record first; it ends here if it certainly was never sent, it has no session.
 
     Raises:
         CommandNotFound, CommandNotRunning, Forbidden: nothing was recorded.
@@ -372,8 +385,7 @@ def remove_machine(tx: Tx, caller: Caller, machine_id: str, now_ms: int) -> list
 
 def sweep(tx: Tx, now_ms: int, silent_before_ms: int) -> list[Command]:
     """End what waited too long for its machine, and give up on machines that are silent."""
-    idempotency.forget(tx, now_ms)
-    events.forget(tx, now_ms)
+    presence.detach_keyless(tx, now_ms)
     changed = []
     for command in rows.unsent_since(tx, now_ms):
         code = None if command.is_queued else SessionNotActive.code
@@ -406,24 +418,27 @@ def _require_operator(tx: Tx, caller: Caller, machine_id: str) -> None:
     clients.require_operator(tx, caller.key_id, machine_id)
 
 
-def _record(tx: Tx, caller: Caller, at_ms: int, action: str, command: Command) -> None:
+def _record(tx: Tx, caller: Caller, at_ms: int, action: Action, command: Command) -> None:
     machine_id = command.machine_id
     audit.append(tx, Entry.by(caller, at_ms, action, command.id, machine_id=machine_id))
 
 
 def _record_batch(
-    tx: Tx, caller: Caller, batch: Batch, taken: list[Command], resumes: str | None
+    tx: Tx, log: Audit, caller: Caller, batch: Batch, taken: list[Command], resumes: str | None
 ) -> None:
-    action, more = "batch.started", {}
-    if resumes is not None:
-        action, more = "batch.resumed", {"resumes": resumes}
+    action: Action = "batch.accepted" if resumes is None else "batch.resumed"
+    more = {} if resumes is None else {"resumes": resumes}
     entry = partial(Entry.by, caller, batch.created_ms, action, batch.id, **more)
-    audit.append(tx, entry(machine_ids=[command.machine_id for command in taken]))
+    started = entry(machine_ids=[command.machine_id for command in taken])
+    if taken:
+        audit.append(tx, started)
+    else:
+        log.append(tx, caller.key_id, started)
     forbidden = [
         machine_id for machine_id, why in batch.refused.items() if why.code == Forbidden.code
     ]
     if forbidden:
-        audit.append(tx, entry(machine_ids=forbidden).refused())
+        log.append(tx, caller.key_id, entry(machine_ids=forbidden).refused())
 
 
 def _placed(tx: Tx, reach: Reach, command: Command) -> Command:
@@ -500,13 +515,8 @@ def _end_turn(
         command, status=status, finished_ms=now_ms, error_code=code, error_message=message
     )
     if rows.finish(tx, ended):
-        _tell_end(tx, ended)
+        _tell(tx, _EVENT_OF_END[ended.status], ended, now_ms)
         yield ended
-
-
-def _tell_end(tx: Tx, ended: Command) -> None:
-    assert ended.finished_ms is not None
-    _tell(tx, _EVENT_OF_END[ended.status], ended, ended.finished_ms)
 
 
 def _tell(tx: Tx, kind: EventType, command: Command, now_ms: int) -> None:
@@ -524,11 +534,17 @@ def _tell(tx: Tx, kind: EventType, command: Command, now_ms: int) -> None:
             "batch_id": command.batch_id,
             "exit_code": command.exit_code,
             "duration": command.duration_ms,
+            "started_at": _shown(command.started_ms),
+            "finished_at": _shown(command.finished_ms),
             "user_email": command.operator,
             "late": command.is_late,
         },
         now_ms=now_ms,
     )
+
+
+def _shown(ms: int | None) -> str | None:
+    return None if ms is None else rfc3339(ms)
 
 
 def _between(low: int, value: int, high: int) -> int:

@@ -6,6 +6,7 @@ an older epoch, and the bus tells it to go.
 """
 
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ from cmdop_appliance.hub.enrolment import Enrolments, Proof
 from cmdop_appliance.hub.lifecycle import StaleConnection
 from cmdop_appliance.hub.line import Line
 from cmdop_appliance.hub.output import OutputGap, Outputs, Streams
-from cmdop_appliance.model import Command
+from cmdop_appliance.model import Action, Command
 from cmdop_appliance.protocol.closing import Close
 from cmdop_appliance.protocol.conversation import Conversation, State, split
 from cmdop_appliance.protocol.frames import Output
@@ -63,10 +64,12 @@ from cmdop_appliance.protocol.messages import (
     Ready,
     Rejected,
     Resume,
+    Sample,
     Sampled,
     Samples,
     Started,
     Stored,
+    Telemetry,
 )
 from cmdop_appliance.store import audit, metrics, sessions
 from cmdop_appliance.store import commands as command_rows
@@ -84,11 +87,12 @@ _STORED_EVERY: Final = WINDOW_BYTES // 2
 _RECORDING: Final = 64
 # Commands that an agent may name in its inventory: some 10 MB of ids while it connects.
 _INVENTORY: Final = 100_000
-
-# Notices of one connection that are logged: a machine must not fill the hub's log.
-_NOTICES: Final = 1000
-# Of which the audit log tells, too.
-_GRANTS: Final = ("grant.opened", "grant.closed", "grant.expired")
+# Each change to or from the background is a write to the disk: an agent can have one in so long.
+_GROUND_S: Final = 1.0
+# What is recorded of a notice, in characters; an honest one has some 100.
+_NOTICE_CHARS: Final = 256
+# The notices that an agent has.
+_GRANTS: Final[tuple[Action, ...]] = ("grant.opened", "grant.closed", "grant.expired")
 
 _GROWN: Final = Grown()
 
@@ -157,7 +161,8 @@ class AgentSession:
         self._own: set[str] = set()  # open commands, known to be this machine's
         self._unreported: dict[str, int] = {}  # bytes stored since the last `stored`
         self._recording = trio.Semaphore(_RECORDING)
-        self._notices = 0
+        self._ground_from = -math.inf  # when the next change to or from the background may be made
+        self._heartbeat_samples = 0
         self._said_bye = False
         self._broke_protocol = False
 
@@ -239,10 +244,14 @@ class AgentSession:
                 head = await self._services.store.run(
                     _heartbeat, self._session_id, self._epoch, now_ms
                 )
+                if message.telemetry is not None:
+                    await self._sample_of_heartbeat(message.telemetry, now_ms)
                 await self._line.say(Heartbeatack(audit_head=head))
             case Samples():
                 await self._record(nursery, self._sample, message)
             case Background():
+                await trio.sleep_until(self._ground_from)  # the agent waits, and all that it says
+                self._ground_from = trio.current_time() + _GROUND_S
                 await self._services.store.run(
                     sessions.set_background, self._session_id, self._epoch, on=message.on
                 )
@@ -263,16 +272,15 @@ class AgentSession:
                 self._said_bye = True
 
     async def _take_notice(self, message: Notice) -> None:
-        self._notices += 1
-        if self._notices > _NOTICES:
-            return
-        notice = {"event": message.event, "notice": message.message}
-        _log.warning("notice", extra={"machine_id": self._machine_id, **notice})
-        if message.event not in _GRANTS:
+        action = next((known for known in _GRANTS if known == message.event), None)
+        if action is None:
             return
         machine, now_ms = self._proof.machine, self._services.clock.now_ms()
-        said = Entry.by_machine(machine, now_ms, message.event, machine.id, notice=message.message)
+        notice = message.message[:_NOTICE_CHARS]
+        said = Entry.by_machine(machine, now_ms, action, machine.id, notice=notice)
         if (entry := self._services.audit.bounded(machine.id, said)) is not None:
+            shown = {"machine_id": machine.id, "event": message.event, "notice": notice}
+            _log.warning("notice", extra=shown)
             await self._services.store.run(audit.append, entry)
 
     async def _begin(self) -> None:
@@ -390,6 +398,17 @@ class AgentSession:
         if not await services.store.run(metrics.record, machine_id, epoch, message, now_ms):
             raise StaleConnection
         self._line.say_later(Sampled(number=message.samples[-1].number))
+
+    async def _sample_of_heartbeat(self, telemetry: Telemetry, now_ms: int) -> None:
+        """Agents of the first release say each sample once, and hear of no confirmation."""
+        self._heartbeat_samples += 1
+        sample = Sample(number=self._heartbeat_samples, age_ms=0, telemetry=telemetry)
+        series = self._epoch.to_bytes(16)  # of this connection alone
+        message = Samples(series=series, samples=[sample])
+        if not await self._services.store.run(
+            metrics.record, self._machine_id, self._epoch, message, now_ms
+        ):
+            raise StaleConnection
 
     async def _accept(self, machine_id: str, epoch: int, message: Accepted) -> None:
         await self._services.store.run(lifecycle.accepted, machine_id, epoch, [message.id])

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import trio
 
-from cmdop_appliance.errors import ProtocolError, StorageFull, Unavailable
+from cmdop_appliance.errors import ProtocolError, RateLimited, StorageFull, Unavailable
 from cmdop_appliance.hub.commands import link_subject
 from cmdop_appliance.hub.connection import Connection, LinkClosed
 from cmdop_appliance.hub.enrolment import Proof, Refused
@@ -20,7 +20,7 @@ from cmdop_appliance.hub.session import (
 from cmdop_appliance.protocol.closing import Close
 from cmdop_appliance.protocol.conversation import Conversation
 from cmdop_appliance.protocol.limits import HANDSHAKE_S
-from cmdop_appliance.protocol.messages import Welcome
+from cmdop_appliance.protocol.messages import FEATURES, Welcome
 from cmdop_appliance.store import machines, sessions
 from cmdop_appliance.store.audit import Entry
 from cmdop_appliance.store.transaction import Tx
@@ -64,19 +64,24 @@ async def _welcome(
             flag = entry.recording(flag)
         await services.store.run(flag, machine.id, now_ms)
         raise Refused(Close.IN_USE, "another live agent holds this machine's key: a clone?")
-    connected = await services.store.run(
-        sessions.connect,
-        machine,
-        facts=proof.prove.facts,
-        ip=connection.address,
-        now_ms=services.clock.now_ms(),
-    )
+    try:
+        connected = await services.store.run(
+            sessions.connect,
+            machine,
+            facts=proof.prove.facts,
+            ip=connection.address,
+            now_ms=services.clock.now_ms(),
+        )
+    except RateLimited as exc:
+        raise Refused(Close.TOO_OFTEN, exc.message) from exc
     if connected is None:  # while it proved its key
         revoked = services.enrolments.revoked(proof.agent_nonce, machine.id)
         await connection.send(conversation.send(revoked))
         raise Refused(Close.REMOVED, "this machine was removed")
     session_id, epoch = connected
     services.bus.publish(subject, Replaced(epoch))
-    welcome = Welcome(machine_id=machine.id, session_id=session_id, epoch=epoch)
+    welcome = Welcome(
+        machine_id=machine.id, session_id=session_id, epoch=epoch, features=list(FEATURES)
+    )
     await connection.send(conversation.send(welcome))
     return AgentSession(services, connection, conversation, proof, session_id, epoch)

@@ -4,7 +4,8 @@
       hello      ────────────────────────►
       ◄──────────────────────── challenge      hub proves its key to the agent's nonce
       prove      ────────────────────────►     machine proves its key, or joins with a token
-      ◄────────────────────────── welcome      session and epoch of this connection
+      ◄────────────────────────── welcome      session and epoch of this connection; what the
+                                               hub understands beyond the first release
       inventory* ────────────────────────►     every command the agent knows
       ready      ────────────────────────►     the session is CONNECTED
       ◄── dispatch cancel resume stored sampled acknowledge heartbeat_ack ──

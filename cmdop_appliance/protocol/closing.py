@@ -16,5 +16,6 @@ class Close(IntEnum):
     IN_USE = 4409  # another live holder of the same key: a clone
     REPLACED = 4410  # the same machine connected anew
     REMOVED = 4411  # the machine was removed; a signed `revoked` came before
+    TOO_OFTEN = 4425  # too many new sessions of this machine in a minute; later it gets one
     VERSION = 4426  # no protocol version in common
     LOCKED_OUT = 4429  # too many wrong enrolment tokens or API keys came from this address

@@ -17,6 +17,8 @@ ARGUMENT_BYTES = 128 * 1024 - 1
 SPEC_BYTES = 512 * 1024
 # Standard input that travels inside a spec, before base64.
 STDIN_BYTES = 256 * 1024
+# Names of messages in one `welcome`: far more than there will be.
+FEATURES_ITEMS = 100
 # Commands named in one inventory message: about 100 bytes each, far below MESSAGE_BYTES.
 INVENTORY_ITEMS = 1000
 # Samples in one message: some 400 bytes each, so that what comes behind waits for 40 kB at most.
@@ -28,6 +30,8 @@ SAMPLES_IN_ONE = 10_000
 SAMPLES_KEPT_MS = 2 * 86_400_000
 # A label sent by an agent (hostname, kernel, home …): Linux ends a path at 4096 (PATH_MAX).
 LABEL_CHARS = 4096
+# A hostname, which a hub stores with each session: no system has a longer one (NAME_MAX).
+HOSTNAME_BYTES = 255
 # A name for a machine: what fits a table column and a file name (NAME_MAX, 255 bytes).
 NAME_CHARS = 255
 

@@ -1,5 +1,6 @@
 """Every message of the agent link as a typed, frozen record; unknown fields are ignored."""
 
+import re
 from typing import Annotated, Final, Literal, TypeVar
 
 import msgspec
@@ -7,6 +8,8 @@ from msgspec import Meta, Struct
 
 from cmdop_appliance.errors import LocalProtocolError, RemoteProtocolError
 from cmdop_appliance.protocol.limits import (
+    FEATURES_ITEMS,
+    HOSTNAME_BYTES,
     INVENTORY_ITEMS,
     LABEL_CHARS,
     MESSAGE_BYTES,
@@ -22,6 +25,12 @@ Bytes16 = Annotated[bytes, Meta(min_length=16, max_length=16)]
 Bytes32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Signature = Annotated[bytes, Meta(min_length=64, max_length=64)]  # Ed25519, RFC 8032
 Percent = Annotated[float, Meta(ge=0, le=100)]
+
+_CONTROLS: Final = r"\x00-\x1f\x7f-\x9f"  # C0, DEL and C1
+CONTROLS: Final = re.compile(f"[{_CONTROLS}]")
+NO_CONTROLS: Final = rf"^[^{_CONTROLS}]*\Z"
+# What people call a machine or a key, wherever it is given.
+Name = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS, pattern=NO_CONTROLS)]
 
 End = Literal["exited", "timeout", "cancelled", "failed", "lost", "expired"]
 Phase = Literal["queued", "running", "ended"]
@@ -140,7 +149,15 @@ class Prove(Message, frozen=True):
     keeper_id: Label  # tells a restarted agent from a clone of its state directory
     facts: Facts
     token: Label | None = None
-    name: Annotated[str, Meta(min_length=1, max_length=NAME_CHARS)] | None = None
+    name: Name | None = None
+
+    # Not a constraint of `Facts`: what an older hub has stored must stay readable.
+    def __post_init__(self) -> None:
+        if len(self.facts.hostname.encode()) > HOSTNAME_BYTES:
+            raise ValueError(f"a hostname is at most {HOSTNAME_BYTES} bytes")
+        for name, fact in msgspec.structs.asdict(self.facts).items():
+            if isinstance(fact, str) and CONTROLS.search(fact):
+                raise ValueError(f"{name} has control characters")
 
 
 class Inventory(Message, frozen=True):
@@ -155,8 +172,10 @@ class Ready(Message, frozen=True, omit_defaults=True):
     audit_head: AuditHead | None = None  # the newest that the agent remembers
 
 
-class Heartbeat(Message, frozen=True):
+class Heartbeat(Message, frozen=True, omit_defaults=True):
     """A sign of life."""
+
+    telemetry: Telemetry | None = None  # as agents of the first release tell it; `samples` since
 
 
 class Samples(Message, frozen=True):
@@ -237,12 +256,14 @@ class Challenge(Message, frozen=True):
     signature: Signature
 
 
-class Welcome(Message, frozen=True):
+class Welcome(Message, frozen=True, omit_defaults=True):
     """The machine is who it says. `epoch` names this connection."""
 
     machine_id: Label
     session_id: Label
     epoch: Count
+    # Those of `FEATURES` that the hub knows, and newer ones. One of the first release names none.
+    features: Annotated[list[Label], Meta(max_length=FEATURES_ITEMS)] = []
 
 
 class Revoked(Message, frozen=True):
@@ -300,6 +321,9 @@ class Heartbeatack(Message, frozen=True, tag="heartbeat_ack", omit_defaults=True
 
     audit_head: AuditHead | None = None  # for the agent to remember
 
+
+# The messages that came after the first release: agents say them to a hub that names them, only.
+FEATURES: Final = ("samples", "background")
 
 FromAgent = (
     Hello

@@ -14,7 +14,7 @@ from cmdop_appliance.sdk.errors import (
     Unauthorized,
     UnexpectedAnswer,
 )
-from cmdop_appliance.sdk.types import Ended, Gap, Missed, Output
+from cmdop_appliance.sdk.types import Ended, EventGap, Gap, Output
 
 __all__ = [
     "APIError",
@@ -23,10 +23,10 @@ __all__ = [
     "Conflict",
     "ConnectionFailed",
     "Ended",
+    "EventGap",
     "Forbidden",
     "Gap",
     "InvalidRequest",
-    "Missed",
     "NotFound",
     "Output",
     "RateLimited",

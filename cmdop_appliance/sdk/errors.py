@@ -29,7 +29,7 @@ class UnexpectedAnswer(CmdopError):
 
 
 class APIError(CmdopError):
-    """The hub refused. `code` is stable and machine-readable, `message` is for people."""
+    """The hub refused. `code` is stable and for programs, `message` and `hint` are for people."""
 
     def __init__(
         self,
@@ -38,6 +38,7 @@ class APIError(CmdopError):
         message: str,
         details: Mapping[str, Any] | None = None,
         request_id: str = "",
+        hint: str = "",
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -45,6 +46,7 @@ class APIError(CmdopError):
         self.message = message
         self.details = dict(details or {})
         self.request_id = request_id  # finds the request in the hub's log; "" when unknown
+        self.hint = hint  # what can be done about it, or ""
 
 
 class InvalidRequest(APIError):

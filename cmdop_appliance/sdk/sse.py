@@ -12,7 +12,7 @@ MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class ServerSentEvent:
     """One event. A comment, which servers send to show they live, has the name ""."""
 
     name: str
@@ -29,7 +29,7 @@ class EventParser:
         self._data: list[str] = []
         self._id = ""
 
-    def feed(self, piece: bytes) -> Iterator[Event]:
+    def feed(self, piece: bytes) -> Iterator[ServerSentEvent]:
         """The events that `piece` completes.
 
         Raises:
@@ -44,17 +44,17 @@ class EventParser:
         for line in lines:
             yield from self._line(line.rstrip(b"\r").decode("utf-8", "replace"))
 
-    def _line(self, line: str) -> Iterator[Event]:
+    def _line(self, line: str) -> Iterator[ServerSentEvent]:
         if not line:
             if self._data:
-                yield Event(self._name, "\n".join(self._data), self._id)
+                yield ServerSentEvent(self._name, "\n".join(self._data), self._id)
             self._name, self._data = "message", []
             return
         field, _, value = line.partition(":")
         value = value.removeprefix(" ")
         match field:
             case "":
-                yield Event("")
+                yield ServerSentEvent("")
             case "event":
                 self._name = value
             case "data":

@@ -349,4 +349,5 @@ def _checked(response: http.client.HTTPResponse, raw: bytes) -> dict[str, Any]:
         str(error.get("message") or f"the hub answered HTTP {response.status}"),
         details if isinstance(details, dict) else None,
         str(meta.get("request_id", "")) if isinstance(meta, dict) else "",
+        str(error.get("hint") or ""),
     )

@@ -277,7 +277,7 @@ class Output:
     data: bytes
 
 
-class Happening(TypedDict):
+class Event(TypedDict):
     """One event; `seq` counts those of the workspace."""
 
     id: str
@@ -288,7 +288,7 @@ class Happening(TypedDict):
 
 
 @dataclass(frozen=True, slots=True)
-class Missed:
+class EventGap:
     """Events `first` to `last`, which the hub keeps no more."""
 
     first: int

@@ -9,7 +9,7 @@ from cmdop_appliance.model import ApiKey
 from cmdop_appliance.store.idempotency import Claim, Once, claim
 from cmdop_appliance.store.listing import Page, Paging, select_page
 from cmdop_appliance.store.reach import carrying
-from cmdop_appliance.store.transaction import Tx, reads, to_json
+from cmdop_appliance.store.transaction import Tx, brief, reads, to_json
 
 _COLUMNS = "api_key.*, workspace.namespace AS namespace"
 _SOURCE = "api_key JOIN workspace ON workspace.id = api_key.workspace_id"
@@ -54,6 +54,7 @@ def insert(tx: Tx, key: ApiKey, key_hash: str, once: Once | None = None) -> Clai
     return made
 
 
+@brief
 @reads
 def get(tx: Tx, reach: Reach, key_id: str) -> ApiKey:
     """One key.
@@ -67,6 +68,7 @@ def get(tx: Tx, reach: Reach, key_id: str) -> ApiKey:
     return key
 
 
+@brief
 @reads
 def by_id(tx: Tx, key_id: str) -> ApiKey | None:
     """The key with this id, whosever it is."""
@@ -79,6 +81,7 @@ def by_id(tx: Tx, key_id: str) -> ApiKey | None:
     )
 
 
+@brief
 @reads
 def by_hash(tx: Tx, key_hash: str, now_ms: int) -> ApiKey | None:
     """The key with this hash, unless it has expired."""
@@ -90,6 +93,18 @@ def by_hash(tx: Tx, key_hash: str, now_ms: int) -> ApiKey | None:
         key_hash=key_hash,
         now_ms=now_ms,
     )
+
+
+@brief
+@reads
+def is_good(tx: Tx, key_id: str, now_ms: int) -> bool:
+    """True: there is a key with this id, and it has not expired."""
+    found = tx.value(
+        "SELECT 1 FROM api_key WHERE id = :id AND (expires_ms IS NULL OR expires_ms > :now_ms)",
+        id=key_id,
+        now_ms=now_ms,
+    )
+    return found is not None
 
 
 @reads

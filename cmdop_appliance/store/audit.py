@@ -22,6 +22,7 @@ from msgspec import Struct
 from cmdop_appliance.auth import Caller
 from cmdop_appliance.model import (
     DEFAULT_WORKSPACE,
+    Action,
     AuditEntry,
     Machine,
     Record,
@@ -57,13 +58,13 @@ class Entry(Struct, frozen=True, kw_only=True):
     workspace_id: str
     actor: str  # an email, a machine's id, or "hub"
     api_key_id: str | None = None
-    action: str
+    action: Action
     target: str
     outcome: Outcome = "ok"
     details: dict[str, Any] = {}
 
     @classmethod
-    def by(cls, caller: Caller, at_ms: int, action: str, target: str, **details: object) -> Self:
+    def by(cls, caller: Caller, at_ms: int, action: Action, target: str, **details: object) -> Self:
         """What a caller does."""
         return cls(
             at_ms=at_ms,
@@ -79,7 +80,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     def by_hub(
         cls,
         at_ms: int,
-        action: str,
+        action: Action,
         target: str = "",
         *,
         workspace_id: str = DEFAULT_WORKSPACE,
@@ -97,7 +98,7 @@ class Entry(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def by_machine(
-        cls, machine: Machine, at_ms: int, action: str, target: str, **details: object
+        cls, machine: Machine, at_ms: int, action: Action, target: str, **details: object
     ) -> Self:
         """What a machine does, or somebody who works there."""
         return cls(
@@ -184,7 +185,7 @@ def page(
     workspace_id: str,
     paging: Paging,
     *,
-    action: str | None = None,
+    action: Action | None = None,
     actor: str | None = None,
     target: str | None = None,
     outcome: str | None = None,
@@ -197,7 +198,7 @@ def page(
         paging,
         columns="*",
         source="audit",
-        within=("workspace_id = :workspace_id", {"workspace_id": workspace_id}),
+        within=("workspace_id = :workspace_id AND seq > 0", {"workspace_id": workspace_id}),
         filters={
             "action = :action": action,
             "actor = :actor": actor,
@@ -212,13 +213,17 @@ def page(
 
 @reads
 def walk(tx: Tx, last: AuditHead, most: int) -> Walk:
-    """Follow the chain after the entry `last`, `most` entries at the most."""
+    """Follow the chain after the entry `last`, `most` entries at the most.
+
+    After `START` comes whatever is in the table, also what was planted below the first entry.
+    """
     entries = contradictions = 0
+    after = "" if last == START else " WHERE seq > :last"
     try:
         for row in tx.each(
             _Row,
-            "SELECT seq, at_ms, workspace_id, actor, api_key_id, action, target, outcome,"
-            " details_json AS details, hash FROM audit WHERE seq > :last ORDER BY seq LIMIT :most",
+            "SELECT seq, at_ms, workspace_id, actor, api_key_id, action, target, outcome,"  # noqa: S608
+            f" details_json AS details, hash FROM audit{after} ORDER BY seq LIMIT :most",
             last=last.seq,
             most=most,
         ):

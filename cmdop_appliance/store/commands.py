@@ -12,10 +12,11 @@ from cmdop_appliance.errors import (
 )
 from cmdop_appliance.model import CONNECTED_STATUSES, Command, CommandStatus
 from cmdop_appliance.store import tallies
+from cmdop_appliance.store.conditions import IS_CURRENT, IS_OPEN, IS_PENDING
 from cmdop_appliance.store.listing import Page, Paging
 from cmdop_appliance.store.reach import within
 from cmdop_appliance.store.tallies import Asked
-from cmdop_appliance.store.transaction import Tx, reads, to_json
+from cmdop_appliance.store.transaction import Tx, brief, reads, to_json
 from cmdop_appliance.store.ways import ORDER as ORDER
 from cmdop_appliance.store.ways import way_to
 
@@ -23,13 +24,11 @@ from cmdop_appliance.store.ways import way_to
 SILENT = "silent"
 # `start_until_ms` of what its machine has taken in: it may start there whenever that has room.
 _WHENEVER_MS = 2**53
-# SQLite finds the index of open commands only by its own words.
-_PENDING = "status IN ('pending', 'running') AND status = 'pending'"
 # With this a record tells since when nobody can say whether it is still so.
 COLUMNS = (
-    "command.*, CASE WHEN status IN ('pending', 'running') AND session_id IS NOT NULL"
-    " AND NOT EXISTS (SELECT 1 FROM session WHERE session.machine_id = command.machine_id"
-    " AND session.status NOT IN ('DISCONNECTED', 'ERROR')"
+    f"command.*, CASE WHEN {IS_OPEN} AND session_id IS NOT NULL"  # noqa: S608
+    f" AND NOT EXISTS (SELECT 1 FROM session WHERE session.machine_id = command.machine_id"
+    f" AND {IS_CURRENT}"
     " AND session.status IN ('CONNECTED', 'BACKGROUND'))"
     " THEN (SELECT last_seen_ms FROM machine WHERE machine.id = command.machine_id)"
     " END AS stale_ms"
@@ -48,7 +47,7 @@ def live_session(tx: Tx, reach: Reach, machine_id: str) -> str:
         "SELECT COALESCE(session.status, 'DISCONNECTED')"  # noqa: S608 - names of our own
         " || ' ' || COALESCE(session.id, '')"
         " FROM machine LEFT JOIN session ON session.machine_id = machine.id"
-        " AND session.status NOT IN ('DISCONNECTED', 'ERROR')"
+        f" AND {IS_CURRENT}"
         f" WHERE machine.id = :id AND {is_within} AND removed_ms IS NULL",
         id=machine_id,
         **values,
@@ -68,10 +67,10 @@ def insert(tx: Tx, command: Command) -> None:
     tx.execute(
         "INSERT INTO command (id, workspace_id, machine_id, session_id, batch_id, command,"
         " spec_json, spec_hash, status, operator, supersede_key, created_ms, start_until_ms,"
-        " is_bounded, is_queued, is_held, is_late, is_unknown_to_hub)"
+        " is_bounded, is_queued, is_held, is_late, is_unknown_to_hub, serial_key)"
         " VALUES (:id, :workspace_id, :machine_id, :session_id, :batch_id, :command,"
         " :spec, :spec_hash, :status, :operator, :supersede_key, :created_ms, :start_until_ms,"
-        " :is_bounded, :is_queued, :is_held, 0, :is_unknown_to_hub)",
+        " :is_bounded, :is_queued, :is_held, 0, :is_unknown_to_hub, :serial_key)",
         id=command.id,
         workspace_id=command.workspace_id,
         machine_id=command.machine_id,
@@ -89,9 +88,11 @@ def insert(tx: Tx, command: Command) -> None:
         is_queued=int(command.is_queued),
         is_held=int(command.is_held),
         is_unknown_to_hub=int(command.is_unknown_to_hub),
+        serial_key=command.spec.serial_key,
     )
 
 
+@brief
 @reads
 def get(tx: Tx, reach: Reach, command_id: str) -> Command:
     """One command.
@@ -150,8 +151,8 @@ def open_on(tx: Tx, machine_id: str) -> list[Command]:
     """The commands of a machine that have not ended, oldest first."""
     return tx.all(
         Command,
-        "SELECT * FROM command WHERE machine_id = :machine_id"
-        " AND status IN ('pending', 'running') ORDER BY created_ms, id",
+        f"SELECT * FROM command WHERE machine_id = :machine_id"  # noqa: S608
+        f" AND {IS_OPEN} ORDER BY created_ms, id",
         machine_id=machine_id,
     )
 
@@ -161,8 +162,8 @@ def sent_to(tx: Tx, machine_id: str) -> list[Command]:
     """Those of its open commands that a machine may have heard of, oldest first."""
     return tx.all(
         Command,
-        "SELECT * FROM command WHERE machine_id = :machine_id AND session_id IS NOT NULL"
-        " AND status IN ('pending', 'running') ORDER BY created_ms, id",
+        "SELECT * FROM command WHERE machine_id = :machine_id"  # noqa: S608
+        f" AND session_id || '' IS NOT NULL AND {IS_OPEN} ORDER BY created_ms, id",
         machine_id=machine_id,
     )
 
@@ -171,8 +172,8 @@ def superseded_by(tx: Tx, command: Command) -> list[Command]:
     """The older commands that were never sent, and need not be: this one takes their place."""
     return tx.all(
         Command,
-        f"SELECT * FROM command WHERE machine_id = :machine_id AND {_PENDING}"  # noqa: S608
-        " AND workspace_id = :workspace_id AND session_id IS NULL"
+        f"SELECT * FROM command WHERE machine_id = :machine_id AND {IS_PENDING}"  # noqa: S608
+        " AND workspace_id || '' = :workspace_id AND session_id || '' IS NULL"
         " AND supersede_key = :key AND id < :id",
         machine_id=command.machine_id,
         workspace_id=command.workspace_id,
@@ -231,7 +232,7 @@ def send_queued(tx: Tx, machine_id: str, session_id: str, now_ms: int) -> None:
     """The machine is there: what waited for it in time is to be sent now."""
     tx.execute(
         f"UPDATE command SET session_id = :session_id WHERE machine_id = :machine_id"  # noqa: S608
-        f" AND {_PENDING} AND session_id IS NULL AND is_held = 0"
+        f" AND {IS_PENDING} AND session_id || '' IS NULL AND is_held = 0"
         " AND start_until_ms >= :now_ms",
         machine_id=machine_id,
         session_id=session_id,
@@ -286,8 +287,8 @@ def unsent_since(tx: Tx, now_ms: int) -> list[Command]:
     """Commands that were never sent, and are too late for it now."""
     return tx.all(
         Command,
-        f"SELECT * FROM command WHERE {_PENDING}"  # noqa: S608
-        " AND session_id IS NULL AND is_held = 0 AND start_until_ms < :now_ms",
+        f"SELECT * FROM command WHERE {IS_PENDING}"  # noqa: S608
+        " AND session_id || '' IS NULL AND is_held = 0 AND start_until_ms < :now_ms",
         now_ms=now_ms,
     )
 
@@ -297,11 +298,11 @@ def silent_since(tx: Tx, before_ms: int) -> list[Command]:
     """Open commands that were sent to machines of which nothing was heard since `before_ms`."""
     return tx.all(
         Command,
-        "SELECT command.* FROM command JOIN machine ON machine.id = command.machine_id"
-        " WHERE command.status IN ('pending', 'running') AND command.session_id IS NOT NULL"
+        "SELECT command.* FROM command JOIN machine ON machine.id = command.machine_id"  # noqa: S608
+        f" WHERE {IS_OPEN} AND command.session_id || '' IS NOT NULL"
         " AND machine.last_seen_ms < :before_ms"
         " AND NOT EXISTS (SELECT 1 FROM session WHERE session.machine_id = machine.id"
-        " AND session.status NOT IN ('DISCONNECTED', 'ERROR'))",
+        f" AND {IS_CURRENT})",
         before_ms=before_ms,
     )
 
@@ -336,17 +337,13 @@ def page(
 def newest_of(
     tx: Tx, reach: Reach, machine_id: str, most: int, *, serial_key: str | None = None
 ) -> list[Command]:
-    """The newest commands of a machine, newest first; with a `serial_key` only those of its line.
-
-    With a key there may be fewer than there are: what looks like it in other fields counts.
-    """
-    is_within, values = within(reach, "command")
+    """The newest commands of a machine, newest first; with `serial_key` only those of its line."""
+    is_within, values = within(reach, "command", by_index=False)
     condition = ""
     if serial_key is not None:
-        # Not LIKE, which is of either case in SQLite.
-        condition = " AND replace(spec_json, :part, '') <> spec_json"
-        values["part"] = to_json({"serial_key": serial_key})[1:-1]
-    commands = tx.all(
+        condition = " AND serial_key = :serial_key"
+        values["serial_key"] = serial_key
+    return tx.all(
         Command,
         f"SELECT {COLUMNS} FROM command WHERE machine_id = :machine_id"  # noqa: S608
         f" AND {is_within}{condition} ORDER BY created_ms DESC, id DESC LIMIT :most",
@@ -354,7 +351,6 @@ def newest_of(
         most=most,
         **values,
     )
-    return [each for each in commands if serial_key in (None, each.spec.serial_key)]
 
 
 def request_cancel(tx: Tx, reach: Reach, command_id: str, now_ms: int) -> Command:
@@ -405,12 +401,12 @@ def finish(tx: Tx, ended: Command) -> bool:
     """Record an end. False: it had ended before, and that end stands."""
     return bool(
         tx.execute(
-            "UPDATE command SET status = :status, started_ms = :started_ms,"
+            "UPDATE command SET status = :status, started_ms = :started_ms,"  # noqa: S608
             " finished_ms = :finished_ms, duration_ms = :duration_ms, exit_code = :exit_code,"
             " signal = :signal, error_code = :error_code, error_message = :error_message,"
             " stdout_bytes = :stdout_bytes, stderr_bytes = :stderr_bytes,"
             " stdout_sha256 = :stdout_sha256, stderr_sha256 = :stderr_sha256, is_held = 0"
-            " WHERE id = :id AND machine_id = :machine_id AND status IN ('pending', 'running')",
+            f" WHERE id = :id AND machine_id = :machine_id AND {IS_OPEN}",
             id=ended.id,
             machine_id=ended.machine_id,
             status=ended.status,

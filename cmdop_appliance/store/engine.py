@@ -4,7 +4,8 @@ How it works. Writes queue up for one thread with one connection; it takes whate
 each function in a savepoint of one transaction, and commits them together, so that one fsync
 serves them all (measured: ×6 on a fast disk, ×65 at 5 ms an fsync). The callers wake when their
 bytes are on disk, in one go. Functions marked `@reads` run on connections of their own, in worker
-threads, against the last commit. The driver brings its own SQLite: distributions still ship
+threads, against the last commit; those that are also `@brief` have threads that no long list is
+read by. The driver brings its own SQLite: distributions still ship
 versions with the WAL-reset bug (3.7.0–3.51.2).
 
 To the thread and back takes longer than a commit does on a quick disk. So while the disk is quick
@@ -39,6 +40,8 @@ T = TypeVar("T")
 DATABASE_FILE = "cmdop.db"
 # Two cores and short queries: more readers only wait for each other.
 _READERS = 4
+# Beside them, for brief reads: without a caller's key nobody gets anything.
+_BRIEF_READERS = 2
 # A reader never waits for the writer in WAL mode; only a checkpoint restart can make it, briefly.
 _BUSY_MS = 5000
 # Pages of 4 KiB between checkpoints: fewer and longer ones than the default of 1000.
@@ -74,13 +77,15 @@ class Store:
         self._writer = _connect(path)
         self._readers: list[apsw.Connection] = []
         self._reader_slots = trio.CapacityLimiter(_READERS)
+        self._brief_slots = trio.CapacityLimiter(_BRIEF_READERS)
         self._gathered: list[_Unit] = []  # for the event loop to commit
         self._waiting: list[_Unit] = []  # for the thread
         self._handed = 0  # units that the thread has, or is about to have
         self._quick_commits = 0  # in a row
         self._log_pages = 0  # in the write-ahead log, since the last checkpoint
+        self._has_written = False  # whether the last transaction left something in that log
         self._last_handed = 0.0  # Trio time: when the thread got or gave back units last
-        self.commits = 0  # since the store was opened
+        self.commits = 0  # that changed something, since the store was opened
         self.commit_s = 0.0  # how long they took, all together
         self._writer.set_wal_hook(self._note_log)
         self._wake = threading.Condition(threading.Lock())
@@ -114,7 +119,8 @@ class Store:
             self._tell(notified)
             self._checkpoint_if_due()
         elif getattr(fn, "reads", False):
-            return await trio.to_thread.run_sync(self._read, call, limiter=self._reader_slots)
+            slots = self._brief_slots if getattr(fn, "brief", False) else self._reader_slots
+            return await trio.to_thread.run_sync(self._read, call, limiter=slots)
         else:
             unit = _Unit(call, trio.lowlevel.current_task())
             await trio.lowlevel.checkpoint_if_cancelled()
@@ -197,7 +203,7 @@ class Store:
             self._waiting += units
             self._wake.notify()
 
-    def _take_back(self, units: list[_Unit], seconds: float, notified: set[str]) -> None:
+    def _take_back(self, units: list[_Unit], seconds: float | None, notified: set[str]) -> None:
         self._handed -= len(units)
         self._last_handed = trio.current_time()
         self._note_time(seconds)
@@ -208,13 +214,16 @@ class Store:
         for subject in notified:
             self._deliver(subject)
 
-    def _note_time(self, seconds: float) -> None:
+    def _note_time(self, seconds: float | None) -> None:
+        if seconds is None:  # that tells nothing of the disk
+            return
         self.commits += 1
         self.commit_s += seconds
         self._quick_commits = self._quick_commits + 1 if seconds < _QUICK_S else 0
 
     def _note_log(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
         self._log_pages = pages
+        self._has_written = True
         return apsw.SQLITE_OK
 
     def _read(self, call: Callable[[Tx], T]) -> T:
@@ -246,12 +255,14 @@ class Store:
             with contextlib.suppress(trio.RunFinishedError):
                 self._token.run_sync_soon(self._take_back, units, seconds, notified)
 
-    def _commit(self, units: list[_Unit]) -> tuple[float, set[str]]:
+    def _commit(self, units: list[_Unit]) -> tuple[float | None, set[str]]:
         """Run all units in one transaction; how many seconds that took, and who is to be woken.
 
-        A failing unit is undone alone; a failing disk, all.
+        No seconds: there was nothing to commit. A failing unit is undone alone; a failing disk,
+        all.
         """
         begun = time.perf_counter()
+        self._has_written = False
         tx = Tx(self._writer)
         try:
             if self._failed:
@@ -268,7 +279,7 @@ class Store:
                 with contextlib.suppress(apsw.Error):
                     self._writer.execute("ROLLBACK")
             tx.notified.clear()
-        return time.perf_counter() - begun, tx.notified
+        return time.perf_counter() - begun if self._has_written else None, tx.notified
 
     def _checkpoint_if_due(self) -> None:
         """Move what is in the log to the database; what readers still need stays for later."""

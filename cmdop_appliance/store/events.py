@@ -10,6 +10,8 @@ from cmdop_appliance.store.transaction import Tx, reads, to_json
 
 # How long an event can be followed up: a week of holidays, as a reader of logs would expect.
 KEPT_MS: Final = 7 * 86_400_000
+# … and how many of a workspace at the most: about 1 GB.
+KEPT_MOST: Final = 1_000_000
 # Rows that one sweep drops: some milliseconds of the writer.
 _FORGOTTEN: Final = 2000
 
@@ -46,6 +48,11 @@ def append(
         machine_id=machine_id,
         data=to_json(data),
         now_ms=now_ms,
+    )
+    tx.execute(
+        "DELETE FROM event WHERE workspace_id = :workspace_id AND seq = :seq",
+        workspace_id=workspace_id,
+        seq=seq - KEPT_MOST,
     )
     tx.notify(subject_of(workspace_id))
 

@@ -34,6 +34,7 @@ class Claim(Record, frozen=True, kw_only=True):
 
     made_id: str
     salt: bytes
+    created_ms: int  # when it came
 
 
 def claim(tx: Tx, once: Once, made_id: str) -> Claim:
@@ -62,7 +63,7 @@ def claim(tx: Tx, once: Once, made_id: str) -> Claim:
     )
     found = tx.one(
         Claim,
-        "SELECT made_id, salt FROM idempotency WHERE api_key_id = :api_key_id"
+        "SELECT made_id, salt, created_ms FROM idempotency WHERE api_key_id = :api_key_id"
         " AND idempotency_key = :key AND request_hash = :request_hash",
         api_key_id=once.api_key_id,
         key=once.key,

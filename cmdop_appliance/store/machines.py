@@ -1,6 +1,6 @@
 """Machines: who they are, and which connection of each is the newest (its epoch)."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from cmdop_appliance.auth import Reach
 from cmdop_appliance.errors import Forbidden, MachineNotFound
@@ -8,7 +8,7 @@ from cmdop_appliance.model import Machine, Record
 from cmdop_appliance.protocol.messages import Facts
 from cmdop_appliance.store.listing import Page, Paging, select_page
 from cmdop_appliance.store.reach import carries, within
-from cmdop_appliance.store.transaction import Tx, reads, to_json
+from cmdop_appliance.store.transaction import Tx, brief, reads, to_json
 
 ORDER = {
     "created_at": "created_ms",
@@ -41,6 +41,7 @@ def insert(tx: Tx, machine: Machine, enrolment_id: str) -> None:
     _write_tags(tx, machine.id, machine.tags)
 
 
+@brief
 @reads
 def by_key(tx: Tx, public_key: bytes) -> Machine | None:
     """The machine that holds this key, unless it was removed."""
@@ -61,6 +62,7 @@ def removed_by_key(tx: Tx, public_key: bytes) -> str | None:
     return removed
 
 
+@brief
 @reads
 def get(tx: Tx, reach: Reach, machine_id: str) -> Machine:
     """One machine.
@@ -87,7 +89,7 @@ def page(
     paging: Paging,
     *,
     status: str | None = None,
-    tags: Sequence[str] | None = None,
+    tags: Collection[str] | None = None,
     search: str | None = None,
 ) -> Page[Machine]:
     """The machines in reach.
@@ -248,6 +250,7 @@ def _write_tags(tx: Tx, machine_id: str, tags: Sequence[str]) -> None:
         )
 
 
+@brief
 @reads
 def epoch_of(tx: Tx, machine_id: str) -> int | None:
     """Which connection of a machine is the newest; None: it was removed."""

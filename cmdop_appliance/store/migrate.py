@@ -20,6 +20,7 @@ def to_latest(tx: Tx) -> None:
     Raises:
         StartupError: the store was written by a newer version of the program.
     """
+    tx.define("casefold", str.casefold)  # PostgreSQL's; SQLite's own lower() knows ASCII only
     tx.execute("CREATE TABLE IF NOT EXISTS migration (number BIGINT PRIMARY KEY)")
     applied = tx.value("SELECT max(number) FROM migration") or 0
     known, beside = _scripts(), _scripts_of_sqlite()

@@ -1,18 +1,27 @@
 """Sessions: PENDING → CONNECTED ⇄ GRACE_PERIOD → DISCONNECTED. Each change is a guarded update.
 
 A change of one connection names its epoch, so that a connection that was replaced changes nothing.
-Each transition leaves its event, once.
+Each transition leaves its event, once; save CONNECTED ⇄ BACKGROUND, which leaves none: the contract
+names no such event.
 """
 
 from cmdop_appliance.auth import Reach
-from cmdop_appliance.errors import SessionNotFound
+from cmdop_appliance.errors import RateLimited, SessionNotFound
 from cmdop_appliance.ids import new_id
-from cmdop_appliance.model import CONNECTED_STATUSES, EventType, Machine, Session, SessionStatus
+from cmdop_appliance.model import (
+    CONNECTED_STATUSES,
+    Client,
+    EventType,
+    Machine,
+    Session,
+    SessionStatus,
+)
 from cmdop_appliance.protocol.messages import Facts, Telemetry
 from cmdop_appliance.store import clients, events, machines
+from cmdop_appliance.store.conditions import IS_CURRENT
 from cmdop_appliance.store.listing import Page, Paging, select_page
 from cmdop_appliance.store.reach import within
-from cmdop_appliance.store.transaction import Tx, reads, to_json
+from cmdop_appliance.store.transaction import Tx, brief, reads, to_json
 
 ORDER = {
     "created_at": "created_ms",
@@ -20,6 +29,10 @@ ORDER = {
     "machine_hostname": "machine_hostname",
 }
 
+# New sessions that a machine gets within a minute. An honest agent needs a few: it waits longer and
+# longer, and within the grace period it comes back to the session that it has.
+_NEW_MOST = 30
+_NEW_WITHIN_MS = 60_000
 # A sample so much older than a session still tells how its machine is when that begins.
 _FRESH_MS = 60_000
 
@@ -30,13 +43,16 @@ def connect(
     """(session id, epoch) for a machine that has proved its key; None: it was removed.
 
     A session in its grace period goes on; one that still looks connected is taken over.
+
+    Raises:
+        RateLimited: it has had too many new ones within a minute; nothing was recorded.
     """
     epoch = machines.next_epoch(tx, machine.id, facts=facts, ip=ip, now_ms=now_ms)
     if epoch is None:
         return None
     kept = tx.value(
-        "UPDATE session SET epoch = :epoch, machine_hostname = :hostname"
-        " WHERE machine_id = :machine_id AND status NOT IN ('DISCONNECTED', 'ERROR')"
+        "UPDATE session SET epoch = :epoch, machine_hostname = :hostname"  # noqa: S608
+        f" WHERE machine_id = :machine_id AND {IS_CURRENT}"
         " AND (status <> 'GRACE_PERIOD' OR grace_until_ms >= :now_ms) RETURNING id",
         epoch=epoch,
         hostname=facts.hostname,
@@ -46,6 +62,7 @@ def connect(
     if kept:
         return kept, epoch
     end_expired(tx, now_ms)
+    _require_room(tx, machine, now_ms)
     new = tx.one(
         Session,
         "INSERT INTO session"
@@ -62,6 +79,21 @@ def connect(
     assert new is not None
     record_event(tx, "session.created", new, now_ms)
     return new.id, epoch
+
+
+def _require_room(tx: Tx, machine: Machine, now_ms: int) -> None:
+    new = tx.value(
+        "SELECT count(*) FROM session WHERE workspace_id = :workspace_id"
+        " AND machine_id = :machine_id AND created_ms > :since_ms AND created_ms <= :now_ms",
+        workspace_id=machine.workspace_id,
+        machine_id=machine.id,
+        since_ms=now_ms - _NEW_WITHIN_MS,
+        now_ms=now_ms,
+    )
+    if new >= _NEW_MOST:
+        raise RateLimited(
+            f"this machine had {_NEW_MOST} new sessions within a minute", _NEW_WITHIN_MS // 1000
+        )
 
 
 def ready(tx: Tx, session_id: str, epoch: int, now_ms: int) -> bool:
@@ -89,9 +121,8 @@ def ready(tx: Tx, session_id: str, epoch: int, now_ms: int) -> bool:
 def heartbeat(tx: Tx, session_id: str, epoch: int, now_ms: int) -> bool:
     """Record a sign of life. False: not this session's now."""
     machine_id = tx.value(
-        "UPDATE session SET last_heartbeat_ms = :now_ms"
-        " WHERE id = :id AND epoch = :epoch AND status NOT IN ('DISCONNECTED', 'ERROR')"
-        " RETURNING machine_id",
+        "UPDATE session SET last_heartbeat_ms = :now_ms"  # noqa: S608
+        f" WHERE id = :id AND epoch = :epoch AND {IS_CURRENT} RETURNING machine_id",
         id=session_id,
         epoch=epoch,
         now_ms=now_ms,
@@ -121,8 +152,7 @@ def sampled(
             f"UPDATE session SET"  # noqa: S608 - literals of our own
             f" telemetry_json = CASE WHEN {is_last} THEN :telemetry ELSE telemetry_json END,"
             f" sampled_ms = CASE WHEN {is_last} THEN :at_ms ELSE sampled_ms END"
-            " WHERE machine_id = :machine_id AND epoch = :epoch"
-            " AND status NOT IN ('DISCONNECTED', 'ERROR')",
+            f" WHERE machine_id = :machine_id AND epoch = :epoch AND {IS_CURRENT}",
             machine_id=machine_id,
             epoch=epoch,
             telemetry=to_json(telemetry),
@@ -173,8 +203,7 @@ def fail(tx: Tx, session_id: str, epoch: int, now_ms: int) -> None:
 def end_of(tx: Tx, machine_id: str, now_ms: int) -> None:
     """The machine is no more: DISCONNECTED, whatever connection has it."""
     current = tx.value(
-        "SELECT id FROM session WHERE machine_id = :machine_id"
-        " AND status NOT IN ('DISCONNECTED', 'ERROR')",
+        f"SELECT id FROM session WHERE machine_id = :machine_id AND {IS_CURRENT}",  # noqa: S608
         machine_id=machine_id,
     )
     if current:
@@ -210,8 +239,7 @@ def _of_connection(tx: Tx, session_id: str, epoch: int) -> Session | None:
     """The session, if it is not over and this connection of it is the newest."""
     return tx.one(
         Session,
-        "SELECT * FROM session WHERE id = :id AND epoch = :epoch"
-        " AND status NOT IN ('DISCONNECTED', 'ERROR')",
+        f"SELECT * FROM session WHERE id = :id AND epoch = :epoch AND {IS_CURRENT}",  # noqa: S608
         id=session_id,
         epoch=epoch,
     )
@@ -238,7 +266,8 @@ def _end(tx: Tx, session_id: str, status: SessionStatus, now_ms: int) -> None:
         now_ms=now_ms,
     )
     assert session is not None
-    clients.detach_all(tx, session_id)
+    for client in clients.detach_all(tx, session_id):
+        record_client_event(tx, "session.client_detached", session, client, now_ms)
     record_event(tx, "session.disconnected", session, now_ms)
     if session.connected_ms is not None:
         machines.set_online(tx, session.machine_id, is_online=False)
@@ -255,6 +284,14 @@ def _tell_machine(tx: Tx, kind: EventType, session: Session, now_ms: int) -> Non
         data={"machine_id": session.machine_id, "hostname": session.machine_hostname},
         now_ms=now_ms,
     )
+
+
+def record_client_event(
+    tx: Tx, kind: EventType, session: Session, client: Client, now_ms: int
+) -> None:
+    """Record what became of a client of a session."""
+    shown = {"client_id": client.id, "mode": client.mode, "user_email": client.caller_email}
+    record_event(tx, kind, session, now_ms, **shown)
 
 
 def record_event(tx: Tx, kind: EventType, session: Session, now_ms: int, **shown: str) -> None:
@@ -276,6 +313,15 @@ def record_event(tx: Tx, kind: EventType, session: Session, now_ms: int, **shown
     )
 
 
+@brief
+@reads
+def by_id(tx: Tx, session_id: str) -> Session:
+    """A session that is there, of whatever workspace."""
+    session = tx.one(Session, "SELECT * FROM session WHERE id = :id", id=session_id)
+    assert session is not None
+    return session
+
+
 @reads
 def get(tx: Tx, reach: Reach, session_id: str) -> Session:
     """One session.
@@ -295,6 +341,7 @@ def get(tx: Tx, reach: Reach, session_id: str) -> Session:
     return session
 
 
+@brief
 @reads
 def live_of(tx: Tx, reach: Reach, machine_id: str) -> Session | None:
     """The machine's session, if it is CONNECTED, BACKGROUND or GRACE_PERIOD."""
@@ -302,7 +349,7 @@ def live_of(tx: Tx, reach: Reach, machine_id: str) -> Session | None:
     return tx.one(
         Session,
         f"SELECT * FROM session WHERE machine_id = :machine_id AND {is_within}"  # noqa: S608
-        " AND status NOT IN ('DISCONNECTED', 'ERROR') AND status <> 'PENDING'",
+        f" AND {IS_CURRENT} AND status <> 'PENDING'",
         machine_id=machine_id,
         **values,
     )

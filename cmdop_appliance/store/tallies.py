@@ -9,13 +9,12 @@ from typing import Any, Final
 
 from cmdop_appliance.auth import Reach
 from cmdop_appliance.model import OPEN_STATUSES, CommandStatus, Record
+from cmdop_appliance.store.conditions import IS_OPEN
 from cmdop_appliance.store.reach import within
 from cmdop_appliance.store.transaction import Tx, reads
 
 # How much time a bucket of a workspace's tally covers; the triggers have the same number.
 BUCKET_MS: Final = 6 * 3_600_000
-# In the words by which SQLite finds the index of a machine's open commands.
-IS_OPEN: Final = "command.status IN ('pending', 'running')"
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +176,12 @@ def _count_of_some_machines(tx: Tx, reach: Reach, asked: Asked) -> int:
 
 
 def _count_since(tx: Tx, reach: Reach, asked: Asked, since_ms: int) -> int:
-    """One by one: of each machine, or all since that time, or those before it: the fewest."""
+    """One by one: of each machine, or all since that time, or those before it: the fewest.
+
+    Each way is the short one somewhere (10,000 machines, 400,000 commands of 30 days, in ms): for
+    ten machines since 15 days 8, 164 and 195; for half of all machines since an hour 33, 0.3 and
+    202, since 29 days 20, 129 and 4.
+    """
     whenever, workspace_id = replace(asked, since_ms=None), reach.workspace_id
     held = _count_of_some_machines(tx, reach, Asked())
     since = _count_of_workspace(tx, workspace_id, asked)

@@ -1,6 +1,7 @@
 """How many of everything there are now, in all workspaces."""
 
 from cmdop_appliance.model import Record
+from cmdop_appliance.store.conditions import IS_CURRENT, IS_OPEN
 from cmdop_appliance.store.transaction import Tx, reads
 
 
@@ -24,8 +25,8 @@ def live_sessions(tx: Tx) -> dict[str, int]:
     return _by_status(
         tx.all(
             Total,
-            "SELECT status, COUNT(*) AS number FROM session"
-            " WHERE status NOT IN ('DISCONNECTED', 'ERROR') GROUP BY status",
+            f"SELECT status, COUNT(*) AS number FROM session WHERE {IS_CURRENT}"  # noqa: S608
+            " GROUP BY status",
         )
     )
 
@@ -36,8 +37,8 @@ def open_commands(tx: Tx) -> dict[str, int]:
     return _by_status(
         tx.all(
             Total,
-            "SELECT status, COUNT(*) AS number FROM command"
-            " WHERE status IN ('pending', 'running') GROUP BY status",
+            f"SELECT status, COUNT(*) AS number FROM command WHERE {IS_OPEN}"  # noqa: S608
+            " GROUP BY status",
         )
     )
 

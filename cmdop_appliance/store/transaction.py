@@ -24,6 +24,10 @@ class Tx:
         """Wake who waits for `subject` once this is committed (PostgreSQL's NOTIFY)."""
         self.notified.add(subject)
 
+    def define(self, name: str, function: Callable[..., str]) -> None:
+        """From now on SQL on this connection has this function of a text."""
+        self._connection.create_scalar_function(name, function, 1, deterministic=True)
+
     def execute(self, sql: str, /, **parameters: object) -> int:
         """Run a statement; the number of rows it changed."""
         self._connection.execute(sql, parameters)
@@ -73,6 +77,9 @@ def reads(fn: Callable[Concatenate[Tx, P], T]) -> Callable[Concatenate[Tx, P], T
 
 
 def brief(fn: Callable[Concatenate[Tx, P], T]) -> Callable[Concatenate[Tx, P], T]:
-    """Mark a store function that changes a few rows by key: the event loop may wait for it."""
+    """Mark a store function that is done at once, with a few rows by key.
+
+    If it changes them, the event loop may wait for it; if it reads them, it waits for no list.
+    """
     fn.brief = True  # type: ignore[attr-defined]
     return fn

@@ -12,9 +12,10 @@ from typing import Any, Final
 from cmdop_appliance.auth import Reach
 from cmdop_appliance.model import OPEN_STATUSES
 from cmdop_appliance.store import tallies
+from cmdop_appliance.store.conditions import IS_OPEN
 from cmdop_appliance.store.listing import Paging, in_order
 from cmdop_appliance.store.reach import within
-from cmdop_appliance.store.tallies import IS_OPEN, Asked
+from cmdop_appliance.store.tallies import Asked
 from cmdop_appliance.store.transaction import Tx
 
 ORDER: Final = {

@@ -32,6 +32,15 @@ def insert(tx: Tx, key: ApiKey, key_hash: str, once: Once | None = None) -> Clai
     return made
 
 
+def set_created(tx: Tx, now_ms: int) -> None:
+    """Date the workspace that came with the schema, if it is not: as its first key, or now."""
+    tx.execute(
+        "UPDATE workspace SET created_ms = COALESCE((SELECT MIN(created_ms) FROM api_key"
+        " WHERE api_key.workspace_id = workspace.id), :now_ms) WHERE created_ms = 0",
+        now_ms=now_ms,
+    )
+
+
 @reads
 def page(tx: Tx, paging: Paging) -> Page[Workspace]:
     """All workspaces."""

@@ -21,6 +21,7 @@ from cmdop_appliance.agent.grants import (
 )
 from cmdop_appliance.agent.outbox import Outbox
 from cmdop_appliance.protocol import messages
+from cmdop_appliance.protocol.messages import FEATURES
 from tests.support.agents import eventually
 
 MINUTE_MS = 60_000
@@ -180,7 +181,7 @@ def test_denials_fill_no_disk_and_leave_room_for_windows(tmp_path, monkeypatch):
 async def told(state_dir: Path, count: int) -> list[messages.Message]:
     """The next notices of an agent that starts now and is connected."""
     outbox = Outbox()
-    outbox.open()
+    outbox.open(FEATURES)
     said = []
     async with trio.open_nursery() as nursery:
         nursery.start_soon(tell_hub, state_dir, outbox)
@@ -224,7 +225,7 @@ async def test_while_there_is_no_connection_nothing_is_lost(tmp_path, autojump_c
     async with trio.open_nursery() as nursery:
         nursery.start_soon(tell_hub, tmp_path, outbox)
         await trio.sleep(60)
-        outbox.open()
+        outbox.open(FEATURES)
         assert (await outbox.next()).event == "grant.opened"
         nursery.cancel_scope.cancel()
 
@@ -234,7 +235,7 @@ async def test_a_log_that_cannot_be_read_is_reported_once_and_told_when_it_can(
     tmp_path, autojump_clock, caplog, name
 ):
     outbox = Outbox()
-    outbox.open()
+    outbox.open(FEATURES)
     (tmp_path / name).mkdir()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(tell_hub, tmp_path, outbox)
@@ -252,7 +253,7 @@ async def test_what_a_connection_could_not_take_is_said_on_the_next(
 ):
     monkeypatch.setattr("cmdop_appliance.agent.outbox.QUEUE_MESSAGES", 1)
     outbox = Outbox()
-    outbox.open()
+    outbox.open(FEATURES)
     append(tmp_path, "grant.opened", "m")
     append(tmp_path, "grant.closed", "m")
     async with trio.open_nursery() as nursery:
@@ -260,7 +261,7 @@ async def test_what_a_connection_could_not_take_is_said_on_the_next(
         await trio.sleep(60)
         outbox.shut()
         await trio.sleep(60)
-        outbox.open()
+        outbox.open(FEATURES)
         with trio.fail_after(60):
             said = [(await outbox.next()).event for _ in range(2)]
         nursery.cancel_scope.cancel()

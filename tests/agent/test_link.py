@@ -25,6 +25,10 @@ from cmdop_appliance.protocol.messages import (
     Bye,
     Dispatch,
     Heartbeat,
+    Hello,
+    Inventory,
+    Prove,
+    Ready,
     Sampled,
     Samples,
     Spec,
@@ -153,6 +157,24 @@ async def test_heartbeats_follow_ready_and_samples_until_they_are_confirmed(stat
         last = again.samples[-1].number
         await peer.send(Sampled(number=last))
         assert (await peer.expect(Samples)).samples[0].number == last + 1
+
+
+async def test_a_hub_of_the_first_release_keeps_its_agent_and_gets_the_samples_once_it_is_newer(
+    state_dir, hub
+):
+    pace = replace(QUICK, heartbeat_s=0.05, first_sample_s=0.01, sample_s=0.01)
+    async with running_agent(state_dir, hub, pace=pace):
+        old = await hub.dialled()
+        old.features = []
+        await old.shake_hands()
+        for _ in range(5):
+            await old.expect(Heartbeat)
+        assert {type(item) for item in old.heard} <= {Hello, Prove, Inventory, Ready, Heartbeat}
+        await old.cut()
+        new = await hub.accept()
+        filled_in = await new.expect(Samples)
+        assert filled_in.samples[0].number == 1
+        assert len(filled_in.samples) > 1
 
 
 # ── coming back ──────────────────────────────────────────────────────────────────────────────
@@ -312,6 +334,16 @@ async def test_a_revocation_that_is_forged_or_for_another_machine_ends_nothing(s
         await hub.accept()
 
 
+@pytest.mark.parametrize("code", [Close.TOO_OFTEN, Close.STOPPING, Close.LOCKED_OUT])
+async def test_an_agent_that_is_to_come_back_later_comes_back(state_dir, hub, code):
+    async with running_agent(state_dir, hub):
+        peer = await hub.dialled()
+        await peer.challenge()
+        await peer.verify()
+        await peer.close(code)
+        await hub.accept()
+
+
 async def test_a_refused_token_ends_the_program_and_says_what_to_do(state_dir, hub):
     process = await agent_process(state_dir, hub, token=hub.token)
     peer = await hub.dialled()
@@ -429,6 +461,13 @@ def test_a_damaged_file_is_named(tmp_path, name, content):
     (tmp_path / "agent" / name).write_text(content)
     with pytest.raises(StartupError, match=name), locked_state(tmp_path / "agent"):
         pass
+
+
+@pytest.mark.parametrize("name", ["", "x" * 256, "e\nvil\x1b[2J"])
+def test_a_name_that_a_hub_refuses_is_refused_at_the_start(tmp_path, name):
+    token = str(EnrolmentToken(b"s" * 24, b"h" * 32))
+    with locked_state(tmp_path / "agent") as state, pytest.raises(StartupError, match="the name"):
+        enrolment_of(state, "http://127.0.0.1:1", token, name)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from cmdop_appliance.agent.facts import _label, facts
+from cmdop_appliance.agent.facts import _hostname, _label, facts
 from cmdop_appliance.agent.telemetry import _count, _percent, sample
 from cmdop_appliance.protocol import messages
 from cmdop_appliance.protocol.limits import LABEL_CHARS
@@ -43,5 +43,10 @@ def test_a_count_stays_within_what_the_store_holds(value, fits):
 
 
 def test_a_label_is_text_of_bounded_length_whatever_the_machine_says():
-    assert _label("a\udcffb") == "a?b"
+    assert _label("a\udcffb\n\x1b\x9b") == "a?b???"
     assert len(_label("x" * 2 * LABEL_CHARS)) == LABEL_CHARS
+
+
+def test_a_hostname_is_what_a_hub_takes_whatever_the_machine_says():
+    assert _hostname("a\udcffb\n\x1b\x9b") == "a?b???"
+    assert _hostname("é" * 200) == "é" * 127  # 254 bytes: nothing is cut in two

@@ -9,7 +9,14 @@ import trio
 from cmdop_appliance.agent.outbox import SAMPLES_WAIT_S, Outbox
 from cmdop_appliance.agent.pace import Pace
 from cmdop_appliance.agent.telemetry import Processor, Sampler, sample
-from cmdop_appliance.protocol.messages import Background, Bye, Heartbeat, Samples, Telemetry
+from cmdop_appliance.protocol.messages import (
+    FEATURES,
+    Background,
+    Bye,
+    Heartbeat,
+    Samples,
+    Telemetry,
+)
 from tests.support.agents import QUICK, clean_state_dir, running_agent
 from tests.support.hub_peer import running_hub
 from tests.support.records import TELEMETRY
@@ -72,7 +79,7 @@ class Machine:
 @pytest.fixture
 async def machine(monkeypatch, nursery):
     outbox = Outbox()
-    outbox.open()
+    outbox.open(FEATURES)
     machine = Machine(outbox, Pace())
     monkeypatch.setattr(trio.to_thread, "run_sync", machine.run_sync)
     nursery.start_soon(machine.sampler.run)
@@ -141,7 +148,7 @@ async def test_a_disk_that_hangs_holds_one_thread_and_no_heartbeat(state_dir, mo
 
 async def test_samples_wait_behind_everything_else():
     outbox = Outbox()
-    outbox.open()
+    outbox.open(FEATURES)
     outbox.keep(TELEMETRY)
     await outbox.say(Bye())
     assert isinstance(await outbox.next(), Bye)
@@ -152,11 +159,11 @@ async def test_samples_wait_behind_everything_else():
 async def test_samples_outlive_a_connection_that_nothing_else_outlives():
     outbox = Outbox()
     outbox.keep(TELEMETRY)  # before there is one
-    outbox.open()
+    outbox.open(FEATURES)
     await outbox.say(Bye())
     first = [await outbox.next(), await outbox.next()]
     outbox.shut()
-    outbox.open()
+    outbox.open(FEATURES)
     again = await outbox.next()
     assert isinstance(again, Samples)
     assert (again.series, again.samples[0].number) == (first[1].series, 1)
@@ -166,7 +173,7 @@ async def test_samples_outlive_a_connection_that_nothing_else_outlives():
 
 async def test_more_samples_follow_once_those_before_are_confirmed():
     outbox = Outbox()
-    outbox.open()
+    outbox.open(FEATURES)
     outbox.keep(TELEMETRY)
     assert isinstance(await outbox.next(), Samples)
     outbox.keep(TELEMETRY)
@@ -187,16 +194,39 @@ async def test_an_agent_in_the_background_says_so_on_each_connection():
     outbox = Outbox()
     await outbox.set_background(on=True)
     for _ in range(2):
-        outbox.open()
+        outbox.open(FEATURES)
         assert await outbox.next() == Background(on=True)
         outbox.shut()
-    outbox.open()
+    outbox.open(FEATURES)
     assert isinstance(await outbox.next(), Background)
     await outbox.set_background(on=False)
     assert await outbox.next() == Background(on=False)
     outbox.shut()
-    outbox.open()
+    outbox.open(FEATURES)
     assert outbox.next_nowait() is None
+
+
+async def test_a_hub_of_the_first_release_hears_only_what_it_knows():
+    outbox = Outbox()
+    await outbox.set_background(on=True)
+    outbox.keep(TELEMETRY)
+    outbox.open([])
+    await outbox.set_background(on=False)
+    await outbox.set_background(on=True)
+    outbox.keep(TELEMETRY)
+    assert outbox.next_nowait() is None
+    await outbox.say(Heartbeat())
+    assert await outbox.next() == Heartbeat()
+    outbox.shut()
+    outbox.open(["background", "of a later release"])
+    assert await outbox.next() == Background(on=True)
+    assert outbox.next_nowait() is None
+    outbox.shut()
+    outbox.open(FEATURES)
+    assert await outbox.next() == Background(on=True)
+    filled_in = await outbox.next()
+    assert isinstance(filled_in, Samples)
+    assert [sample.number for sample in filled_in.samples] == [1, 2]
 
 
 async def test_samples_pass_output_that_never_ends_once_in_a_while(autojump_clock):
@@ -217,7 +247,7 @@ async def test_samples_pass_output_that_never_ends_once_in_a_while(autojump_cloc
             return Bye()
 
     outbox = Outbox()
-    outbox.open()
+    outbox.open(FEATURES)
     outbox.look_at(Endless())
     outbox.keep(TELEMETRY)
     assert isinstance(await outbox.next(), Bye)

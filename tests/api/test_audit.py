@@ -7,6 +7,8 @@ import pytest
 from tests.support.appliance import Api, wait_for
 
 SECRET = "s3cret-word"
+KEY = "cmdop_apikey_" + "k" * 43
+UNKNOWN = "mach_01JZZZZZZZZZZZZZZZZZZZZZZZ"
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +72,7 @@ def test_a_command_is_recorded_without_a_word_of_it(hub, agent, entries):
     assert SECRET in command["stdout"]
     hub.api.post("/commands/batch", machine_ids=[agent.machine_id], command=f"echo {SECRET}")
     (entry,) = entries(target=command["id"])
-    assert told([entry]) == [("command.started", command["id"], "ok")]
+    assert told([entry]) == [("command.accepted", command["id"], "ok")]
     assert entry["details"] == {"machine_id": agent.machine_id}
     assert SECRET not in json.dumps(entries())
 
@@ -96,7 +98,9 @@ def test_what_is_not_there_or_not_well_formed_is_not_recorded(hub, entries):
 @pytest.mark.parametrize(
     ("method", "path", "body", "route", "target", "why"),
     [
-        ("DELETE", "/machines/mach_x", None, "delete_machine", "mach_x", "machines:write"),
+        ("DELETE", f"/machines/{UNKNOWN}", None, "delete_machine", UNKNOWN, "machines:write"),
+        ("DELETE", "/machines/mach_x", None, "delete_machine", "", "machines:write"),
+        ("DELETE", f"/api-keys/{KEY}", None, "delete_api_key", "", "admin"),
         ("POST", "/commands", {"command": SECRET}, "run_command", "", "commands:execute"),
         ("GET", "/audit", None, "list_audit", "", "admin"),
         ("DELETE", "/commands/no%20id%21", None, "cancel_command", "", "commands:execute"),
@@ -111,6 +115,7 @@ def test_a_caller_who_was_refused_is_recorded(hub, entries, method, path, body, 
     assert refused[0]["actor"] == "sessions.read@default"
     assert refused[0]["details"] == {"route": route, "why": why}
     assert SECRET not in json.dumps(refused)
+    assert KEY not in json.dumps(refused)
 
 
 def test_a_key_that_is_refused_all_the_time_cannot_fill_the_log(hub, entries):

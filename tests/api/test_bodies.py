@@ -3,9 +3,11 @@
 import json
 import re
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import UNSET
 
 from tests.api.contract_table import (
     BODY_BYTES,
@@ -22,7 +24,6 @@ from tests.support.appliance import Hub
 
 JSON = "application/json"
 MALFORMED = {
-    "nothing": b"",
     "text": b"run ls",
     "half": b'{"command": "ls"',
     "trailing comma": b'{"command": "ls",}',
@@ -50,6 +51,7 @@ def not_valid(answer, route, name):
     """The reason, if the plane tells any, why this field is not valid."""
     error = error_of(answer, 422, "validation_failed", route.plane)
     if "details" not in error:
+        assert error["message"].startswith(f"Validation failed; {name}")
         return None
     ((place, reason),) = error["details"].items()
     assert re.split(r"[.\[]", place)[0] == name
@@ -62,6 +64,27 @@ def not_valid(answer, route, name):
 def test_malformed_json_is_refused(hub, route, body):
     error = error_of(send(hub.api, route, body, JSON), 400, "invalid_request", route.plane)
     assert "JSON" in error["message"]
+
+
+@pytest.mark.parametrize("route", WITH_BODY)
+@pytest.mark.parametrize("content_type", [None, JSON])
+def test_no_body_is_one_without_fields(hub, route, content_type):
+    answer = send(hub.api, route, b"", content_type)
+    if expected(route).required:
+        error = error_of(answer, 400, "invalid_request", route.plane)
+        assert "JSON" in error["message"]
+    else:
+        assert answer.status not in (400, 422)
+
+
+@pytest.mark.parametrize("route", WITH_BODY)
+def test_null_stands_for_a_default_and_for_nothing_else(hub, route):
+    fields = msgspec.structs.fields(route.body)
+    with_default = {f.name for f in fields if not f.required and f.default is not UNSET}
+    body = {**good(route), **dict.fromkeys(with_default)}
+    assert ask(hub.api, route, body=body).status not in (400, 422)
+    for name in {f.name for f in fields} - with_default:
+        not_valid(ask(hub.api, route, body={**good(route), name: None}), route, name)
 
 
 @pytest.mark.parametrize("route", WITH_BODY)

@@ -10,8 +10,15 @@ import socket
 from contextlib import contextmanager
 
 import pytest
+import trio
+import trio.testing
 
+from cmdop_appliance.api.app import make_app
+from cmdop_appliance.api.guard import HttpServer
+from cmdop_appliance.api.hot import HotRoute
+from cmdop_appliance.front import PeekedStream, open_listeners
 from tests.support.appliance import PATIENCE_S, running_agent, running_hub, wait_for
+from tests.support.live_hub import live_hub
 
 BODY_BYTES = 1024 * 1024  # the default of [limits] body_bytes
 VARYING = {"id", "request_id", "timestamp", "created_at", "started_at", "finished_at", "duration"}
@@ -249,6 +256,33 @@ def test_half_a_request_runs_nothing(hub, machine, framework, part):
         answer = wire.answer()
         assert answer is None or answer[0] == 400
     assert mark not in json.dumps(hub.api.get("/commands?limit=100"))
+
+
+@pytest.mark.parametrize("known", ["the whole head", "a part of the head"])
+async def test_a_request_that_comes_in_bit_by_bit_is_not_waited_for(
+    tmp_path, autojump_clock, known
+):
+    head = b"POST /v1/commands HTTP/1.1\r\nHost: hub\r\nContent-Length: 65000\r\n"
+    (listener,) = await open_listeners("127.0.0.1", 0)
+    async with (
+        live_hub(tmp_path) as live,
+        listener,
+        await trio.testing.open_stream_to_socket_listener(listener) as client,
+        await listener.accept() as accepted,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def dribble():
+            await client.send_all(head + b"\r\n" * (known == "the whole head"))
+            while True:
+                await client.send_all(b"x")
+                await trio.sleep(5)
+
+        nursery.start_soon(dribble)
+        hot = HotRoute(live.hub, HttpServer(make_app(live.hub)))
+        with trio.fail_after(30):
+            await hot.serve(PeekedStream(accepted, b""))
+        nursery.cancel_scope.cancel()
 
 
 def test_a_caller_that_leaves_does_not_end_its_command(hub, machine, tmp_path):

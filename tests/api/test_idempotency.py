@@ -132,6 +132,15 @@ def test_the_same_request_again_is_the_first_answer_again(place, key, path):
     assert place.recorded() == before
 
 
+def test_an_attach_that_is_sent_again_after_the_detach_attaches_nobody(place, key):
+    path = f"/sessions/{place.session_id}"
+    before = place.api.get(path)["attached_clients"]
+    first = send(place.api, f"{path}/attach", {}, key).data
+    place.api.post(f"{path}/detach", client_id=first["client_id"])
+    assert send(place.api, f"{path}/attach", {}, key).data == first
+    assert place.api.get(path)["attached_clients"] == before
+
+
 @pytest.mark.parametrize("path", POSTS)
 def test_without_a_key_or_with_another_one_it_is_another_request(place, key, path):
     target, body = place.target(path), place.body(path)

@@ -6,6 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from cmdop_appliance import __version__
 from cmdop_appliance.api import app as app  # fills the table
 from cmdop_appliance.api.registry import ROUTES
+from tests.api.worlds import new_workspace, of_tags
 from tests.support.appliance import Api, running_agent, running_hub
 
 _POST = {"plane": "cmdop", "method": "POST", "route": "run_command"}
@@ -102,3 +103,10 @@ def test_nothing_that_is_asked_for_makes_a_new_label(hub, scraper):
 def test_the_numbers_are_not_for_everybody(hub):
     assert Api(hub.api.url, "").call("GET", "/metrics", prefix="").status == 401
     assert hub.new_key("machines:read").call("GET", "/metrics", prefix="").status == 403
+
+
+def test_the_numbers_of_all_workspaces_are_for_the_owner_of_the_hub_alone(hub):
+    for key in (new_workspace(hub), of_tags(hub.api, "web")):
+        answer = key.call("GET", "/metrics", prefix="")
+        assert (answer.status, answer.error["code"]) == (403, "forbidden")
+        assert b"cmdop_machines" not in answer.body

@@ -171,6 +171,8 @@ def test_it_is_served_to_everybody_and_again_only_when_it_changed(get):
     assert answer.status == 200
     assert answer.headers["content-type"] == "application/json"
     assert answer.body == openapi.document()
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["content-security-policy"].startswith("default-src 'none'; ")
     headers = {"If-None-Match": f'W/"x", {answer.headers["etag"]}'}
     same = get("/openapi.json", headers=headers)
     assert (same.status, same.body) == (304, b"")

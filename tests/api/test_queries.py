@@ -15,10 +15,7 @@ from tests.api.contract_table import (
 from tests.support.appliance import Hub
 
 BAD_PAGING = (  # for every list
-    *(
-        f"limit={bad}"
-        for bad in ("0", "-1", "x", "", "1.5", "1e3", "%D9%A1", "9" * 17, "+1", "%2B1")
-    ),
+    *(f"limit={bad}" for bad in ("0", "-1", "x", "", "1.5", "1e3", "%D9%A1", "null", "+1", "%2B1")),
     *(f"offset={bad}" for bad in ("-1", "x", "", "9" * 20)),
     *(f"sort={bad}" for bad in ("nonsense", "", "-", "--created_at", "id;drop", "created_at%00")),
 )
@@ -34,7 +31,10 @@ def hub(strict_hub: Hub) -> Hub:
 def refused(hub: Hub, route, query: str) -> None:
     answer = ask(hub.api, route, f"{path_of(route)}?{query}", good(route))
     error = error_of(answer, 400, "invalid_request", route.plane)
-    assert query.partition("=")[0] in error["message"]
+    name = query.partition("=")[0]
+    assert name in error["message"]
+    if not route.plane.has_bare_errors:
+        assert error["message"] == f"query parameter {name}: {error['details'][name]}"
 
 
 @pytest.mark.parametrize("route", AT_ONCE)
@@ -49,6 +49,19 @@ def test_a_bad_page_is_refused(hub, route):
         refused(hub, route, query)
 
 
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        ("limit=0", "must be a whole number of at least 1"),
+        ("offset=-1", "must be a whole number of at least 0 and at most 9007199254740992"),
+        ("status=null", "must be one of offline, online"),
+    ],
+)
+def test_a_bad_parameter_is_told_what_it_must_be(hub, query, reason):
+    error = error_of(hub.api.call("GET", f"/machines?{query}"), 400, "invalid_request")
+    assert error["details"] == {query.partition("=")[0]: reason}
+
+
 @pytest.mark.parametrize("route", EVERY)
 def test_parameters_that_nobody_knows_are_passed_over(hub, route):
     plain = ask(hub.api, route, body=good(route))
@@ -59,7 +72,12 @@ def test_parameters_that_nobody_knows_are_passed_over(hub, route):
 
 @pytest.mark.parametrize("route", TOP_LISTS)
 def test_a_list_tells_its_page_and_a_limit_that_is_too_large_is_clamped(hub, route):
-    for query, limit, offset in (("", 20, 0), ("limit=7&offset=3", 7, 3), ("limit=101", 100, 0)):
+    for query, limit, offset in (
+        ("", 20, 0),
+        ("limit=7&offset=3", 7, 3),
+        ("limit=101", 100, 0),
+        (f"limit={'9' * 5000}", 100, 0),
+    ):
         answer = ask(hub.api, route, f"{path_of(route)}?{query}")
         meta = answer.json["meta"]
         has_meta(answer, meta)

@@ -134,6 +134,17 @@ def test_credentials_in_an_address_are_refused_and_not_logged(hub, route):
     assert secret not in hub.log.read_text()
 
 
+@pytest.mark.parametrize("method", ["GET", "POST"])
+@pytest.mark.parametrize("path", ["/", "/nothing", "/v1/nothing", "/api/nothing"])
+def test_credentials_in_an_address_of_no_route_are_refused_and_not_logged(hub, method, path):
+    secret = "canary-of-no-route"
+    answer = hub.api.call(method, f"{path}?limit=5&token={secret}", prefix="")
+    assert answer.status == 400
+    assert b"credentials" in answer.body
+    assert secret.encode() not in answer.body
+    assert secret not in hub.log.read_text()
+
+
 def test_a_key_cannot_make_a_key_with_more_rights(hub):
     made = hub.api.post("/api-keys", name="x", scopes=["admin", "admin"])
     assert made["scopes"] == ["admin"]

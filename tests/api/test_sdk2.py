@@ -59,8 +59,9 @@ def refused(answer, status: int, code: str) -> None:
     assert answer.json["code"] == code
 
 
-def test_bootstrap_is_for_everybody_and_has_no_key_too_many(hub):
-    told = Api(hub.api.url, "").call("GET", "/api/bootstrap").json
+def test_bootstrap_is_for_any_key_and_has_no_key_too_many(hub):
+    assert Api(hub.api.url, "").call("GET", "/api/bootstrap").status == 401
+    told = hub.new_key("files:read").call("GET", "/api/bootstrap").json
     exactly(told, {"bundle_id": str, "web_contract": dict, "capabilities": list})
     exactly(told["web_contract"], dict.fromkeys(("current", "min_client", "max_client"), int))
 

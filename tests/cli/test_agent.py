@@ -129,7 +129,7 @@ def test_a_window_is_opened_shown_and_closed(state_dir):
     [
         (["grant", "exec", "25h"], "at most 24h"),
         (["grant", "exec", "86400001ms"], "at most 24h"),
-        (["grant", "exec", "0s"], "such as 500ms"),
+        (["grant", "exec", "0s"], "must be greater than 0"),
         (["grant", "exec"], "DURATION"),
         (["grant", "files", "1h"], "exec"),
         (["revoke", "files"], "exec"),

@@ -52,6 +52,7 @@ def test_the_secret_is_shown_once_and_said_so(hub, cmdop):
     (row,) = (row for row in json.loads(listed) if row["name"] == "once")
     assert "key" not in row
     assert row["last_used_at"] is None
+    assert json.loads(cmdop("auth", "create-key", "-o", "json").stdout)["key"]
     table = cmdop("auth", "list-keys", "-o", "table").stdout
     assert table.split("\n")[0].split()[:3] == ["ID", "NAME", "LAST"]
 
@@ -67,6 +68,16 @@ def test_a_restricted_key_is_told_why_it_cannot_make_a_wider_one(cmdop):
     refused = cmdop("auth", "create-key", "--tags", "eu", key=key)
     assert refused.returncode == 4
     assert "restricted to web" in refused.stderr
+
+
+def test_what_an_observer_may_do_about_it_is_told(hub, agent, cmdop):
+    scopes = "machines:read,sessions:read,commands:execute"
+    key = cmdop("auth", "create-key", "-q", "--scopes", scopes).stdout.strip()
+    session = hub.api.get(f"/machines/{agent.machine_id}/session")["session_id"]
+    Api(hub.api.url, key).post(f"/sessions/{session}/attach", mode="observer")
+    refused = cmdop("exec", agent.machine_id, "--", "true", key=key)
+    assert refused.returncode == 255
+    assert refused.stderr.splitlines()[1:] == ["hint: detach, or attach as an operator"]
 
 
 def test_status_says_who_and_where(hub, cmdop):
@@ -91,4 +102,6 @@ def test_a_workspace_is_added_and_listed(hub, cmdop):
     assert cmdop("workspaces", "ls", key=key).returncode == 4
     other = cmdop("workspaces", "add", "other")
     assert other.stdout.startswith("cmdop_apikey_")
+    third = cmdop("workspaces", "add", "third", "-o", "json")
+    assert json.loads(third.stdout)["api_key"]["key"]
     assert "it is not shown again" in other.stderr

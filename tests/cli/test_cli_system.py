@@ -100,6 +100,7 @@ def test_a_detached_command_is_found_followed_and_cancelled(place):
 def test_the_join_line_joins_a_machine_and_removing_it_ends_its_agent(place):
     line = shlex.split(_cmdop(place, "machines", "add", "--tags", "a,b").stdout)
     assert line[0] == "cmdop"
+    assert json.loads(_cmdop(place, "machines", "add", "-o", "json").stdout)["token"]
     agent = subprocess.Popen(
         [*PROGRAM, *line[1:], "--state-dir", place / "second", "--name", "second"],
         env=_environ(place),

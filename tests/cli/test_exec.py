@@ -281,7 +281,11 @@ def test_a_queue_timeout_without_a_queue_is_refused():
 
 
 def test_an_offline_machine_is_255_with_the_reason():
-    offline = {"code": "session_not_active", "message": "machine nas is not connected"}
+    offline = {
+        "code": "session_not_active",
+        "message": "Session is not in CONNECTED state",
+        "details": {"current_status": "GRACE_PERIOD", "machine_id": "mach_1"},
+    }
 
     def script(asked: Asked):
         return answer(MACHINES) if asked.method == "GET" else answer(offline, status=409)
@@ -289,7 +293,7 @@ def test_an_offline_machine_is_255_with_the_reason():
     with scripted_hub(script) as hub, _exec(hub, "--", "true") as process:
         _, err = process.communicate(timeout=60)
     assert process.returncode == 255
-    assert err == b"error: machine nas is not connected\nhint: cmdop machines ls\n"
+    assert err == b"error: nas is not connected (GRACE_PERIOD)\nhint: --queue waits for it\n"
 
 
 @pytest.mark.parametrize(

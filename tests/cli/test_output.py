@@ -38,6 +38,27 @@ def test_a_table_fits_the_terminal_and_leaves_ids_whole(capsys, monkeypatch):
     ]
 
 
+def test_a_log_in_a_narrow_terminal_keeps_its_times_and_targets_whole(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    at = (datetime.now(UTC) - timedelta(minutes=12)).isoformat()
+    row = {"at": at, "actor": "ci@default", "target": "mach_" + "1" * 26, "details": "x" * 90}
+    show([row], ["at", "actor", "target", "details"], "table")
+    head, line = capsys.readouterr().out.splitlines()
+    assert head.split()[:3] == ["AT", "ACTOR", "TARGET"]
+    assert line.startswith("12 min ago  ")
+    assert row["target"] in line
+    assert len(line) == 60
+
+
+def test_bytes_have_a_unit_in_a_table_and_none_in_a_pipe(capsys):
+    rows = [{"sent_bytes": count} for count in (999, 1000, 1_234_567, 5 * 10**9, 10**12, None)]
+    show(rows, ["sent_bytes"], "table")
+    shown = ["SENT", "999 B", "1.0 kB", "1.2 MB", "5.0 GB", "1.0 TB", "-"]
+    assert capsys.readouterr().out.splitlines() == shown
+    show(rows[2:3], ["sent_bytes"], None)
+    assert capsys.readouterr().out == "1234567\n"
+
+
 def test_a_table_is_never_narrower_than_four_characters_a_column(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "5")
     show(ROWS, ["id", "name"], "table")
@@ -86,6 +107,12 @@ def test_name_is_the_first_column_alone(capsys):
 def test_one_record_is_a_line_per_field(capsys):
     show_one({"id": "cmd_1", "stdout": "a\nb", "exit_code": None, "env": {"A": "1"}}, None)
     assert capsys.readouterr().out == ('id\tcmd_1\nstdout\ta\\nb\nexit_code\t-\nenv\t{"A": "1"}\n')
+
+
+def test_the_name_of_one_record_is_the_field_that_names_it(capsys):
+    show_one({"id": "mach_1", "name": "nas"}, "name", name="name")
+    show_one({"id": "cmd_1", "name": "nas"}, "name")
+    assert capsys.readouterr().out == "nas\ncmd_1\n"
 
 
 def test_one_record_is_aligned_on_request(capsys):

@@ -2,7 +2,7 @@
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from cmdop_appliance.errors import CommandNotRunning, Forbidden
 from cmdop_appliance.hub import audit as hub_audit
@@ -45,6 +45,30 @@ async def acknowledged(link: Link) -> AuditHead | None:
     return (await link.expect(Heartbeatack)).audit_head
 
 
+async def attach(live: LiveHub, session_id: str, client_id: str, mode: str) -> None:
+    """The caller attaches to a session."""
+    now_ms = live.hub.clock.now_ms()
+    await live.hub.store.run(
+        presence.attach, live.hub.audit, CALLER, session_id, client_id, mode, None, now_ms
+    )
+
+
+async def detach(live: LiveHub, session_id: str, client_id: str) -> None:
+    """The caller's client leaves a session."""
+    now_ms = live.hub.clock.now_ms()
+    await live.hub.store.run(
+        presence.detach, live.hub.audit, CALLER, session_id, client_id, None, now_ms
+    )
+
+
+async def refuse(live: LiveHub) -> None:
+    """A call of the caller is refused."""
+    details = {"route": "delete_machine", "why": "machines:write"}
+    now_ms = live.hub.clock.now_ms()
+    entry = Entry.by(CALLER, now_ms, "call.refused", "mach_1", **details).refused()
+    await live.hub.audit.record_refusal(CALLER.key_id, entry)
+
+
 async def back(agent: ScriptedAgent, remembered: AuditHead | None) -> Link:
     """A link of an agent that remembers this."""
     link = agent.dial()
@@ -62,7 +86,7 @@ async def test_a_command_is_recorded_with_its_caller_and_machine_and_no_word_of_
     await agent.join()
     machine = await agent.machine()
     command = await live.hub.commands.start(CALLER, machine.id, "echo s3cret", SPEC)
-    (entry,) = await entries(live, "command.started")
+    (entry,) = await entries(live, "command.accepted")
     assert (entry.actor, entry.api_key_id, entry.target) == (CALLER.email, "key_1", command.id)
     assert entry.details == {"machine_id": machine.id}
     await live.hub.commands.cancel(CALLER, command.id)
@@ -78,7 +102,7 @@ async def test_the_same_request_again_is_recorded_once(live, agent):
     for _ in range(2):
         ask = Ask(once=once(now_ms=live.hub.clock.now_ms()))
         await live.hub.commands.start(CALLER, machine.id, "true", SPEC, ask)
-    assert len(await entries(live, "command.started")) == 1
+    assert len(await entries(live, "command.accepted")) == 1
 
 
 async def test_what_was_refused_for_its_state_is_not_recorded(live, agent):
@@ -100,7 +124,7 @@ async def test_a_batch_and_its_rest_are_recorded_with_the_machines_that_take_it(
         CALLER, [machine.id, "mach_x"], "true", SPEC, Ask(), concurrency=2, canary=0, max_errors=0
     )
     started = (CALLER.email, batch.id, "ok", {"machine_ids": [machine.id]})
-    assert await told(live, "batch.started") == [started]
+    assert await told(live, "batch.accepted") == [started]
     rest, _ = await live.hub.commands.resume_batch(CALLER, batch.id, None)
     resumed = {"machine_ids": [machine.id], "resumes": batch.id}
     assert await told(live, "batch.resumed") == [(CALLER.email, rest.id, "ok", resumed)]
@@ -109,10 +133,7 @@ async def test_a_batch_and_its_rest_are_recorded_with_the_machines_that_take_it(
 async def test_an_observer_in_a_batch_is_recorded_as_refused(live, agent):
     link = await agent.join()
     machine = await agent.machine()
-    now_ms = live.hub.clock.now_ms()
-    await live.hub.store.run(
-        presence.attach, CALLER, link.session_id, "cli_1", "observer", None, now_ms
-    )
+    await attach(live, link.session_id, "cli_1", "observer")
     assert await told(live, "session.client_attached") == [
         (CALLER.email, link.session_id, "ok", {"client_id": "cli_1", "mode": "observer"})
     ]
@@ -121,11 +142,11 @@ async def test_an_observer_in_a_batch_is_recorded_as_refused(live, agent):
     batch, _ = await live.hub.commands.start_batch(
         CALLER, [machine.id], "true", SPEC, Ask(), concurrency=1, canary=0, max_errors=None
     )
-    assert await told(live, "batch.started", "command.started") == [
+    assert await told(live, "batch.accepted", "command.accepted") == [
         (CALLER.email, batch.id, "ok", {"machine_ids": []}),
         (CALLER.email, batch.id, "refused", {"machine_ids": [machine.id]}),
     ]
-    await live.hub.store.run(presence.detach, CALLER, link.session_id, "cli_1", None, now_ms)
+    await detach(live, link.session_id, "cli_1")
     assert len(await entries(live, "session.client_detached")) == 1
 
 
@@ -176,13 +197,37 @@ async def test_a_dispatch_that_contradicts_what_a_machine_knows_is_recorded(live
     assert await told(live, "command.rejected") == [rejected]
 
 
-async def test_a_machine_cannot_fill_the_log(live, agent, monkeypatch):
+async def test_a_machine_cannot_fill_the_log(live, agent, monkeypatch, caplog):
     monkeypatch.setattr(hub_audit, "_ENTRIES", 5)
     link = await agent.join()
-    for _ in range(9):
-        await link.say(Notice(event="grant.opened", message="again"))
-    await link.heartbeat()
+    for _ in range(3):
+        for number in range(3):
+            await link.say(Notice(event="grant.opened", message=f"window {number}"))
+        await link.heartbeat()
+        link = await agent.connect()  # a new link brings no new room
     assert len(await entries(live, "grant.opened")) == 5
+    assert len([each for each in caplog.records if each.message == "notice"]) == 5
+
+
+async def test_a_notice_is_recorded_as_far_as_it_is_short(live, agent, caplog):
+    link = await agent.join()
+    await link.say(Notice(event="grant.opened", message="é" * 4096))
+    await link.heartbeat()
+    ((*_, details),) = await told(live, "grant.opened")
+    assert details == {"notice": "é" * 256}
+    assert [each.notice for each in caplog.records if each.message == "notice"] == ["é" * 256]
+
+
+async def test_a_machine_that_rejects_everything_cannot_fill_the_log(live, agent, monkeypatch):
+    monkeypatch.setattr(hub_audit, "_ENTRIES", 2)
+    link = await agent.join()
+    machine = await agent.machine()
+    for _ in range(4):
+        command = await live.hub.commands.start(CALLER, machine.id, "true", SPEC)
+        await link.expect(Dispatch)
+        await link.say(Rejected(id=command.id, reason="spec_mismatch"))
+        await link.heartbeat()
+    assert len(await entries(live, "command.rejected")) == 2
 
 
 # ── what can be had without end ──────────────────────────────────────────────────────────────────
@@ -192,13 +237,13 @@ async def test_refusals_are_bounded_for_each_key_and_the_next_one_counts_what_wa
     live, autojump_clock: MockClock
 ):
     for _ in range(100):
-        await live.hub.audit.record_refusal(CALLER, "delete_machine", "mach_1", "machines:write")
+        await refuse(live)
     refused = await told(live, "call.refused")
     plain = {"route": "delete_machine", "why": "machines:write"}
     assert refused == [(CALLER.email, "mach_1", "refused", plain)] * 60
     await trio.sleep(61)
     for _ in range(2):
-        await live.hub.audit.record_refusal(CALLER, "delete_machine", "mach_1", "machines:write")
+        await refuse(live)
     later = [details for *_, details in await told(live, "call.refused")][60:]
     assert later == [{**plain, "left_out": 40}, plain]
 
@@ -210,8 +255,52 @@ async def test_one_key_takes_no_room_from_another(live):
     assert bounded("key_2", entry) == entry
 
 
+async def test_entries_of_one_kind_take_no_room_from_another(live):
+    bounded = live.hub.audit.bounded
+    for _ in range(61):
+        last = bounded("mach_1", Entry.by_hub(NOW, "grant.opened"))
+    assert last is None
+    assert bounded("mach_1", Entry.by_hub(NOW, "grant.closed")) is None
+    assert bounded("mach_1", Entry.by_hub(NOW, audit.CONTRADICTED)) is not None
+
+
+async def test_a_clock_that_is_set_back_shuts_nobody_out(live):
+    bounded = live.hub.audit.bounded
+    for _ in range(61):
+        bounded("key_1", Entry.by(CALLER, NOW, "call.refused", ""))
+    assert bounded("key_1", Entry.by(CALLER, NOW - 1, "call.refused", "")) is not None
+
+
+async def test_who_may_only_look_cannot_fill_the_log_by_coming_and_going(live, agent, monkeypatch):
+    monkeypatch.setattr(hub_audit, "_ENTRIES", 5)
+    session_id = (await agent.join()).session_id
+    for _ in range(4):
+        await attach(live, session_id, "cli_1", "observer")
+        await detach(live, session_id, "cli_1")
+    actions = ("session.client_attached", "session.client_detached")
+    assert len(await entries(live, *actions)) == 5
+
+
+async def test_an_observer_cannot_fill_the_log_with_batches(live, agent, monkeypatch):
+    monkeypatch.setattr(hub_audit, "_ENTRIES", 5)
+    link = await agent.join()
+    machine = await agent.machine()
+    await attach(live, link.session_id, "cli_1", "observer")
+    for _ in range(4):
+        await live.hub.commands.start_batch(
+            CALLER, [machine.id], "true", SPEC, Ask(), concurrency=1, canary=0, max_errors=None
+        )
+    assert len(await entries(live, "batch.accepted")) == 5
+    await detach(live, link.session_id, "cli_1")
+    await live.hub.commands.start_batch(
+        CALLER, [machine.id], "true", SPEC, Ask(), concurrency=1, canary=0, max_errors=None
+    )
+    *_, (_, _, outcome, details) = await told(live, "batch.accepted")
+    assert (outcome, details) == ("ok", {"machine_ids": [machine.id]})  # what starts is no refusal
+
+
 async def test_who_was_refused_long_ago_is_forgotten_and_what_was_left_out_is_not(
-    live, monkeypatch, autojump_clock: MockClock
+    live, monkeypatch
 ):
     monkeypatch.setattr(hub_audit, "_REMEMBERED", 10)
     entry = Entry.by(CALLER, NOW, "call.refused", "")
@@ -219,10 +308,10 @@ async def test_who_was_refused_long_ago_is_forgotten_and_what_was_left_out_is_no
         live.hub.audit.bounded("key_busy", entry)
     for number in range(9):
         live.hub.audit.bounded(f"key_{number}", entry)
-    await trio.sleep(61)
-    live.hub.audit.bounded("key_new", entry)
-    assert set(live.hub.audit._windows) == {"key_busy", "key_new"}
-    assert live.hub.audit.bounded("key_busy", entry).details == {"left_out": 1}
+    later = Entry.by(CALLER, NOW + 60_000, "call.refused", "")
+    live.hub.audit.bounded("key_new", later)
+    assert set(live.hub.audit._windows) == {("key_busy", "call"), ("key_new", "call")}
+    assert live.hub.audit.bounded("key_busy", later).details == {"left_out": 1}
 
 
 # ── what machines remember ───────────────────────────────────────────────────────────────────────
@@ -274,6 +363,22 @@ async def test_a_machine_that_lies_anew_each_time_cannot_fill_the_log(
     assert len([record for record in caplog.records if record.levelname == "CRITICAL"]) == 3
 
 
+async def test_what_a_machine_remembers_stays_news_until_it_is_recorded(
+    live, agent, caplog, autojump_clock: MockClock
+):
+    await agent.join()
+    machine = await agent.machine()
+    for _ in range(60):
+        entry = Entry.by_hub(live.hub.clock.now_ms(), audit.CONTRADICTED, machine.id)
+        assert live.hub.audit.bounded(machine.id, entry) is not None
+    remembered = AuditHead(seq=1, hash=b"x" * 32)
+    await back(agent, remembered)
+    assert await entries(live, audit.CONTRADICTED) == []
+    await trio.sleep(60)
+    await back(agent, remembered)
+    assert len(await entries(live, audit.CONTRADICTED)) == 1
+
+
 async def test_machines_of_another_workspace_are_not_shown(live, agent):
     await back(agent, await acknowledged(await agent.join()))
     assert (await live.hub.audit.prove("ws_other")).witnesses == []
@@ -299,3 +404,35 @@ async def test_a_long_log_is_proved_in_pieces(live, monkeypatch):
     proof = await live.hub.audit.prove(WORKSPACE)
     assert (proof.entries, len(pieces)) == (95, 10)
     assert pieces[0] == (START, 10)
+
+
+async def test_who_asks_for_a_proof_during_a_walk_shares_the_next_one(live, monkeypatch):
+    walks, begun, go_on = [], trio.Event(), trio.Event()
+    run = live.hub.store.run
+
+    async def held_up(fn, *args):
+        result = await run(fn, *args)
+        if fn is audit.walk:
+            walks.append(args)
+            begun.set()
+            await go_on.wait()
+        return result
+
+    monkeypatch.setattr(live.hub.store, "run", held_up)
+    seqs = []
+
+    async def ask() -> None:
+        seqs.append((await live.hub.audit.prove(WORKSPACE)).head.seq)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        await begun.wait()
+        await run(audit.append, Entry.by_hub(NOW, "hub.started"))
+        for _ in range(10):
+            nursery.start_soon(ask)
+        await wait_all_tasks_blocked()
+        go_on.set()
+    assert len(walks) == 2
+    assert sorted(seqs) == [0] + [1] * 10  # nobody hears of a walk that began before he asked
+    await live.hub.audit.prove(WORKSPACE)
+    assert len(walks) == 3

@@ -8,6 +8,7 @@ from cmdop_appliance.auth import Reach, new_key, secret_hash
 from cmdop_appliance.config import AuthConfig
 from cmdop_appliance.errors import Unauthorized
 from cmdop_appliance.hub import callers as module
+from cmdop_appliance.hub.audit import Audit
 from cmdop_appliance.hub.callers import Callers
 from cmdop_appliance.hub.lockout import Lockout
 from cmdop_appliance.store import api_keys
@@ -27,7 +28,7 @@ async def store(tmp_path):
 
 
 def callers_of(store, clock) -> Callers:
-    return Callers(store, clock, Lockout(AuthConfig(attempts=0), store, clock))
+    return Callers(store, clock, Lockout(AuthConfig(attempts=0), Audit(store, clock), clock))
 
 
 async def issue(store, **fields) -> str:

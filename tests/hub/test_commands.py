@@ -13,7 +13,7 @@ from cmdop_appliance.errors import (
     SessionNotActive,
 )
 from cmdop_appliance.hub import lifecycle
-from cmdop_appliance.hub.commands import Ask, Changed, command_subject
+from cmdop_appliance.hub.commands import Ask, Grown, command_subject
 from cmdop_appliance.hub.output import HEAD_BYTES, Outputs
 from cmdop_appliance.model import Command
 from cmdop_appliance.protocol.frames import Output
@@ -373,7 +373,7 @@ async def test_what_has_ended_or_never_was_cannot_be_cancelled(live, agent, link
 # ── one end ──────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_a_later_end_is_told_to_nobody_as_if_it_counted(live, agent, link):
+async def test_a_later_end_counts_for_nobody(live, agent, link):
     machine = await agent.machine()
     command = await live.hub.commands.start(CALLER, machine.id, "true", SPEC)
     await link.expect(Dispatch)
@@ -383,10 +383,11 @@ async def test_a_later_end_is_told_to_nobody_as_if_it_counted(live, agent, link)
         await link.say(Rejected(id=command.id, reason="spec_mismatch"))
         await link.heartbeat()
         await live.hub.commands.lose(machine.id, link.epoch, command.id, "start_unknown")
-        for _ in range(2):
-            change = await changes.next()
-            assert isinstance(change, Changed)
-            assert change.command.status == "completed"
+        await link.say(finished(command.id, exit_code=3))
+        await link.expect(Acknowledge)
+        live.hub.bus.publish(command_subject(command.id), Grown())
+        assert await changes.next() == Grown()
+    assert live.hub.commands.ended == {"completed": 1}
     assert (await live.command(command.id)).status == "completed"
 
 

@@ -1,5 +1,8 @@
 """Who may connect: a key that is known, or a token that is good."""
 
+from dataclasses import replace
+
+import msgspec
 import pytest
 import trio
 
@@ -10,7 +13,7 @@ from cmdop_appliance.protocol.handshake import EnrolmentToken, revocation_transc
 from cmdop_appliance.protocol.messages import Hello, Revoked
 from cmdop_appliance.store import enrolments, machines
 from cmdop_appliance.store.listing import Paging
-from tests.support.live_hub import LiveHub, ScriptedAgent, live_hub
+from tests.support.live_hub import CALLER, LiveHub, ScriptedAgent, live_hub
 from tests.support.records import FACTS, NOW, REACH, WORKSPACE
 
 
@@ -46,6 +49,14 @@ async def test_a_machine_joins_with_a_token_and_then_needs_none(live, agent):
 async def test_a_machine_without_a_name_is_called_by_its_hostname(live, agent):
     await agent.join()
     assert (await agent.machine()).name == FACTS.hostname
+
+
+async def test_a_machine_without_a_name_and_a_hostname_is_called_by_its_id(live, agent):
+    link, facts = agent.dial(), msgspec.structs.replace(FACTS, hostname="")
+    await link.prove(await link.greet(), token=await live.token(), facts=facts)
+    await link.welcomed()
+    machine = await agent.machine()
+    assert machine.name == machine.id
 
 
 async def test_a_used_token_is_refused(live, agent):
@@ -104,6 +115,17 @@ async def test_of_many_machines_with_one_token_only_one_joins(tmp_path, inline):
 async def test_an_expired_token_is_refused(live, agent):
     code, reason = await refusal(agent, token=await live.token(ttl_ms=0))
     assert (code, "expired" in reason) == (Close.REFUSED, True)
+
+
+async def test_a_token_does_not_outlive_the_key_that_made_it(live):
+    now_ms = live.hub.clock.now_ms()
+    short, long, endless = (
+        replace(CALLER, expires_ms=expires_ms)
+        for expires_ms in (now_ms + 30_000, now_ms + 3_600_000, None)
+    )
+    for caller, is_cut in ((short, True), (long, False), (endless, False)):
+        made, _ = await live.hub.enrolments.issue(WORKSPACE, 60_000, 1, [], None, caller)
+        assert made.expires_ms == (short.expires_ms if is_cut else made.created_ms + 60_000)
 
 
 async def test_a_revoked_token_is_refused(live, agent):

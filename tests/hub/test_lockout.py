@@ -8,7 +8,9 @@ import trio
 from cmdop_appliance.auth import new_key, secret_hash
 from cmdop_appliance.config import AuthConfig
 from cmdop_appliance.errors import RateLimited, Unauthorized
+from cmdop_appliance.hub import audit as hub_audit
 from cmdop_appliance.hub import lockout as module
+from cmdop_appliance.hub.audit import Audit
 from cmdop_appliance.hub.callers import Callers
 from cmdop_appliance.hub.lockout import Lockout
 from cmdop_appliance.store import api_keys, audit
@@ -33,7 +35,7 @@ async def store(tmp_path):
 @pytest.fixture
 def callers(store):
     clock = LoopClock()
-    return Callers(store, clock, Lockout(CONFIG, store, clock))
+    return Callers(store, clock, Lockout(CONFIG, Audit(store, clock), clock))
 
 
 @pytest.fixture
@@ -206,9 +208,19 @@ async def test_a_network_of_ipv6_is_one_address(callers, good):
     assert not await is_locked_out(callers, good, "2001:db8:0:2::1")
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+async def test_on_the_hubs_own_machine_a_right_key_works_in_a_lockout(callers, good, address):
+    await fail(callers, 3, address)
+    assert await is_locked_out(callers, wrong(), address)
+    await callers.identify(good, address)  # for the first time from there
+    assert await is_locked_out(callers, wrong(), address)
+    await fail(callers, 3)
+    assert await is_locked_out(callers, good)
+
+
 async def test_it_can_be_turned_off(store, good):
     clock = LoopClock()
-    callers = Callers(store, clock, Lockout(AuthConfig(attempts=0), store, clock))
+    callers = Callers(store, clock, Lockout(AuthConfig(attempts=0), Audit(store, clock), clock))
     await fail(callers, 100)
     await callers.identify(good, HERE)
 
@@ -223,6 +235,14 @@ async def test_a_lockout_is_logged_and_in_the_audit_log_once(store, callers, cap
     page = await store.run(audit.page, WORKSPACE, Paging())
     (entry,) = page.items
     assert (entry.action, entry.target, entry.actor) == ("peer.locked_out", HERE, "hub")
+
+
+async def test_many_addresses_cannot_fill_the_audit_log(store, callers, monkeypatch):
+    monkeypatch.setattr(hub_audit, "_ENTRIES", 3)
+    for number in range(5):
+        await fail(callers, 3, f"198.51.100.{number}")
+        assert await is_locked_out(callers, wrong(), f"198.51.100.{number}")
+    assert (await store.run(audit.page, WORKSPACE, Paging())).total == 3
 
 
 async def test_many_addresses_and_many_keys_fill_no_memory(callers, store, monkeypatch):

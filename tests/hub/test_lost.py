@@ -202,6 +202,7 @@ async def test_a_cancel_while_it_is_lost_is_told_when_the_machine_is_back(
     silent = await (await Silent(hub).go()).lost()
     await hub.hub.commands.cancel(CALLER, silent.command_id)
     assert (await silent.record()).status == "lost"
+    assert hub.hub.commands.ended == {"lost": 1}
     link = await silent.back("running")
     await link.expect(Resume)
     assert (await link.expect(Cancel)).id == silent.command_id

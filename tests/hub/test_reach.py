@@ -3,11 +3,13 @@
 from dataclasses import replace
 
 import pytest
+import trio
+import trio.testing
 
 from cmdop_appliance.errors import CommandNotFound, Conflict, MachineNotFound
 from cmdop_appliance.hub.commands import Ask
 from cmdop_appliance.protocol.messages import Spec
-from tests.support.live_hub import CALLER, ScriptedAgent, finished
+from tests.support.live_hub import BOUND, CALLER, ScriptedAgent, finished
 from tests.support.records import connected, once, recorded
 
 SPEC = Spec(argv=["true"], operator=CALLER.email)
@@ -42,6 +44,28 @@ async def test_a_batch_starts_on_the_machines_in_reach_and_finds_no_others(live)
     }
     again = await live.hub.commands.start_batch(*start, **WAVES)
     assert (again[0], [each.id for each in again[1]]) == (batch, [commands[0].id])
+
+
+async def test_who_waits_for_a_batch_learns_of_the_machines_in_reach_alone(live):
+    near, _, near_epoch = await connected(live.hub.store, tags=["prod"])
+    far, _, far_epoch = await connected(live.hub.store, tags=[])
+    batch, commands = await live.hub.commands.start_batch(
+        CALLER, [near.id, far.id], "true", SPEC, Ask(), concurrency=2, canary=0, max_errors=None
+    )
+    mine, others = sorted(commands, key=lambda each: each.machine_id != near.id)
+    found = []
+
+    async def wait() -> None:
+        found.extend(await live.hub.commands.wait_batch(FEW, batch))
+
+    with trio.fail_after(BOUND):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked()
+            await live.hub.commands.finished(far.id, far_epoch, finished(others.id))
+            await trio.testing.wait_all_tasks_blocked()
+            await live.hub.commands.finished(near.id, near_epoch, finished(mine.id))
+    assert [each.id for each in found] == [mine.id]
 
 
 async def test_a_batch_is_resumed_only_by_who_reaches_all_of_it(live):

@@ -35,10 +35,10 @@ from cmdop_appliance.protocol.messages import (
     Cancel,
     Dispatch,
     Heartbeat,
+    Heartbeatack,
     Hello,
     Inventory,
     Known,
-    Notice,
     Rejected,
     Resume,
     Revoked,
@@ -48,7 +48,7 @@ from cmdop_appliance.protocol.messages import (
     Stored,
 )
 from cmdop_appliance.server import _sweep
-from cmdop_appliance.store import commands, sessions
+from cmdop_appliance.store import commands, metrics, sessions
 from cmdop_appliance.store.transaction import Tx
 from tests.support.descriptors import no_free_descriptor
 from tests.support.live_hub import (
@@ -80,6 +80,13 @@ async def start(live: LiveHub, agent: ScriptedAgent, **spec) -> str:
     return command.id
 
 
+async def live_clock_moves(live: LiveHub) -> None:
+    """Samples of one millisecond are one to the store."""
+    before_ms = live.hub.clock.now_ms()
+    while live.hub.clock.now_ms() == before_ms:  # noqa: ASYNC110
+        await trio.sleep(0.001)
+
+
 def limit_pages(tx: Tx, more: int) -> None:
     tx.execute(f"PRAGMA max_page_count = {tx.value('PRAGMA page_count') + more}")
 
@@ -103,6 +110,31 @@ async def test_samples_are_confirmed_once_they_are_kept(live, agent):
     assert (await link.expect(Sampled)).number == 4
     session = await session_of(live, link.session_id)
     assert session.telemetry == TELEMETRY
+
+
+async def test_an_agent_is_told_what_its_hub_knows_beyond_the_first_release(live, agent):
+    link = agent.dial()
+    await link.prove(await link.greet(), token=await live.token())
+    assert (await link.welcomed()).features == ["samples", "background"]
+
+
+async def test_the_samples_of_an_agent_of_the_first_release_come_with_its_heartbeats(live, agent):
+    link = await agent.join()
+    busy = msgspec.structs.replace(TELEMETRY, cpu_percent=60.5)
+    for telemetry in (TELEMETRY, None, busy):
+        await live_clock_moves(live)
+        await link.say(Heartbeat(telemetry=telemetry))
+        await link.expect(Heartbeatack)  # and no confirmation, which it would not understand
+    again = await agent.connect()
+    await live_clock_moves(live)
+    await again.say(Heartbeat(telemetry=busy))
+    await again.expect(Heartbeatack)
+    assert (await session_of(live, again.session_id)).telemetry == busy
+    machine = await agent.machine()
+    (point,) = await live.hub.store.run(
+        metrics.points, REACH, machine.id, from_ms=0, until_ms=2**53, step_ms=86_400_000
+    )
+    assert point.cpu_percent == (1.5 + 60.5 + 60.5) / 3
 
 
 async def test_a_machine_in_the_background_still_gets_its_commands(live, agent):
@@ -531,14 +563,46 @@ async def test_a_machine_that_invents_commands_has_a_few_of_them_kept(live, agen
     assert await live.hub.store.run(commands.count_unknown, machine.id) == 2
 
 
-async def test_a_machine_cannot_fill_the_log_with_notices(live, agent, monkeypatch, caplog):
-    monkeypatch.setattr(module, "_NOTICES", 3)
-    link = await agent.join()
-    for number in range(5):
-        await link.say(Notice(event="grant.opened", message=f"window {number}"))
-    await link.heartbeat()
-    logged = [record.notice for record in caplog.records if record.message == "notice"]
-    assert logged == ["window 0", "window 1", "window 2"]
+async def test_a_machine_cannot_fill_the_store_with_sessions(
+    tmp_path, monkeypatch, caplog, autojump_clock: MockClock
+):
+    monkeypatch.setattr(sessions, "_NEW_MOST", 3)
+    async with live_hub(tmp_path) as live:
+        agent = ScriptedAgent(live)
+        link = await agent.join()
+        for _ in range(10):  # these go on with their session
+            await link.cut()
+            link = await agent.connect()
+            await link.heartbeat()
+        for _ in range(2):
+            await link.say(Bye())
+            await link.closed()
+            link = await agent.connect()
+            await link.heartbeat()
+        last = link.session_id
+        await link.say(Bye())
+        await link.closed()
+        refused = agent.dial()
+        await refused.prove(await refused.greet())
+        reason = "this machine had 3 new sessions within a minute"
+        assert await refused.closed() == (Close.TOO_OFTEN, reason)
+        other = await ScriptedAgent(live).join()
+        assert other.session_id != last
+        await trio.sleep(60)
+        assert (await agent.connect()).session_id != last
+
+
+async def test_a_machine_changes_its_ground_once_a_second(
+    tmp_path, monkeypatch, autojump_clock: MockClock
+):
+    async with live_hub(tmp_path) as live:
+        link = await ScriptedAgent(live).join()
+        begun = trio.current_time()
+        for number in range(11):
+            await link.say(Background(on=number % 2 == 0))
+        await link.heartbeat()
+        assert trio.current_time() - begun >= 10
+        assert (await session_of(live, link.session_id)).status == "BACKGROUND"
 
 
 # ── a hub in trouble ─────────────────────────────────────────────────────────────────────────────

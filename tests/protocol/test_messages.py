@@ -1,7 +1,7 @@
 """Messages: what is sent is received, and what a peer sends is understood or blamed on it."""
 
 import json
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 
 import msgspec
 import pytest
@@ -12,6 +12,7 @@ from cmdop_appliance.errors import LocalProtocolError, RemoteProtocolError
 from cmdop_appliance.ids import new_id
 from cmdop_appliance.protocol import messages
 from cmdop_appliance.protocol.limits import (
+    FEATURES_ITEMS,
     INVENTORY_ITEMS,
     LABEL_CHARS,
     MESSAGE_BYTES,
@@ -53,9 +54,11 @@ from cmdop_appliance.protocol.messages import (
     Telemetry,
     Welcome,
 )
+from tests.support.records import FACTS as RECORDED
 from tests.support.records import samples
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+LINE = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=30)
 IDS = st.from_regex(r"cmd_[0-7][0-9A-HJKMNP-TV-Z]{25}", fullmatch=True)
 COUNTS = st.integers(0, 2**63 - 1)
 PERCENTS = st.floats(0, 100)
@@ -66,7 +69,7 @@ HEADS = st.builds(AuditHead, seq=st.integers(1, 2**63 - 1), hash=BYTES32)
 STREAMS = st.builds(Stream, COUNTS, BYTES32)
 FACTS = st.builds(
     Facts,
-    **dict.fromkeys(("hostname", "os", "arch", "kernel", "user", "home", "agent_version"), TEXT),
+    **dict.fromkeys(("hostname", "os", "arch", "kernel", "user", "home", "agent_version"), LINE),
     platform=st.sampled_from(["linux", "darwin", "win32"]),
     cpu_cores=COUNTS,
     memory_bytes=COUNTS,
@@ -107,7 +110,7 @@ FROM_AGENT = {
         keeper_id=TEXT,
         facts=FACTS,
         token=st.none() | TEXT,
-        name=st.none() | TEXT.filter(bool),
+        name=st.none() | LINE.filter(bool),
     ),
     Inventory: st.builds(
         Inventory,
@@ -117,7 +120,7 @@ FROM_AGENT = {
         ),
     ),
     Ready: st.builds(Ready, audit_head=st.none() | HEADS),
-    Heartbeat: st.just(Heartbeat()),
+    Heartbeat: st.builds(Heartbeat, telemetry=st.none() | TELEMETRY),
     Samples: st.builds(
         Samples,
         series=st.binary(min_size=16, max_size=16),
@@ -147,7 +150,13 @@ FROM_HUB = {
     Challenge: st.builds(
         Challenge, version=VERSIONS, hub_key=BYTES32, nonce=BYTES32, signature=SIGNATURES
     ),
-    Welcome: st.builds(Welcome, machine_id=TEXT, session_id=TEXT, epoch=COUNTS),
+    Welcome: st.builds(
+        Welcome,
+        machine_id=TEXT,
+        session_id=TEXT,
+        epoch=COUNTS,
+        features=st.lists(TEXT, max_size=3),
+    ),
     Revoked: st.builds(Revoked, machine_id=TEXT, signature=SIGNATURES),
     Dispatch: st.builds(Dispatch, id=IDS, spec_hash=BYTES32, ttl_ms=st.none() | COUNTS, spec=SPECS),
     Cancel: st.builds(Cancel, id=IDS),
@@ -186,6 +195,23 @@ def test_every_message_is_covered_here():
     assert set(FROM_AGENT) == set(messages.FromAgent.__args__)
     assert set(FROM_HUB) == set(messages.FromHub.__args__)
     assert set(FROM_AGENT) | set(FROM_HUB) == set(Message.__subclasses__())
+
+
+def test_what_an_agent_says_since_the_first_release_is_named_as_a_feature():
+    first = {Hello, Prove, Inventory, Ready, Heartbeat, Accepted, Started, Finished, Rejected}
+    first |= {Notice, Bye}
+    later = {kind.__struct_config__.tag for kind in FROM_AGENT if kind not in first}
+    assert later == set(messages.FEATURES)
+
+
+def test_a_hub_of_the_first_release_names_no_features():
+    welcome = Welcome(machine_id="m", session_id="s", epoch=1, features=list(messages.FEATURES))
+    fields = msgspec.json.decode(messages.encode(welcome))
+    assert messages.decode_from_hub(json.dumps(fields)) == welcome
+    del fields["features"]
+    assert messages.decode_from_hub(json.dumps(fields)).features == []
+    with pytest.raises(RemoteProtocolError):
+        messages.decode_from_hub(json.dumps({**fields, "features": ["x"] * (FEATURES_ITEMS + 1)}))
 
 
 @given(st.one_of(*FROM_AGENT.values()))
@@ -239,6 +265,35 @@ def test_an_unknown_field_is_ignored(message, name, value):
     # JSON knows no NaN, and a lone surrogate is no text: those spoil the whole frame.
     with suppress(RemoteProtocolError):
         assert messages.decode_from_agent(frame) == message
+
+
+@pytest.mark.parametrize(
+    ("hostname", "is_taken"),
+    [("é" * 127, True), ("é" * 128, False), ("web\n1", False), ("web\x9b1", False)],
+)
+def test_a_hostname_is_short_and_of_one_line(hostname, is_taken):
+    with nullcontext() if is_taken else pytest.raises(RemoteProtocolError, match="hostname"):
+        _hear_of(hostname=hostname)
+
+
+@pytest.mark.parametrize(
+    "field", ["name", "hostname", "os", "arch", "kernel", "user", "home", "agent_version"]
+)
+@pytest.mark.parametrize("text", ["e\nvil\x1b[2J", "a\0b", "\x7f", "web\x9b1"])
+def test_what_a_machine_says_of_itself_has_no_control_characters(field, text):
+    _hear_of(**{field: "plain"})
+    with pytest.raises(RemoteProtocolError, match=f"{field} has control|matching regex"):
+        _hear_of(**{field: text})
+
+
+def _hear_of(name="web", **facts):
+    """A hub hears what a machine says of itself."""
+    prove = Prove(
+        public_key=b"k" * 32, signature=b"s" * 64, boot_id="", keeper_id="", facts=RECORDED
+    )
+    fields = msgspec.json.decode(messages.encode(prove)) | {"name": name}
+    fields["facts"] |= facts
+    messages.decode_from_agent(json.dumps(fields))
 
 
 @pytest.mark.parametrize(

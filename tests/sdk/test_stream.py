@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 from cmdop_appliance.sdk import (
     Client,
     ConnectionFailed,
+    EventGap,
     Gap,
-    Missed,
     NotFound,
     Output,
     ServerError,
     UnexpectedAnswer,
-    client,
     sse,
 )
-from cmdop_appliance.sdk.sse import Event, EventParser
+from cmdop_appliance.sdk.resources import resource
+from cmdop_appliance.sdk.sse import EventParser, ServerSentEvent
 from tests.sdk.scripted_hub import Answer, answer, end, http, output, scripted_hub, stream
 
 KEY = "cmdop_apikey_0123456789"
@@ -101,7 +101,7 @@ def test_a_hub_that_stays_away_is_given_up(away, error):
 
 
 def test_a_hub_that_falls_silent_is_asked_again_at_the_same_byte(monkeypatch):
-    monkeypatch.setattr(client, "STREAM_IDLE_S", 0.1)
+    monkeypatch.setattr(resource, "STREAM_IDLE_S", 0.1)
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     event = output("stdout", b"abc", "3-0")
     silent = Answer(head + b"%x\r\n%b\r\n" % (len(event), event))
@@ -111,7 +111,7 @@ def test_a_hub_that_falls_silent_is_asked_again_at_the_same_byte(monkeypatch):
 
 
 def test_a_hub_that_stays_silent_is_given_up_and_its_silence_counts(monkeypatch):
-    monkeypatch.setattr(client, "STREAM_IDLE_S", 0.2)
+    monkeypatch.setattr(resource, "STREAM_IDLE_S", 0.2)
     with (
         scripted_hub(lambda _: Answer(b"")) as hub,
         Client(hub.url, KEY, timeout_s=0.3) as follower,
@@ -173,11 +173,11 @@ def test_events_are_the_same_however_the_bytes_are_cut(events, size, newline):
     parser, body = EventParser(), raw.encode()
     pieces = [body[start : start + size] for start in range(0, len(body), size)]
     found = [event for piece in pieces for event in parser.feed(piece)]
-    assert found == [Event(*event) for event in events]
+    assert found == [ServerSentEvent(*event) for event in events]
 
 
 def test_lines_of_one_event_are_joined():
-    assert list(EventParser().feed(b"data: a\ndata: b\n\n")) == [Event("message", "a\nb")]
+    assert list(EventParser().feed(b"data: a\ndata: b\n\n")) == [ServerSentEvent("message", "a\nb")]
 
 
 def test_an_endless_event_is_refused(monkeypatch):
@@ -199,7 +199,7 @@ def test_events_go_on_behind_the_last_one_over_a_broken_connection():
         items = client.events.follow(types=["command.*"], machine_id="mach_1", after=5)
         with closing(items):
             first, missed, second = (next(items) for _ in range(3))
-    assert (first["seq"], missed, second["seq"]) == (6, Missed(7, 8), 9)
+    assert (first["seq"], missed, second["seq"]) == (6, EventGap(7, 8), 9)
     assert [request.headers["last-event-id"] for request in hub.asked] == ["5", "6"]
     assert {(request.path, request.query) for request in hub.asked} == {
         ("/api/v1/events", "types=command.%2A&machine_id=mach_1")

@@ -266,6 +266,18 @@ def test_options_of_commands_have_the_names_of_the_api():
     }
 
 
+def test_no_tags_at_all_are_told_from_tags_that_nothing_is_said_of():
+    with scripted_hub(lambda _: answer({})) as hub, Client(hub.url, KEY) as client:
+        for create in (
+            lambda **fields: client.keys.create("ci", [], **fields),
+            client.enrollment_tokens.create,
+        ):
+            create(tags=[])
+            create()
+    said = [json.loads(asked.body).get("tags", "nothing") for asked in hub.asked]
+    assert said == [[], "nothing"] * 2
+
+
 def test_a_copy_is_a_client_of_its_own_that_knows_that_the_hub_was_there():
     with (
         scripted_hub(lambda _: answer(MACHINE)) as hub,
@@ -296,7 +308,7 @@ def test_a_copy_is_a_client_of_its_own_that_knows_that_the_hub_was_there():
     ],
 )
 def test_a_refusal_is_raised_as_its_type_with_all_it_says(status, expected):
-    error = {"code": "some_code", "message": "in words", "details": {"field": "why"}}
+    error = {"code": "some_code", "message": "in words", "details": {"field": "why"}, "hint": "do"}
     with (
         scripted_hub(lambda _: answer(error, status=status, meta={"request_id": "req_1"})) as hub,
         Client(hub.url, KEY) as client,
@@ -307,6 +319,7 @@ def test_a_refusal_is_raised_as_its_type_with_all_it_says(status, expected):
     assert type(refusal) is expected
     assert (refusal.status, refusal.code, str(refusal)) == (status, "some_code", "in words")
     assert (refusal.details, refusal.request_id) == ({"field": "why"}, "req_1")
+    assert refusal.hint == "do"
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ NOUNS: tuple[ModuleType, ...] = (
 # What a key that is restricted to tags may know of.
 FEW = Reach(WORKSPACE, ("prod", "web"))
 # What the store is made of, without SQL of its own.
-MECHANISMS = {"directory", "engine", "listing", "reach", "transaction", "ways"}
+MECHANISMS = {"conditions", "directory", "engine", "listing", "reach", "transaction", "ways"}
 
 
 def modules() -> set[str]:
@@ -99,12 +99,14 @@ def steps(tx: Tx) -> Iterator[str]:
     yield call(api_keys.get, REACH, key.id)
     yield call(api_keys.by_id, key.id)
     yield call(api_keys.by_hash, "hash-1", NOW)
+    yield call(api_keys.is_good, key.id, NOW)
     yield call(api_keys.count)
     yield call(api_keys.note_uses, [Use(key.id, NOW, "::1")])
     yield from pages(call, api_keys, {})
     yield call(api_keys.delete, REACH, spare.id)
 
     yield call(workspaces.insert, records.api_key(workspace_id="ws_2", namespace="two"), "hash-3")
+    yield call(workspaces.set_created, NOW)
     for order in workspaces.ORDER:
         yield call(workspaces.page, Paging(20, 0, order))
 
@@ -134,7 +136,11 @@ def steps(tx: Tx) -> Iterator[str]:
     yield call(metrics.points, REACH, machine.id, from_ms=0, until_ms=NOW, step_ms=60_000)
     yield call(metrics.roll_up, NOW)
     yield call(sessions.get, REACH, session_id)
-    yield call(sessions.record_event, "session.client_attached", result[0], NOW)
+    yield call(sessions.by_id, session_id)
+    session = result[0]
+    yield call(sessions.record_event, "session.connected", session, NOW)
+    observer = records.client(session_id, key.id)
+    yield call(sessions.record_client_event, "session.client_attached", session, observer, NOW)
     yield call(sessions.live_of, REACH, machine.id)
     yield from pages(
         call,
@@ -152,6 +158,7 @@ def steps(tx: Tx) -> Iterator[str]:
     yield call(clients.require_operator, key.id, machine.id)
     yield call(clients.detach, session_id, client.id, key.id)
     yield call(clients.detach_all, session_id)
+    yield call(clients.detach_keyless, NOW)
     yield call(machines.roster, REACH)
     yield call(machines.roster, FEW)
     yield call(totals.machines)

@@ -28,7 +28,7 @@ PLANT = (
 
 
 def entry(number: int = 0, **fields) -> Entry:
-    plain = Entry.by(CALLER, NOW + number, "command.started", f"cmd_{number}", machine_id="mach_1")
+    plain = Entry.by(CALLER, NOW + number, "command.accepted", f"cmd_{number}", machine_id="mach_1")
     return Entry(
         **{name: fields.get(name, getattr(plain, name)) for name in plain.__struct_fields__}
     )
@@ -69,7 +69,7 @@ async def test_entries_are_numbered_without_a_gap_and_read_as_they_were_written(
     assert [each.seq for each in page.items] == [7, 6, 5, 4, 3, 2, 1]
     newest = page.items[0]
     assert (newest.at_ms, newest.actor, newest.api_key_id) == (NOW + 6, "ci@default", "key_1")
-    assert (newest.action, newest.target, newest.outcome) == ("command.started", "cmd_6", "ok")
+    assert (newest.action, newest.target, newest.outcome) == ("command.accepted", "cmd_6", "ok")
     assert newest.details == {"machine_id": "mach_1"}
     assert newest.hash == (await store.run(audit.head)).hash
 
@@ -84,6 +84,8 @@ async def test_entries_are_numbered_without_a_gap_and_read_as_they_were_written(
         "INSERT OR REPLACE INTO audit SELECT * FROM audit WHERE seq = 3",
         PLANT.format(9),
         PLANT.format(7),
+        PLANT.format(0),
+        PLANT.format(-1),
     ],
 )
 async def test_nothing_but_the_next_entry_is_written(store, sql):
@@ -96,7 +98,7 @@ async def test_nothing_but_the_next_entry_is_written(store, sql):
 
 async def test_the_hash_is_the_one_that_is_documented(store):
     await store.run(audit.append, entry(actor='zoë "z"\n', details={"name": "ü", "n": 1}))
-    columns = [1, NOW, WORKSPACE, 'zoë "z"\n', "key_1", "command.started", "cmd_0", "ok"]
+    columns = [1, NOW, WORKSPACE, 'zoë "z"\n', "key_1", "command.accepted", "cmd_0", "ok"]
     columns.append('{"name":"ü","n":1}')
     text = json.dumps(columns, ensure_ascii=False, separators=(",", ":")).encode()
     expected = hashlib.sha256(b"cmdop audit 1\0" + bytes(32) + text).digest()
@@ -215,8 +217,8 @@ async def test_an_entry_that_was_taken_out_is_found_though_the_rest_moved_up(tmp
     walk = await tampered(
         tmp_path,
         "DELETE FROM audit WHERE seq = 4",
-        "UPDATE audit SET seq = -seq + 1 WHERE seq > 4",
-        "UPDATE audit SET seq = -seq WHERE seq < 0",
+        "UPDATE audit SET seq = seq + 1000 WHERE seq > 4",
+        "UPDATE audit SET seq = seq - 1001 WHERE seq > 1000",
     )
     assert (walk.head.seq, walk.is_broken) == (3, True)
 
@@ -245,6 +247,27 @@ async def test_a_gap_is_found_though_the_hashes_were_made_anew(store):
 async def test_a_planted_entry_is_found(tmp_path):
     walk = await tampered(tmp_path, PLANT.format(8))
     assert (walk.head.seq, walk.is_broken) == (7, True)
+
+
+@pytest.mark.parametrize("seq", ["0", "-1", "-0.5", "-1e300", "NULL"])
+async def test_an_entry_that_was_planted_below_the_first_is_found_and_not_shown(tmp_path, seq):
+    walk = await tampered(
+        tmp_path,
+        "CREATE TABLE other AS SELECT * FROM audit",
+        "DROP TABLE audit",
+        "ALTER TABLE other RENAME TO audit",
+        PLANT.format(seq),
+    )
+    assert (walk.head, walk.entries, walk.is_broken) == (START, 0, True)
+    async with open_store(tmp_path, inline=True) as store:
+        page = await store.run(audit.page, WORKSPACE, Paging())
+    assert [each.seq for each in page.items] == [7, 6, 5, 4, 3, 2, 1]
+
+
+async def test_no_entry_is_planted_below_the_first_where_only_the_triggers_are_gone(tmp_path):
+    for seq in ("0", "-1", "NULL"):
+        with pytest.raises(apsw.ConstraintError):
+            await tampered(tmp_path, PLANT.format(seq))
 
 
 # ── and a cut tail shows to those who remember it ────────────────────────────────────────────────
@@ -326,4 +349,4 @@ async def test_a_workspace_sees_its_own_entries_by_each_filter(store):
     assert await seqs(target="cmd_1") == [2]
     assert await seqs(outcome="refused") == [6]
     assert await seqs(since_ms=NOW + 2) == [3, 5, 6]
-    assert await seqs(outcome="ok", since_ms=NOW + 2, action="command.started") == [3]
+    assert await seqs(outcome="ok", since_ms=NOW + 2, action="command.accepted") == [3]

@@ -4,10 +4,12 @@ import msgspec
 import pytest
 
 from cmdop_appliance.errors import ClientNotFound, Conflict, Forbidden
-from cmdop_appliance.store import clients, sessions
+from cmdop_appliance.hub import presence
+from cmdop_appliance.store import api_keys, clients, events, sessions
 from cmdop_appliance.store.engine import Store
 from cmdop_appliance.store.listing import Paging
-from tests.support.records import NOW, REACH, client, connected
+from tests.support import records
+from tests.support.records import NOW, REACH, WORKSPACE, client, connected
 
 KEY, OTHER_KEY = "key_1", "key_2"
 
@@ -43,6 +45,20 @@ async def test_the_same_client_again_changes_its_mode_and_no_more(store):
     changed = msgspec.structs.replace(first, mode="operator")
     assert await store.run(clients.attach, again) == changed
     assert await store.run(clients.of_session, session_id) == [changed]
+
+
+async def test_a_key_has_so_many_clients_in_one_session(store):
+    _, session_id, _ = await connected(store)
+    _, other, _ = await connected(store)
+    mine = [await attached(store, session_id) for _ in range(16)]
+    with pytest.raises(Conflict, match=r"with 16 clients") as caught:
+        await attached(store, session_id)
+    assert "detach one" in caught.value.hint
+    await attached(store, session_id, id=mine[0].id, mode="observer")  # one of them, changed
+    await attached(store, session_id, api_key_id=OTHER_KEY)
+    await attached(store, other)
+    await store.run(clients.detach, session_id, mine[0].id, KEY)
+    await attached(store, session_id)
 
 
 async def test_a_client_is_nobody_elses(store):
@@ -107,3 +123,31 @@ async def test_a_grace_period_keeps_the_clients(store):
     assert not await may_act(store, machine.id)
     await store.run(sessions.end_expired, NOW + 2)
     assert await store.run(clients.of_session, session_id) == []
+
+
+async def test_clients_leave_with_their_key_and_with_their_session_and_an_event_says_so(store):
+    _, session_id, epoch = await connected(store)
+    good = records.api_key()
+    expired = records.api_key(expires_ms=NOW)
+    await store.run(api_keys.insert, good, "good")
+    await store.run(api_keys.insert, expired, "expired")
+    stays = await attached(store, session_id, api_key_id=good.id)
+    late = await attached(store, session_id, api_key_id=expired.id)
+    revoked = await attached(store, session_id, api_key_id="key_revoked")
+    before = await store.run(events.last_seq, WORKSPACE)
+    for _ in range(2):
+        await store.run(presence.detach_keyless, NOW)
+    assert await store.run(clients.of_session, session_id) == [stays]
+    await store.run(sessions.end, session_id, epoch, NOW)
+    told = [
+        (event.type, event.data.get("client_id"))
+        for event in await store.run(events.after, REACH, before, 100)
+    ]
+    assert sorted(told[:2]) == sorted(
+        ("session.client_detached", client.id) for client in (late, revoked)
+    )
+    assert told[2:] == [
+        ("session.client_detached", stays.id),
+        ("session.disconnected", None),
+        ("machine.offline", None),
+    ]

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from cmdop_appliance.errors import NotFound, StartupError, StorageFull, Unavailable
-from cmdop_appliance.store import engine, settings
+from cmdop_appliance.store import api_keys, engine, settings
 from cmdop_appliance.store.engine import DATABASE_FILE, Store, open_store
 from cmdop_appliance.store.transaction import Tx, brief, reads
 from tests.support.faulty_disk import FaultyDisk, faulty_disk
@@ -247,6 +247,18 @@ async def test_after_one_slow_commit_the_thread_does_all_until_many_were_quick(q
     assert threads[-1] == threading.get_ident()
 
 
+async def test_only_what_changed_something_is_a_commit_and_tells_how_quick_the_disk_is(store):
+    before = store.commits, store.commit_s, store._quick_commits
+    for _ in range(engine._QUICK_COMMITS):
+        await store.run(lambda tx: tx.execute("DELETE FROM setting WHERE name = 'nothing'"))
+        with pytest.raises(NotFound):
+            await store.run(put_then_fail, "undone")
+    assert (store.commits, store.commit_s, store._quick_commits) == before
+    await store.run(put, "one")
+    assert store.commits == before[0] + 1
+    assert store.commit_s > before[1]
+
+
 async def test_what_one_pass_of_the_scheduler_brings_is_one_commit(quick):
     commits: list[int] = []
     outcomes: dict[str, int] = {}
@@ -430,6 +442,24 @@ async def test_a_failing_reader_leaves_its_connection_usable(store):
             await store.run(fail)
     assert len(store._readers) == 1
     assert not store._readers[0].in_transaction
+
+
+async def test_a_brief_read_does_not_wait_for_long_ones(store):
+    inside, leave = threading.Barrier(5), threading.Event()
+
+    @reads
+    def dawdle(tx: Tx) -> None:
+        names(tx)
+        inside.wait(BOUND)
+        leave.wait(BOUND)
+
+    with trio.fail_after(BOUND):
+        async with trio.open_nursery() as nursery:
+            for _ in range(4):
+                nursery.start_soon(store.run, dawdle)
+            await trio.to_thread.run_sync(inside.wait, BOUND)
+            assert await store.run(api_keys.by_hash, "hash", 0) is None
+            leave.set()
 
 
 async def test_there_are_never_more_than_four_readers(store):

@@ -88,6 +88,32 @@ async def test_old_events_are_dropped_and_their_numbers_are_not_given_again(stor
 # ── of sessions ──────────────────────────────────────────────────────────────────────────────────
 
 
+async def test_of_too_many_events_the_newest_are_kept(store, monkeypatch):
+    monkeypatch.setattr(events, "KEPT_MOST", 3)
+    for _ in range(10):
+        await store.run(append)
+    assert [event.seq for event in await told(store)] == [8, 9, 10]
+
+
+async def test_who_waits_is_woken_after_the_commit_and_not_before_it_or_without_one(store):
+    woken = []
+    store.listen(woken.append)
+
+    def look(tx: Tx) -> list[str]:
+        append(tx)
+        return list(woken)
+
+    def fail(tx: Tx) -> None:
+        append(tx)
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        await store.run(fail)
+    assert woken == []
+    assert await store.run(look) == []
+    assert woken == [events.subject_of(WORKSPACE)]
+
+
 async def connect(store: Store, machine, now_ms: int = NOW) -> tuple[str, int]:
     return await store.run(sessions.connect, machine, facts=FACTS, ip="::1", now_ms=now_ms)
 

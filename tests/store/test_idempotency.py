@@ -99,4 +99,4 @@ def test_the_secret_needs_the_callers_key_and_the_salt_and_is_shown_nowhere():
     others = {request.secret(b"t" * 32), once(caller_key="cmdop_apikey_other").secret(b"s" * 32)}
     assert len(others | {request.secret(b"s" * 32)}) == 3
     assert "cmdop_apikey_secret" not in repr(request)
-    assert idempotency.Claim.__struct_fields__ == ("made_id", "salt")
+    assert idempotency.Claim.__struct_fields__ == ("made_id", "salt", "created_ms")

@@ -122,7 +122,7 @@ def write_schema_2(tx: Tx) -> dict[str, str]:
             workspace=WORKSPACE,
             machine=one.id,
             session=session_id,
-            spec=to_json(Spec(argv=["true"], env={"A": "1"})),
+            spec=to_json(Spec(argv=["true"], env={"A": "1"}, serial_key=status)),
             hash=b"h" * 32,
             status=status,
             finished_ms=None if status in ("pending", "running") else 50,
@@ -150,7 +150,10 @@ async def test_a_store_of_schema_2_is_upgraded_whole(tmp_path, scripts):
             assert (await store.run(machines.get, few, one)).tags == ["b", "a"]
             for command in page.items:
                 assert command.session_id == session.id
-                assert command.spec == Spec(argv=["true"], env={"A": "1"})
+                key = command.status
+                assert command.spec == Spec(argv=["true"], env={"A": "1"}, serial_key=key)
+                line = await store.run(commands.newest_of, REACH, one, 10, serial_key=key)
+                assert [each.id for each in line] == [command.id]
                 assert (command.command, command.operator) == ("echo '1", "ci@default")
                 assert (command.created_ms, command.start_until_ms) == (10, 20)
                 assert (command.is_bounded, command.cancel_requested_ms) == (True, 30)
@@ -207,3 +210,15 @@ async def test_an_upgraded_store_and_a_new_one_have_the_same_schema(tmp_path, sc
     assert schemas[0] == schemas[1]
     assert "command_3" not in schemas[0]
     assert "output_3" not in schemas[0]
+
+
+async def test_after_an_upgrade_a_machine_is_found_by_its_own_name_in_any_script(tmp_path, scripts):
+    later = {number: scripts.pop(number) for number in list(scripts) if number > 2}
+    async with open_store(tmp_path) as store:
+        await store.run(write_schema_2)
+        await store.run(lambda tx: tx.execute("UPDATE machine SET name = 'BÜRO-Straße ΑΘΗΝΑ'"))
+    scripts.update(later)
+    async with open_store(tmp_path) as store:
+        for search in ("BÜRO-Straße", "büro-STRASSE", "αθηνα", "web-1"):
+            page = await store.run(machines.page, REACH, Paging(), search=search)
+            assert [each.name for each in page.items] == ["BÜRO-Straße ΑΘΗΝΑ"]

@@ -1,12 +1,17 @@
 """The SQL itself: one dialect for SQLite and PostgreSQL, and an index for whatever is hot."""
 
 import re
+from collections.abc import Callable
 from contextlib import suppress
 
+import apsw
 import pglast
 import pytest
 
 from cmdop_appliance.errors import NotFound
+from cmdop_appliance.hub import lifecycle
+from cmdop_appliance.ids import new_id
+from cmdop_appliance.protocol.messages import AuditHead, Started
 from cmdop_appliance.store import (
     api_keys,
     audit,
@@ -14,17 +19,20 @@ from cmdop_appliance.store import (
     clients,
     commands,
     events,
+    idempotency,
     machines,
     metrics,
     migrate,
     output,
     sessions,
+    totals,
 )
 from cmdop_appliance.store.engine import Store, open_store
 from cmdop_appliance.store.listing import Paging
 from cmdop_appliance.store.transaction import Tx
 from tests.store import scenario
 from tests.support import records
+from tests.support.live_hub import finished
 from tests.support.records import NOW, REACH, WORKSPACE
 
 _PARAMETER = re.compile(r"(?<!:):(\w+)")
@@ -132,6 +140,10 @@ HOT = {
         {"command_by_batch"},
     ),
     "how far a batch is": (lambda tx: batches.progress(tx, "batch"), {"command_by_batch"}),
+    "what waits, and another takes its place": (
+        lambda tx: commands.superseded_by(tx, records.command("mach", None, supersede_key="k")),
+        {"command_open"},
+    ),
     "the open commands of a machine": (lambda tx: commands.open_on(tx, "mach"), {"command_open"}),
     "the newest commands of a machine": (
         lambda tx: commands.newest_of(tx, REACH, "mach", 10),
@@ -139,7 +151,7 @@ HOT = {
     ),
     "the newest commands of a line": (
         lambda tx: commands.newest_of(tx, REACH, "mach", 10, serial_key="k"),
-        {"command_by_machine", *STALE},
+        {"command_by_line", *STALE},
     ),
     "the session for a new command": (
         lambda tx: commands.live_session(tx, REACH, "mach"),
@@ -164,7 +176,7 @@ HOT = {
         {"audit_by_workspace"},
     ),
     "a part of the audit log": (
-        lambda tx: audit.walk(tx, audit.START, 10),
+        lambda tx: audit.walk(tx, AuditHead(seq=1, hash=bytes(32)), 10),
         {ID.format("audit")},
     ),
     "what a machine remembers of the audit log": (
@@ -208,7 +220,7 @@ HOT = {
         lambda tx: events.append(
             tx, WORKSPACE, "machine.online", subject="mach", data={}, now_ms=NOW
         ),
-        {ID.format("workspace")},
+        {ID.format("workspace"), ID.format("event")},
     ),
     "events that are kept no longer": (
         lambda tx: events.forget(tx, NOW),
@@ -249,3 +261,113 @@ async def test_what_is_hot_finds_its_rows_by_the_right_index_and_in_order(store,
     used = [re.fullmatch(r"SEARCH \w+ USING (?:COVERING )?INDEX (\w+) .*", step) for step in steps]
     assert all(used), steps  # neither a scan nor a sort
     assert {match[1] for match in used} == indexes
+
+
+# ── however many have ended ──────────────────────────────────────────────────────────────────────
+
+ENDED = 10_000
+# Steps of SQLite's machine: to look at each of those that have ended takes several for each.
+STEPS_MOST = 2_000
+
+
+class Past:
+    """A connected machine with a long past, and one command that is under way."""
+
+    def __init__(self, tx: Tx) -> None:
+        self.tx = tx
+        self.machine = records.machine()
+        machines.insert(tx, self.machine, "enr_x")
+        facts, ip = records.FACTS, "::1"
+        self.session_id, self.epoch = sessions.connect(
+            tx, self.machine, facts=facts, ip=ip, now_ms=NOW
+        ) or ("", 0)
+        sessions.ready(tx, self.session_id, self.epoch, NOW)
+        self.command = records.command(self.machine.id, self.session_id, supersede_key="k")
+        commands.insert(tx, self.command)
+        for session_id in (self.session_id, None):  # half of them were never sent
+            ended = records.command(self.machine.id, session_id, supersede_key="k")
+            commands.insert(tx, ended)
+            commands.finish(tx, records.ended(ended))
+            names = [row[1] for row in tx._connection.execute("PRAGMA table_info(command)")]
+            values = ", ".join("id || n" if name == "id" else name for name in names)
+            tx.execute(
+                "WITH RECURSIVE numbers (n) AS"
+                " (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < :most)"
+                f" INSERT INTO command SELECT {values} FROM command, numbers"
+                " WHERE command.id = :id",
+                most=ENDED // 2,
+                id=ended.id,
+            )
+
+    def of_connection(self, fn: Callable[..., object], *more: object) -> object:
+        return fn(self.tx, self.machine.id, self.epoch, *more)
+
+
+AGAIN = {
+    "the sweep": lambda past: lifecycle.sweep(past.tx, NOW, NOW),
+    "the sweep of what is too late": lambda past: lifecycle.sweep(
+        past.tx, NOW + 10**6, NOW + 10**6
+    ),
+    "sessions whose grace is over": lambda past: sessions.end_expired(past.tx, NOW),
+    "events that are kept no longer": lambda past: events.forget(past.tx, NOW),
+    "requests that are kept no longer": lambda past: idempotency.forget(past.tx, NOW),
+    "samples that are kept no longer": lambda past: metrics.roll_up(past.tx, NOW),
+    "keys that were used": lambda past: api_keys.note_uses(
+        past.tx, [api_keys.Use("key", NOW, "::1")]
+    ),
+    "a machine that connects": lambda past: sessions.connect(
+        past.tx, past.machine, facts=records.FACTS, ip="::1", now_ms=NOW
+    ),
+    "a machine that is ready": lambda past: lifecycle.ready(
+        past.tx, past.session_id, past.epoch, past.machine.id, NOW
+    ),
+    "what a machine knows": lambda past: commands.ids_of_machine(
+        past.tx, past.machine.id, [past.command.id]
+    ),
+    "what only a machine knows": lambda past: lifecycle.adopt(
+        past.tx, past.machine, past.epoch, past.session_id, [past.command.id, new_id("cmd")], NOW
+    ),
+    "a heartbeat": lambda past: sessions.heartbeat(past.tx, past.session_id, past.epoch, NOW),
+    "samples": lambda past: past.of_connection(metrics.record, records.samples(1), NOW),
+    "a command that a machine speaks of": lambda past: past.of_connection(
+        lifecycle.own, past.command.id
+    ),
+    "a command that waits on its machine": lambda past: past.of_connection(
+        lifecycle.accepted, [past.command.id]
+    ),
+    "a start": lambda past: past.of_connection(
+        lifecycle.started, Started(id=past.command.id, started_ms=NOW), NOW
+    ),
+    "an end": lambda past: past.of_connection(
+        lifecycle.finished, finished(past.command.id), {"stdout": 0, "stderr": 0}, [], NOW
+    ),
+    "a command that its machine has not": lambda past: past.of_connection(
+        lifecycle.unknown, past.command.id, "reason", NOW
+    ),
+    "a link that is gone": lambda past: sessions.lose(
+        past.tx, past.session_id, past.epoch, now_ms=NOW, grace_until_ms=NOW
+    ),
+    "a goodbye": lambda past: sessions.end(past.tx, past.session_id, past.epoch, NOW),
+    "what takes the place of others": lambda past: commands.superseded_by(past.tx, past.command),
+    "all that is open": lambda past: totals.open_commands(past.tx),
+}
+
+
+@pytest.fixture(scope="module")
+def past() -> Past:
+    tx = Tx(apsw.Connection(":memory:"))
+    migrate.to_latest(tx)
+    return Past(tx)
+
+
+@pytest.mark.parametrize("name", AGAIN)
+def test_what_runs_again_and_again_looks_at_nothing_that_has_ended(past: Past, name: str):
+    connection, steps = past.tx._connection, []
+    connection.execute("SAVEPOINT before")
+    connection.set_progress_handler(lambda: bool(steps.append(100)), 100)
+    try:
+        AGAIN[name](past)
+    finally:
+        connection.set_progress_handler(None)
+        connection.execute("ROLLBACK TO before; RELEASE before")
+    assert sum(steps) <= STEPS_MOST

@@ -26,6 +26,16 @@ async def test_a_workspace_is_made_with_its_first_key(store):
     assert await namespaces(store, "-namespace") == ["two", "default"]
 
 
+@pytest.mark.parametrize("first_ms", [None, NOW - 5])
+async def test_the_workspace_of_the_schema_is_as_old_as_its_first_key(store, first_ms):
+    if first_ms is not None:
+        await store.run(api_keys.insert, api_key(created_ms=first_ms), "hash")
+    for now_ms in (NOW, NOW + 1):
+        await store.run(workspaces.set_created, now_ms)
+    (workspace,) = (await store.run(workspaces.page, Paging(sort="created_at"))).items
+    assert workspace.created_ms == (first_ms or NOW)
+
+
 @pytest.mark.parametrize("namespace", ["default", "two"])
 async def test_a_namespace_that_is_taken_leaves_nothing_behind(store, namespace):
     await store.run(workspaces.insert, api_key(**OTHER), "first")

@@ -46,6 +46,7 @@ class FaultProxy:
     def __init__(self, target: tuple[str, int], seed: object) -> None:
         self.target = target
         self.faults = Faults()
+        self.source = "127.0.0.1"  # from where it connects
         self.address = ("127.0.0.1", 0)
         self.connections = 0  # accepted so far
         self.cuts = 0  # made so far
@@ -119,7 +120,7 @@ class FaultProxy:
         dice = Random(f"{self._seed}/{self.connections}")
         self.connections += 1
         try:
-            server = await trio.open_tcp_stream(*self.target)
+            server = await trio.open_tcp_stream(*self.target, local_address=self.source)
         except OSError:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
             client.socket.close()

@@ -23,6 +23,7 @@ from cmdop_appliance.protocol.handshake import (
 )
 from cmdop_appliance.protocol.limits import MESSAGE_BYTES, VERSION
 from cmdop_appliance.protocol.messages import (
+    FEATURES,
     Acknowledge,
     Challenge,
     Dispatch,
@@ -63,6 +64,7 @@ class Peer:
         self._parts: deque[str | bytes] = deque()  # received in one frame with what was heard last
         self._identity = identity
         self.nonce = b""
+        self.features: list[str] = list(FEATURES)  # that the welcome names
 
     async def send(self, message: Message) -> None:
         await self.ws.send_message(self.conversation.send(message))
@@ -108,7 +110,9 @@ class Peer:
     async def welcome(self) -> None:
         """From the welcome to `ready`."""
         session = new_id("sess")
-        await self.send(Welcome(machine_id=MACHINE_ID, session_id=session, epoch=1))
+        await self.send(
+            Welcome(machine_id=MACHINE_ID, session_id=session, epoch=1, features=self.features)
+        )
         while not isinstance(message := await self.receive(), Ready):
             assert isinstance(message, Inventory)
             self.inventory |= {known.id: known.phase for known in message.commands}

@@ -142,7 +142,7 @@ def client(session_id: str, api_key_id: str, **fields) -> Client:
         session_id=session_id,
         id=new_id("cli"),
         api_key_id=api_key_id,
-        operator="ci@default",
+        caller_email="ci@default",
         mode="operator",
         attached_ms=NOW,
     )

@@ -6,7 +6,8 @@ from http.client import HTTPConnection
 
 import pytest
 
-from tests.support.appliance import Answer, Hub, running_agent, running_hub, stopped_agent
+from tests.support.appliance import Answer, Hub, running_hub, stopped_agent
+from tests.support.fault_proxy import running_proxy
 
 WRONG = "cmdop_apikey_" + "x" * 43
 # Our one peer is a proxy that is trusted.
@@ -105,18 +106,19 @@ def test_what_was_limited_was_not_done(tmp_path):
 
 def test_a_guesser_is_locked_out_and_the_owner_is_not(tmp_path, path):
     with running_hub(tmp_path, config=STRICT) as hub:
-        fresh = new_key(hub)  # the admin key was good from here
-        guess(hub, path=path)
-        answers = [ask(hub, key, path=path) for key in (WRONG, fresh)]
+        fresh, there = new_key(hub), "127.0.0.2"
+        ask(hub, hub.api.key, path=path, source=there)  # it was good from there
+        guess(hub, path=path, source=there)
+        answers = [ask(hub, key, path=path, source=there) for key in (WRONG, fresh)]
         for answer in answers:
             assert (answer.status, answer.error["code"]) == (429, "rate_limited")
             assert answer.error["details"] == {"retry_after": 900}
             assert answer.headers["retry-after"] == "900"
         assert answers[0].error == answers[1].error
-        assert ask(hub, hub.api.key, path=path).status in (200, 422)
-        assert ask(hub, fresh, path=path, source="127.0.0.2").status in (200, 403)
+        assert ask(hub, hub.api.key, path=path, source=there).status in (200, 422)
+        assert ask(hub, fresh, path=path, source="127.0.0.3").status in (200, 403)
         entries = [e for e in hub.api.get("/audit") if e["action"] == "peer.locked_out"]
-        assert [entry["target"] for entry in entries] == ["127.0.0.1"]
+        assert [entry["target"] for entry in entries] == [there]
         assert hub.log.read_text().count("address locked out") == 1
         assert WRONG not in hub.log.read_text()
 
@@ -176,12 +178,12 @@ def test_behind_a_trusted_proxy_others_are_not(behind_proxy, path, claims):
 
 
 def test_garbage_from_a_trusted_proxy_counts_as_the_proxy(tmp_path, path):
-    with running_hub(tmp_path, config=PROXY + STRICT) as hub:
-        hub.api.get("/auth/me")
+    config = '[server]\ntrusted_proxies = ["127.0.0.2"]\n' + STRICT
+    with running_hub(tmp_path, config=config) as hub:
         for claim in ("unknown", "1.2.3.4:5", "999.0.0.1"):
-            guess(hub, f"198.51.100.1, {claim}", times=1, path=path)
+            guess(hub, f"198.51.100.1, {claim}", times=1, path=path, source="127.0.0.2")
         (entry,) = (e for e in hub.api.get("/audit") if e["action"] == "peer.locked_out")
-        assert entry["target"] == "127.0.0.1"
+        assert entry["target"] == "127.0.0.2"
 
 
 def test_a_network_of_ipv6_behind_a_proxy_is_one_guesser(tmp_path, path):
@@ -198,13 +200,15 @@ def test_a_network_of_ipv6_behind_a_proxy_is_one_guesser(tmp_path, path):
 
 def test_wrong_enrolment_tokens_lock_out_and_a_good_one_joins_afterwards(tmp_path):
     config = "[auth]\nattempts = 2\nlockout_ms = 3000\n"
-    with running_hub(tmp_path, config=config) as hub:
+    with running_hub(tmp_path, config=config) as hub, running_proxy(hub.address) as proxy:
+        proxy.source = "127.0.0.2"
         used = hub.api.post("/enrollment-tokens")
         hub.api.delete(f"/enrollment-tokens/{used['id']}")
         for number in range(2):
             with stopped_agent(tmp_path, f"wrong-{number}") as agent:
-                agent.begin(CMDOP_SERVER_URL=hub.api.url, CMDOP_JOIN_KEY=used["token"])
+                agent.begin(CMDOP_SERVER_URL=proxy.url, CMDOP_JOIN_KEY=used["token"])
                 assert agent.wait_exit() == 2
-        with running_agent(hub, tmp_path, "patient") as agent:  # it tries until it may
+        with stopped_agent(tmp_path, "patient") as agent:
+            agent.join(hub, url=proxy.url)  # it tries until it may
             assert "too many wrong" in hub.log.read_text()
             assert hub.api.get(f"/machines/{agent.machine_id}")["name"] == "patient"

@@ -32,11 +32,20 @@ def test_a_change_is_answered_with_the_machine_as_it_is_then(hub, agent):
     same = ("id", "ip", "facts", "hostname", "agent_version", "status", "created_at")
     assert {key: answer.data[key] for key in same} == {key: before[key] for key in same}
     assert (answer.data["name"], answer.data["tags"]) == ("given", ["web", "eu"])
-    assert change(hub.api, agent.machine_id).data["name"] == "given"  # nothing was asked for
     assert names(hub, "tags=eu,web&search=GIV&status=online&sort=-name") == ["given"]
     assert names(hub, "tags=web,us") == []
     (entry,) = hub.api.get(f"/audit?action=machine.changed&target={agent.machine_id}&limit=1")
     assert entry["outcome"] == "ok"
+
+
+def test_a_change_that_changes_nothing_is_not_recorded(hub, agent):
+    same = change(hub.api, agent.machine_id, name="given").data
+    recorded = f"/audit?action=machine.changed&target={agent.machine_id}"
+    before = hub.api.get(recorded)
+    assert before[0]["details"] == {"name": "given"}
+    for fields in ({}, {"name": "given"}, {"tags": same["tags"]}):
+        assert change(hub.api, agent.machine_id, **fields).data["name"] == "given"
+    assert hub.api.get(recorded) == before
 
 
 def test_null_is_no_name_and_no_list_of_tags(hub, agent):

@@ -1,7 +1,9 @@
 """The published CMDOP SDK 2.0, unchanged, against our hub (contract.md §10)."""
 
 import json
+import re
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -117,6 +119,17 @@ return [
     assert not elsewhere[-1]["success"]
     assert "/no/such" in elsewhere[-1]["error"]
     assert failed["kind"] == "AgentStreamError"
+
+
+def test_what_its_document_shows_runs_as_it_stands_there(request, hub, agent, tmp_path):
+    text = (Path(__file__).parents[2] / "docs/sdk2.md").read_text()
+    (script,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    key = hub.new_key("machines:read", "commands:execute").key
+    package = published_client(request.config)
+    done = run_published(package, script, url=hub.api.url, key=key, home=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("target ")
+    assert "load average" in done.stdout
 
 
 def test_its_errors_are_of_the_kinds_that_it_has(run, hub, agent):

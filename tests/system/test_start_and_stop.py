@@ -58,6 +58,8 @@ def test_the_first_start_makes_a_key_and_later_ones_keep_it(tmp_path):
         assert set(hub.ready) == {"url", "pid", "version", "pin"}
         assert hub.ready["pid"] == hub.pid
         assert hub.api.get("/auth/me")["permissions"] == ["admin"]
+        (workspace,), (admin,) = hub.api.get("/workspaces"), hub.api.get("/api-keys")
+        assert workspace["created_at"] == admin["created_at"]
         banner = _banner(hub)
         assert hub.ready["url"] in banner
         assert str(data) in banner

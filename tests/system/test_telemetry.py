@@ -104,11 +104,13 @@ def test_the_command_line_shows_a_machine_and_its_load(hub, agent):
     assert json.loads(lines[-1])["memory_percent"] > 0
     table = cmdop(hub, "machines", "metrics", agent.name, "--since", "7d", "-o", "table").stdout
     header, line, *_ = table.splitlines()
-    assert header.replace(" ", "") == "ATCPU%MAX%MEMORY%DISK%RECEIVEDSENT"
+    assert header.replace(" ", "") == "TIMECPU%MAX%MEMORY%DISK%RECEIVEDSENT"
     assert line.startswith("20")
     wrong = cmdop(hub, "machines", "metrics", agent.name, "--since", "7d", "--step", "1m")
-    assert (wrong.returncode, wrong.stdout) == (1, "")
-    assert "step must be a multiple of 900000" in wrong.stderr
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert "--step must be a multiple of 1m, or of 15m for what is older" in wrong.stderr
+    named = cmdop(hub, "machines", "show", agent.name, "-o", "name")
+    assert named.stdout in cmdop(hub, "machines", "ls", "-o", "name").stdout.splitlines(True)
 
 
 @pytest.mark.parametrize(
@@ -137,17 +139,19 @@ def test_the_step_fits_the_time_that_is_asked_for(hub, agent, query, step):
         ("step=9007199254740991", "multiple of 60000"),
         (f"from={LONG_AGO}&step=60000", "multiple of 900000"),
         (f"from={LONG_AGO}&step=900000", "more than 1000 points"),
-        ("from=2999-01-01T00:00:00Z", "from must be before to"),
-        ("to=0001-01-01T00:00:00Z", "from must be before to"),
-        ("from=2026-01-01T00:00:00Z&to=2026-01-01T00:00:00Z", "from must be before to"),
-        ("from=yesterday", "from must be a time"),
-        ("to=2026-01-01T00:00:00", "to must be a time"),
+        ("from=2999-01-01T00:00:00Z", "from: must be before to"),
+        ("to=0001-01-01T00:00:00Z", "from: must be before to"),
+        ("from=2026-01-01T00:00:00Z&to=2026-01-01T00:00:00Z", "from: must be before to"),
+        ("from=yesterday", "from: must be a time"),
+        ("to=2026-01-01T00:00:00", "to: must be a time"),
     ],
 )
 def test_a_time_or_step_that_makes_no_sense_is_refused_with_its_remedy(hub, agent, query, said):
     answer = hub.api.call("GET", f"/machines/{agent.machine_id}/metrics?{query}")
     assert (answer.status, answer.error["code"]) == (400, "invalid_request")
     assert said in answer.error["message"]
+    (name,) = answer.error["details"]
+    assert f"parameter {name}: " in answer.error["message"]
     if "points" in said:
         assert "step=7200000" in answer.error["hint"]
 

@@ -91,7 +91,7 @@ class Me(Struct, frozen=True, kw_only=True):
     scope=Scope.ADMIN,
     body=KeyBody,
     answer=NewKey,
-    errors=(Forbidden, ValidationFailed),
+    errors=(Forbidden, Conflict, ValidationFailed),
     status=201,
 )
 async def create_api_key(call: Call[KeyBody, None]) -> NewKey:
@@ -130,13 +130,13 @@ async def first_made(
     """`key` and its secret, or those that the same request made before.
 
     Raises:
-        NotFound: they have been revoked since.
+        Conflict: they have been revoked since.
     """
     if call.once is None or made is None or made.made_id == key.id:
         return key, secret
     first = await call.hub.store.run(rows.by_id, made.made_id)
     if first is None:
-        raise NotFound("API key not found", key_id=made.made_id)
+        raise Conflict("the key that this request made was revoked", key_id=made.made_id)
     return first, new_key(call.once.secret(made.salt))
 
 

@@ -9,6 +9,7 @@ from cmdop_appliance.api.fields import LogHead, Time, since_ms, when
 from cmdop_appliance.api.registry import route
 from cmdop_appliance.auth import Caller, Scope
 from cmdop_appliance.errors import Forbidden
+from cmdop_appliance.model import Action
 from cmdop_appliance.protocol.messages import AuditHead
 from cmdop_appliance.store import audit as rows
 
@@ -18,7 +19,7 @@ class AuditList(Paged, frozen=True):
 
     ORDER: ClassVar = rows.ORDER
 
-    action: str | None = None
+    action: Action | None = None
     actor: str | None = None
     target: str | None = None
     outcome: Literal["ok", "refused"] | None = None

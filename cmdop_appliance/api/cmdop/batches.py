@@ -74,7 +74,7 @@ async def run_command_batch(call: Call[BatchBody, BatchQuery]) -> BatchAnswer:
         call.caller,
         machine_ids,
         body.command,
-        spec_of(call, default_timeout_ms=call.hub.config.commands.sync_timeout_ms),
+        spec_of(body, call.caller, call.hub.config.commands.sync_timeout_ms),
         ask_of(call),
         concurrency=total if body.concurrency is None else _share_of(total, body.concurrency),
         canary=int(body.canary),

@@ -24,7 +24,7 @@ from cmdop_appliance.api.fields import (
     when,
 )
 from cmdop_appliance.api.registry import route
-from cmdop_appliance.auth import Scope
+from cmdop_appliance.auth import Caller, Scope
 from cmdop_appliance.errors import (
     CommandNotFound,
     CommandNotRunning,
@@ -182,7 +182,8 @@ _START_ERRORS: Final = (
 )
 async def run_command(call: Call[SingleBody, None]) -> CommandWithOutput:
     """Run a command and wait for its end. A timeout is an answer, not an error."""
-    spec = spec_of(call, default_timeout_ms=call.hub.config.commands.sync_timeout_ms)
+    timeout_ms = call.hub.config.commands.sync_timeout_ms
+    spec = spec_of(call.body, call.caller, default_timeout_ms=timeout_ms)
     ask = ask_of(call)
     command = await call.hub.commands.run(
         call.caller, call.body.machine_id, call.body.command, spec, ask
@@ -201,7 +202,11 @@ async def run_command(call: Call[SingleBody, None]) -> CommandWithOutput:
 async def run_command_async(call: Call[SingleBody, None]) -> Begun:
     """Start a command; follow it at /commands/:id or /commands/:id/stream."""
     command = await call.hub.commands.start(
-        call.caller, call.body.machine_id, call.body.command, spec_of(call), ask_of(call)
+        call.caller,
+        call.body.machine_id,
+        call.body.command,
+        spec_of(call.body, call.caller),
+        ask_of(call),
     )
     command = await call.hub.commands.wait_started(command, _BEGIN_S)
     return Begun(command.id, "pending" if command.status == "pending" else "running")
@@ -386,13 +391,12 @@ async def _excerpt(hub: Hub, command_id: str, stream: StreamName, size: int) -> 
 _split: Final = functools.lru_cache(maxsize=64)(shlex.split)  # nearly always the default
 
 
-def spec_of(call: "Call[Any, Any]", default_timeout_ms: int | None = None) -> Spec:
+def spec_of(body: CommandBody, caller: Caller, default_timeout_ms: int | None = None) -> Spec:
     """The spec of a body.
 
     Raises:
         ValidationFailed: a part of it is more than a machine takes.
     """
-    body: CommandBody = call.body
     try:
         shell = _split(body.shell)
     except ValueError as exc:
@@ -405,7 +409,7 @@ def spec_of(call: "Call[Any, Any]", default_timeout_ms: int | None = None) -> Sp
         user=body.user,
         stdin=stdin,
         timeout_ms=body.timeout or default_timeout_ms,
-        operator=call.caller.email,
+        operator=caller.email,
         serial_key=body.serial_key,
     )
     reasons = {}

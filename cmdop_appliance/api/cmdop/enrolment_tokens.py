@@ -10,7 +10,7 @@ from cmdop_appliance.api.exchange import Call, Listed, Paged, read_paging
 from cmdop_appliance.api.fields import Tags, Time, when
 from cmdop_appliance.api.registry import route
 from cmdop_appliance.auth import Scope
-from cmdop_appliance.errors import Forbidden, NotFound, ValidationFailed
+from cmdop_appliance.errors import Conflict, Forbidden, NotFound, ValidationFailed
 from cmdop_appliance.model import Enrolment
 from cmdop_appliance.store import enrolments as rows
 
@@ -56,7 +56,7 @@ class NewToken(TokenView, frozen=True, kw_only=True):
     scope=Scope.MACHINES_WRITE,
     body=TokenBody,
     answer=NewToken,
-    errors=(Forbidden, ValidationFailed),
+    errors=(Forbidden, Conflict, ValidationFailed),
     status=201,
 )
 async def create_enrolment_token(call: Call[TokenBody, None]) -> NewToken:

@@ -6,9 +6,9 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from cmdop_appliance.api.exchange import Call, Listed, Paged, read_paging
-from cmdop_appliance.api.fields import Name, Tags, Time, since_ms, when
+from cmdop_appliance.api.fields import Name, TagList, Tags, Time, since_ms, when
 from cmdop_appliance.api.registry import route
-from cmdop_appliance.auth import Scope
+from cmdop_appliance.auth import Reach, Scope
 from cmdop_appliance.errors import (
     Forbidden,
     MachineNotFound,
@@ -17,9 +17,10 @@ from cmdop_appliance.errors import (
 )
 from cmdop_appliance.model import Machine, SessionStatus
 from cmdop_appliance.protocol.messages import Facts
-from cmdop_appliance.store import commands, sessions
+from cmdop_appliance.store import audit, commands, sessions
 from cmdop_appliance.store import machines as rows
 from cmdop_appliance.store.audit import Entry
+from cmdop_appliance.store.transaction import Tx
 
 MachineStatus = Literal["online", "offline"]
 
@@ -30,7 +31,7 @@ class MachineList(Paged, frozen=True):
     ORDER: ClassVar = rows.ORDER
 
     status: MachineStatus | None = None
-    tags: str | None = None  # a,b: both
+    tags: TagList | None = None  # a,b: both
     search: str | None = None
 
 
@@ -105,7 +106,7 @@ async def list_machines(call: Call[None, MachineList]) -> Listed:
         call.caller.reach,
         read_paging(call.query),
         status=call.query.status,
-        tags=[tag for tag in (call.query.tags or "").split(",") if tag],
+        tags=set(call.query.tags.split(",")) if call.query.tags else None,
         search=call.query.search,
     )
     return Listed([MachineView(**_fields(machine)) for machine in page.items], page)
@@ -135,17 +136,8 @@ async def edit_machine(call: Call[MachineBody, None]) -> MachineDetail:
     """Change a machine's name or its tags; a key restricted to tags cannot take these off."""
     changes = msgspec.structs.asdict(call.body)
     changes = {name: value for name, value in changes.items() if value is not UNSET}
-    entry = Entry.by(
-        call.caller, call.hub.clock.now_ms(), "machine.changed", call.path["id"], **changes
-    )
-    machine = await call.hub.store.run(
-        entry.recording(rows.edit),
-        call.caller.reach,
-        call.path["id"],
-        name=changes.get("name"),
-        tags=changes.get("tags"),
-    )
-    return _detail(machine)
+    entry = call.entry("machine.changed", call.path["id"], **changes)
+    return _detail(await call.hub.store.run(_edited, call.caller.reach, entry, changes))
 
 
 @route(
@@ -202,6 +194,15 @@ async def list_machine_commands(call: Call[None, HistoryList]) -> Listed:
         for c in page.items
     ]
     return Listed(views, page)
+
+
+def _edited(tx: Tx, reach: Reach, entry: Entry, changes: dict[str, Any]) -> Machine:
+    """The machine as it is from now on, recorded if that is not as it was."""
+    before = rows.get(tx, reach, entry.target)
+    machine = rows.edit(tx, reach, before.id, name=changes.get("name"), tags=changes.get("tags"))
+    if machine != before:
+        audit.append(tx, entry)
+    return machine
 
 
 async def _find(call: Call[None, Any]) -> Machine:

@@ -6,11 +6,11 @@ import msgspec
 from msgspec import Struct
 
 from cmdop_appliance.api.exchange import Call
-from cmdop_appliance.api.fields import Duration, Time, moment_ms, when
+from cmdop_appliance.api.fields import Duration, Time, bad_parameter, moment_ms, when
 from cmdop_appliance.api.registry import route
 from cmdop_appliance.auth import Scope
 from cmdop_appliance.clock import rfc3339
-from cmdop_appliance.errors import InvalidRequest, MachineNotFound
+from cmdop_appliance.errors import MachineNotFound
 from cmdop_appliance.model import CONNECTED_STATUSES
 from cmdop_appliance.store import machines, sessions
 from cmdop_appliance.store import metrics as rows
@@ -140,8 +140,8 @@ async def get_machine_metrics(call: Call[None, MetricsQuery]) -> Metrics:
     until_ms = now_ms if until_ms is None else max(0, until_ms)
     from_ms = max(0, until_ms - _HOUR_MS if from_ms is None else from_ms)
     if from_ms >= until_ms:
-        raise InvalidRequest(
-            f"from must be before to: {rfc3339(from_ms)} is not before {rfc3339(until_ms)}"
+        raise bad_parameter(
+            "from", f"must be before to: {rfc3339(from_ms)} is not before {rfc3339(until_ms)}"
         )
     step_ms = _step_ms(call.query.step, from_ms, until_ms, now_ms)
     points = await call.hub.store.run(
@@ -181,12 +181,13 @@ def _step_ms(asked_ms: int | None, from_ms: int, until_ms: int, now_ms: int) -> 
         return finest_ms
     if asked_ms % unit_ms:
         kept = "what is older than 2 days is kept by 15 minutes" if is_old else "it is in ms"
-        raise InvalidRequest(
-            f"step must be a multiple of {unit_ms}: {kept}", hint=f"such as step={finest_ms}"
+        raise bad_parameter(
+            "step", f"must be a multiple of {unit_ms}: {kept}", hint=f"such as step={finest_ms}"
         )
     if _count(from_ms, until_ms, asked_ms) > POINTS_MOST:
-        raise InvalidRequest(
-            f"step={asked_ms} makes more than {POINTS_MOST} points of this time",
+        raise bad_parameter(
+            "step",
+            f"{asked_ms} makes more than {POINTS_MOST} points of this time",
             hint=f"ask for step={finest_ms}, or for less time",
         )
     return asked_ms

@@ -168,7 +168,7 @@ async def get_session(call: Call[None, None]) -> SessionDetail:
     if (sample := session.telemetry) is not None:
         usage = Usage(sample.cpu_percent, sample.memory_percent, sample.disk_percent)
     attached = [
-        AttachedClient(client.id, client.operator, client.mode, when(client.attached_ms))
+        AttachedClient(client.id, client.caller_email, client.mode, when(client.attached_ms))
         for client in await call.hub.store.run(clients.of_session, session.id)
     ]
     return SessionDetail(**_fields(session), attached_clients=attached, telemetry=usage)
@@ -192,6 +192,7 @@ async def attach_to_session(call: Call[AttachBody, None]) -> Attached:
     now_ms = call.hub.clock.now_ms()
     session, client = await call.hub.store.run(
         presence.attach,
+        call.hub.audit,
         call.caller,
         call.path["id"],
         call.body.client_id,
@@ -203,7 +204,7 @@ async def attach_to_session(call: Call[AttachBody, None]) -> Attached:
         session_id=session.id,
         client_id=client.id,
         mode=client.mode,
-        user_email=client.operator,
+        user_email=client.caller_email,
         attached_at=when(client.attached_ms),
         status=session.status,
     )
@@ -220,8 +221,15 @@ async def attach_to_session(call: Call[AttachBody, None]) -> Attached:
 async def detach_from_session(call: Call[DetachBody, None]) -> Detached:
     """Detach one's own client; an admin's key detaches anybody's."""
     session_id, client_id = call.path["id"], call.body.client_id
-    now_ms = call.hub.clock.now_ms()
-    await call.hub.store.run(presence.detach, call.caller, session_id, client_id, call.once, now_ms)
+    await call.hub.store.run(
+        presence.detach,
+        call.hub.audit,
+        call.caller,
+        session_id,
+        client_id,
+        call.once,
+        call.hub.clock.now_ms(),
+    )
     return Detached(session_id, client_id)
 
 

@@ -52,7 +52,7 @@ class NewWorkspace(WorkspaceView, frozen=True, kw_only=True):
 )
 async def create_workspace(call: Call[WorkspaceBody, None]) -> NewWorkspace:
     """Make a workspace; whoever has the key that comes with it is its admin."""
-    _require_owner_of_hub(call.caller)
+    require_owner_of_hub(call.caller)
     if call.caller.expires_ms is not None:
         raise Forbidden("this key expires, and can make no key that does not")
     secret = new_key(None if call.once is None else call.once.secret(call.once.salt))
@@ -88,7 +88,7 @@ async def create_workspace(call: Call[WorkspaceBody, None]) -> NewWorkspace:
 )
 async def list_workspaces(call: Call[None, WorkspaceList]) -> Listed:
     """The workspaces of the hub."""
-    _require_owner_of_hub(call.caller)
+    require_owner_of_hub(call.caller)
     page = await call.hub.store.run(rows.page, read_paging(call.query))
     views = [
         WorkspaceView(id=item.id, namespace=item.namespace, created_at=when(item.created_ms))
@@ -97,9 +97,11 @@ async def list_workspaces(call: Call[None, WorkspaceList]) -> Listed:
     return Listed(views, page)
 
 
-def _require_owner_of_hub(caller: Caller) -> None:
-    """Pass whoever is admin of the first workspace, and of all of it."""
+def require_owner_of_hub(caller: Caller) -> None:
+    """Pass whose key is of the first workspace, and good for all of it.
+
+    Raises:
+        Forbidden: what is of all workspaces is not for others.
+    """
     if caller.workspace_id != DEFAULT_WORKSPACE or caller.tags:
-        raise Forbidden(
-            "workspaces are for admin keys of the workspace `default` without tags alone"
-        )
+        raise Forbidden("this is only for keys of the workspace `default` without tags")

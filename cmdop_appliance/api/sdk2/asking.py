@@ -1,8 +1,7 @@
 """/api/admin/machines/:id/ask: a prompt is a command, and what it writes is the answer."""
 
-import dataclasses
 from codecs import getincrementaldecoder
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Annotated, Any, Final
 
@@ -11,7 +10,7 @@ import trio
 from msgspec import Meta, Struct
 
 from cmdop_appliance.api import streams
-from cmdop_appliance.api.cmdop.commands import CommandBody, ask_of, spec_of
+from cmdop_appliance.api.cmdop.commands import CommandBody, spec_of
 from cmdop_appliance.api.exchange import Call, Response
 from cmdop_appliance.api.fields import Key, Text
 from cmdop_appliance.api.registry import SDK2, route
@@ -24,6 +23,7 @@ from cmdop_appliance.errors import (
     SessionNotActive,
     ValidationFailed,
 )
+from cmdop_appliance.hub.commands import Ask
 from cmdop_appliance.model import Command
 from cmdop_appliance.protocol.frames import STREAMS
 from cmdop_appliance.store import sessions
@@ -73,14 +73,11 @@ async def ask_machine(call: Call[AskBody, None]) -> Response:
     }
     if reasons:
         raise ValidationFailed("Validation failed", **reasons)
-    asked: Call[Any, None] = call
-    run = dataclasses.replace(
-        asked,
-        body=CommandBody(command=body.prompt, cwd=body.working_dir, serial_key=body.session),
-    )
+    run = CommandBody(command=body.prompt, cwd=body.working_dir, serial_key=body.session)
+    spec = spec_of(run, call.caller)
     try:
         command = await call.hub.commands.start(
-            call.caller, call.path["id"], body.prompt, spec_of(run), ask_of(run)
+            call.caller, call.path["id"], body.prompt, spec, Ask(once=call.once)
         )
     except SessionNotActive as exc:
         status = exc.details["current_status"]
@@ -89,7 +86,7 @@ async def ask_machine(call: Call[AskBody, None]) -> Response:
     return Response(200, dict(streams.HEADERS), _frames(call, command))
 
 
-async def _frames(call: Call[Any, Any], command: Command) -> AsyncIterator[bytes]:
+async def _frames(call: Call[Any, Any], command: Command) -> AsyncGenerator[bytes, None]:
     decoders = {name: getincrementaldecoder("utf-8")("replace") for name in STREAMS}
     next_s = trio.current_time()
     async with aclosing(streams.follow(call, command, dict.fromkeys(STREAMS, 0))) as parts:

@@ -22,7 +22,7 @@ class WebContract(Struct, frozen=True):
 
 
 class Bootstrap(Struct, frozen=True):
-    """What a client learns before it has a credential."""
+    """What a client learns first."""
 
     bundle_id: str
     web_contract: WebContract
@@ -57,7 +57,7 @@ _BOOTSTRAP: Final = Bootstrap(
 )
 
 
-@route("GET", "/bootstrap", scope=Scope.PUBLIC, answer=Bootstrap, plane=SDK2)
+@route("GET", "/bootstrap", scope=Scope.ANY_KEY, answer=Bootstrap, plane=SDK2)
 async def bootstrap(_call: Call[None, None]) -> Bootstrap:
     """What this hub is and can do."""
     return _BOOTSTRAP

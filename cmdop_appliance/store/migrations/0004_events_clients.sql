@@ -21,7 +21,7 @@ CREATE TABLE client (
     session_id TEXT NOT NULL REFERENCES session (id),
     id TEXT NOT NULL,
     api_key_id TEXT NOT NULL,
-    operator TEXT NOT NULL,
+    caller_email TEXT NOT NULL,
     mode TEXT NOT NULL CHECK (mode IN ('operator', 'observer')),
     attached_ms BIGINT NOT NULL,
     PRIMARY KEY (session_id, id)

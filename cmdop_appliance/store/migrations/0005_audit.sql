@@ -2,7 +2,7 @@
 -- Nothing is referred to: an entry outlives what it names. 0005_audit.sqlite.sql refuses changes.
 
 CREATE TABLE audit (
-    seq BIGINT PRIMARY KEY,
+    seq BIGINT PRIMARY KEY NOT NULL CHECK (seq > 0),
     at_ms BIGINT NOT NULL,
     workspace_id TEXT NOT NULL,
     actor TEXT NOT NULL,

@@ -28,7 +28,7 @@ UPDATE machine SET
         WHERE session.workspace_id = machine.workspace_id AND session.machine_id = machine.id
         AND session.status IN ('CONNECTED', 'BACKGROUND', 'GRACE_PERIOD')
     ),
-    search_text = lower(name || ' ' || hostname);
+    search_text = casefold(name || ' ' || hostname);
 
 DROP INDEX machine_by_workspace;
 
@@ -53,6 +53,12 @@ CREATE INDEX command_by_status ON command (workspace_id, status, created_ms, id,
 CREATE INDEX command_by_end ON command (workspace_id, finished_ms, id);
 
 CREATE INDEX command_by_duration ON command (workspace_id, duration_ms, id);
+
+-- The serial_key of its spec; of those that are there: 0007_lists.sqlite.sql.
+ALTER TABLE command ADD COLUMN serial_key TEXT;
+
+CREATE INDEX command_by_line ON command (machine_id, serial_key, created_ms, id)
+WHERE serial_key IS NOT NULL;
 
 -- How many commands have ended: of a workspace by the quarter of a day (UTC) in which they were
 -- made, of a machine in one number (bucket 0). Triggers keep it: 0007_lists.sqlite.sql.

@@ -1,3 +1,5 @@
+UPDATE command SET serial_key = json_extract(spec_json, '$.serial_key');
+
 -- A command is counted for as long as it has ended, whatever statement says so.
 
 CREATE TRIGGER command_made_ended AFTER INSERT ON command

@@ -1,0 +1,10 @@
+"""What is under way, in the words of the partial indexes: SQLite knows an index by nothing else."""
+
+from typing import Final
+
+# A command that has not ended: index `command_open`.
+IS_OPEN: Final = "command.status IN ('pending', 'running')"
+# One that nobody knows to have begun; by the same index.
+IS_PENDING: Final = f"{IS_OPEN} AND command.status || '' = 'pending'"
+# The one session of a machine that is not over: index `session_current`.
+IS_CURRENT: Final = "session.status NOT IN ('DISCONNECTED', 'ERROR')"
