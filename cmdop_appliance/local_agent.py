@@ -15,11 +15,13 @@ from cmdop_appliance.hub.hub import Hub
 from cmdop_appliance.model import DEFAULT_WORKSPACE
 
 STATE_FOLDER: Final = "local-agent"
-# Exit codes after which another start would end the same way (agent/main.py): it cannot start as
-# it was told to, or its machine was removed.
-_FINAL: Final = (2, 3)
-# An agent that was killed comes back after this.
+# The exit code after which another start would end the same way: its machine was removed
+# (agent/main.py). One that cannot start may find that the agent of a killed hub is still leaving.
+_FINAL: Final = 3
+# An agent that ended comes back after this, and, if it ends again and again, after twice as long
+# each time, up to the most.
 _RESTART_S: Final = 1.0
+_RESTART_MOST_S: Final = 30.0
 # An agent that is told to stop has so long; the hub itself must be gone within 5 s (contract §11).
 _STOP_S: Final = 2.0
 _TOKEN_TTL_MS: Final = 60_000
@@ -44,7 +46,9 @@ async def run_local_agent(
     if getattr(sys, "frozen", False):
         program = [sys.executable]
         extra["PYINSTALLER_RESET_ENVIRONMENT"] = "1"  # it unpacks itself anew, not into our folder
+    restart_s = _RESTART_S
     while True:
+        begun_s = trio.current_time()
         environ = (
             original_environment(process_environment(), getattr(sys, "_MEIPASS", None)) | extra
         )
@@ -70,6 +74,9 @@ async def run_local_agent(
                 await process.stdin.aclose()
                 await process.wait()
         _log.warning("the local agent ended", extra={"exit_code": code})
-        if code in _FINAL:
+        if code == _FINAL:
             return
-        await trio.sleep(_RESTART_S)
+        if trio.current_time() - begun_s > _RESTART_MOST_S:
+            restart_s = _RESTART_S
+        await trio.sleep(restart_s)
+        restart_s = min(2 * restart_s, _RESTART_MOST_S)

@@ -356,9 +356,10 @@ def cancel(tx: Tx, caller: Caller, command_id: str, now_ms: int) -> list[Command
     Raises:
         CommandNotFound, CommandNotRunning, Forbidden: nothing was recorded.
     """
+    before = rows.get(tx, caller.reach, command_id)
+    _require_operator(tx, caller, before.machine_id)
     command = rows.request_cancel(tx, caller.reach, command_id, now_ms)
-    _require_operator(tx, caller, command.machine_id)
-    if command.cancel_requested_ms == now_ms:
+    if before.cancel_requested_ms is None:
         _record(tx, caller, now_ms, "command.cancelled", command)
     if command.session_id is not None:
         return [command]

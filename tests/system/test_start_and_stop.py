@@ -10,8 +10,10 @@ import subprocess
 import threading
 from pathlib import Path
 
+import psutil
 import pytest
 
+from cmdop_appliance.local_agent import STATE_FOLDER
 from tests.support.appliance import (
     PATIENCE_S,
     PROGRAM,
@@ -261,3 +263,24 @@ def test_the_local_agent_comes_and_goes_with_its_hub(tmp_path):
         hub.kill()
         wait_for(lambda: not hub.leftovers(), "the local agent ends with a hub that was killed")
         hub.start()
+
+
+def test_a_local_agent_comes_though_the_one_of_the_hub_that_was_killed_has_not_left(tmp_path):
+    with running_hub(tmp_path, "--local-agent") as hub:
+        online = "/machines?status=online"
+        (machine,) = wait_for(lambda: hub.api.get(online), "this machine is online")
+        state_dir = hub.data_dir / STATE_FOLDER
+        agent = int((state_dir / "agent.lock").read_text())
+        os.kill(agent, signal.SIGSTOP)  # it holds its lock
+        hub.kill()
+        hub.start("--local-agent")
+        wait_for(lambda: "the local agent ended" in hub.log.read_text(), "the new one gives up")
+        os.kill(agent, signal.SIGCONT)
+
+        wait_for(lambda: not psutil.pid_exists(agent), "the one of the hub that was killed left")
+
+        def is_back():
+            is_new = int((state_dir / "agent.lock").read_text()) != agent
+            return is_new and hub.api.get(f"/machines/{machine['id']}/status")["connected"]
+
+        wait_for(is_back, "this machine is online again")
