@@ -6,7 +6,6 @@ an older epoch, and the bus tells it to go.
 """
 
 import logging
-import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -41,7 +40,8 @@ from cmdop_appliance.hub.enrolment import Enrolments, Proof
 from cmdop_appliance.hub.lifecycle import StaleConnection
 from cmdop_appliance.hub.line import Line
 from cmdop_appliance.hub.output import OutputGap, Outputs, Streams
-from cmdop_appliance.model import Action, Command
+from cmdop_appliance.hub.reports import Reports
+from cmdop_appliance.model import Command
 from cmdop_appliance.protocol.closing import Close
 from cmdop_appliance.protocol.conversation import Conversation, State, split
 from cmdop_appliance.protocol.frames import Output
@@ -49,7 +49,6 @@ from cmdop_appliance.protocol.limits import INVENTORY_ITEMS, WINDOW_BYTES
 from cmdop_appliance.protocol.messages import (
     Accepted,
     Acknowledge,
-    AuditHead,
     Background,
     Bye,
     Cancel,
@@ -64,18 +63,14 @@ from cmdop_appliance.protocol.messages import (
     Ready,
     Rejected,
     Resume,
-    Sample,
     Sampled,
     Samples,
     Started,
     Stored,
-    Telemetry,
 )
-from cmdop_appliance.store import audit, metrics, sessions
 from cmdop_appliance.store import commands as command_rows
-from cmdop_appliance.store.audit import Entry
+from cmdop_appliance.store import sessions
 from cmdop_appliance.store.engine import Store
-from cmdop_appliance.store.transaction import Tx
 
 # A removed machine is told so within this; with the close it is 1 s in all (contract.md §3).
 _LAST_WORD_S: Final = 0.25
@@ -87,12 +82,6 @@ _STORED_EVERY: Final = WINDOW_BYTES // 2
 _RECORDING: Final = 64
 # Commands that an agent may name in its inventory: some 10 MB of ids while it connects.
 _INVENTORY: Final = 100_000
-# Each change to or from the background is a write to the disk: an agent can have one in so long.
-_GROUND_S: Final = 1.0
-# What is recorded of a notice, in characters; an honest one has some 100.
-_NOTICE_CHARS: Final = 256
-# The notices that an agent has.
-_GRANTS: Final[tuple[Action, ...]] = ("grant.opened", "grant.closed", "grant.expired")
 
 _GROWN: Final = Grown()
 
@@ -161,8 +150,9 @@ class AgentSession:
         self._own: set[str] = set()  # open commands, known to be this machine's
         self._unreported: dict[str, int] = {}  # bytes stored since the last `stored`
         self._recording = trio.Semaphore(_RECORDING)
-        self._ground_from = -math.inf  # when the next change to or from the background may be made
-        self._heartbeat_samples = 0
+        self._reports = Reports(
+            services.store, services.audit, services.clock, proof.machine, session_id, epoch
+        )
         self._said_bye = False
         self._broke_protocol = False
 
@@ -240,21 +230,12 @@ class AgentSession:
             case Started():
                 await self._record(nursery, self._services.commands.started, message)
             case Heartbeat():
-                now_ms = self._services.clock.now_ms()
-                head = await self._services.store.run(
-                    _heartbeat, self._session_id, self._epoch, now_ms
-                )
-                if message.telemetry is not None:
-                    await self._sample_of_heartbeat(message.telemetry, now_ms)
+                head = await self._reports.heartbeat(message)
                 await self._line.say(Heartbeatack(audit_head=head))
             case Samples():
                 await self._record(nursery, self._sample, message)
             case Background():
-                await trio.sleep_until(self._ground_from)  # the agent waits, and all that it says
-                self._ground_from = trio.current_time() + _GROUND_S
-                await self._services.store.run(
-                    sessions.set_background, self._session_id, self._epoch, on=message.on
-                )
+                await self._reports.background(message)
             case Inventory():
                 self._inventory.update(known.id for known in message.commands)
                 if len(self._inventory) > _INVENTORY:
@@ -267,21 +248,9 @@ class AgentSession:
                 await self._services.commands.rejected(self._machine_id, self._epoch, message)
                 self._own.discard(message.id)
             case Notice():
-                await self._take_notice(message)
+                await self._reports.notice(message)
             case Bye():
                 self._said_bye = True
-
-    async def _take_notice(self, message: Notice) -> None:
-        action = next((known for known in _GRANTS if known == message.event), None)
-        if action is None:
-            return
-        machine, now_ms = self._proof.machine, self._services.clock.now_ms()
-        notice = message.message[:_NOTICE_CHARS]
-        said = Entry.by_machine(machine, now_ms, action, machine.id, notice=notice)
-        if (entry := self._services.audit.bounded(machine.id, said)) is not None:
-            shown = {"machine_id": machine.id, "event": message.event, "notice": notice}
-            _log.warning("notice", extra=shown)
-            await self._services.store.run(audit.append, entry)
 
     async def _begin(self) -> None:
         """Hold what the agent knows against what the store knows, and mend the difference."""
@@ -393,22 +362,8 @@ class AgentSession:
             await self._record(nursery, self._end, message)
 
     async def _sample(self, machine_id: str, epoch: int, message: Samples) -> None:
-        services = self._services
-        now_ms = services.clock.now_ms()
-        if not await services.store.run(metrics.record, machine_id, epoch, message, now_ms):
-            raise StaleConnection
+        await self._reports.samples(message)
         self._line.say_later(Sampled(number=message.samples[-1].number))
-
-    async def _sample_of_heartbeat(self, telemetry: Telemetry, now_ms: int) -> None:
-        """Agents of the first release say each sample once, and hear of no confirmation."""
-        self._heartbeat_samples += 1
-        sample = Sample(number=self._heartbeat_samples, age_ms=0, telemetry=telemetry)
-        series = self._epoch.to_bytes(16)  # of this connection alone
-        message = Samples(series=series, samples=[sample])
-        if not await self._services.store.run(
-            metrics.record, self._machine_id, self._epoch, message, now_ms
-        ):
-            raise StaleConnection
 
     async def _accept(self, machine_id: str, epoch: int, message: Accepted) -> None:
         await self._services.store.run(lifecycle.accepted, machine_id, epoch, [message.id])
@@ -564,15 +519,3 @@ class AgentSession:
             return
         stdout, stderr = streams["stdout"].size, streams["stderr"].size
         await self._line.say(Resume(id=command_id, stdout=stdout, stderr=stderr))
-
-
-def _heartbeat(tx: Tx, session_id: str, epoch: int, now_ms: int) -> AuditHead | None:
-    """Record a sign of life. The head of the audit log, if there is one.
-
-    Raises:
-        StaleConnection: the session is over, or has a newer connection.
-    """
-    if not sessions.heartbeat(tx, session_id, epoch, now_ms):
-        raise StaleConnection
-    head = audit.head(tx)
-    return None if head == audit.START else head

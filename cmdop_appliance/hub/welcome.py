@@ -1,11 +1,11 @@
 """The way in for an agent: it proves its key, and its machine gets a session."""
 
 import logging
-from collections.abc import Callable
 
 import trio
 
 from cmdop_appliance.errors import ProtocolError, RateLimited, StorageFull, Unavailable
+from cmdop_appliance.hub.audit import Audit
 from cmdop_appliance.hub.commands import link_subject
 from cmdop_appliance.hub.connection import Connection, LinkClosed
 from cmdop_appliance.hub.enrolment import Proof, Refused
@@ -17,6 +17,7 @@ from cmdop_appliance.hub.session import (
     SessionServices,
     blame,
 )
+from cmdop_appliance.model import Machine
 from cmdop_appliance.protocol.closing import Close
 from cmdop_appliance.protocol.conversation import Conversation
 from cmdop_appliance.protocol.limits import HANDSHAKE_S
@@ -57,12 +58,7 @@ async def _welcome(
     machine = proof.machine
     subject = link_subject(machine.id)
     if await services.bus.request(subject, Probe(proof.prove.keeper_id), PROBE_S + 1):
-        now_ms = services.clock.now_ms()
-        flag: Callable[[Tx, str, int], None] = machines.flag_clone
-        seen = Entry.by_machine(machine, now_ms, "machine.clone_refused", machine.id).refused()
-        if (entry := services.audit.bounded(machine.id, seen)) is not None:
-            flag = entry.recording(flag)
-        await services.store.run(flag, machine.id, now_ms)
+        await services.store.run(_flag_clone, services.audit, machine, services.clock.now_ms())
         raise Refused(Close.IN_USE, "another live agent holds this machine's key: a clone?")
     try:
         connected = await services.store.run(
@@ -85,3 +81,9 @@ async def _welcome(
     )
     await connection.send(conversation.send(welcome))
     return AgentSession(services, connection, conversation, proof, session_id, epoch)
+
+
+def _flag_clone(tx: Tx, log: Audit, machine: Machine, now_ms: int) -> None:
+    machines.flag_clone(tx, machine.id, now_ms)
+    seen = Entry.by_machine(machine, now_ms, "machine.clone_refused", machine.id)
+    log.append(tx, machine.id, seen.refused())

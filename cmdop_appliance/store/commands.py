@@ -3,6 +3,8 @@
 But for `lost: silent`, which only says that a machine was not heard of for long.
 """
 
+import msgspec
+
 from cmdop_appliance.auth import Reach
 from cmdop_appliance.errors import (
     CommandNotFound,
@@ -363,13 +365,14 @@ def request_cancel(tx: Tx, reach: Reach, command_id: str, now_ms: int) -> Comman
     command = get(tx, reach, command_id)
     if command.finished_ms is not None and command.error_code != SILENT:
         raise CommandNotRunning("Command has already ended", status=command.status)
+    if command.cancel_requested_ms is not None:
+        return command
     tx.execute(
-        "UPDATE command SET cancel_requested_ms = COALESCE(cancel_requested_ms, :now_ms)"
-        " WHERE id = :id",
+        "UPDATE command SET cancel_requested_ms = :now_ms WHERE id = :id",
         id=command_id,
         now_ms=now_ms,
     )
-    return get(tx, reach, command_id)
+    return msgspec.structs.replace(command, cancel_requested_ms=now_ms)
 
 
 def accept(tx: Tx, command_id: str, machine_id: str) -> None:

@@ -22,26 +22,15 @@ def machines(tx: Tx) -> int:
 @reads
 def live_sessions(tx: Tx) -> dict[str, int]:
     """Sessions that are not over, by status; a machine has one at the most."""
-    return _by_status(
-        tx.all(
-            Total,
-            f"SELECT status, COUNT(*) AS number FROM session WHERE {IS_CURRENT}"  # noqa: S608
-            " GROUP BY status",
-        )
-    )
+    return _by_status(tx, f"session WHERE {IS_CURRENT}")
 
 
 @reads
 def open_commands(tx: Tx) -> dict[str, int]:
     """Commands that have not ended, by status."""
-    return _by_status(
-        tx.all(
-            Total,
-            f"SELECT status, COUNT(*) AS number FROM command WHERE {IS_OPEN}"  # noqa: S608
-            " GROUP BY status",
-        )
-    )
+    return _by_status(tx, f"command WHERE {IS_OPEN}")
 
 
-def _by_status(totals: list[Total]) -> dict[str, int]:
-    return {total.status: total.number for total in totals}
+def _by_status(tx: Tx, source: str) -> dict[str, int]:
+    sql = f"SELECT status, COUNT(*) AS number FROM {source} GROUP BY status"  # noqa: S608
+    return {total.status: total.number for total in tx.all(Total, sql)}

@@ -35,6 +35,7 @@ from cmdop_appliance.protocol.messages import (
     Message,
     Prove,
     Ready,
+    Spec,
     Stream,
     Welcome,
 )
@@ -273,3 +274,10 @@ def finished(command_id: str, stdout: bytes = b"", stderr: bytes = b"", **fields
         "stderr": Stream(len(stderr), hashlib.sha256(stderr).digest()),
     }
     return Finished(**{**plain, **fields})
+
+
+async def start(live: LiveHub, agent: ScriptedAgent, **spec) -> str:
+    """The id of a new command for the machine of an agent."""
+    machine = await agent.machine()
+    command = await live.hub.commands.start(CALLER, machine.id, "true", Spec(argv=["true"], **spec))
+    return command.id

@@ -1,0 +1,111 @@
+"""What a machine tells of itself over its link: that it lives, how loaded it is, what was changed.
+
+None of it is believed further than this machine: numbers are held to their types, and whatever a
+hostile one could have written without end is bounded.
+"""
+
+import logging
+import math
+from typing import Final
+
+import trio
+
+from cmdop_appliance.clock import Clock
+from cmdop_appliance.hub.audit import Audit
+from cmdop_appliance.hub.lifecycle import StaleConnection
+from cmdop_appliance.model import Action, Machine
+from cmdop_appliance.protocol.messages import (
+    AuditHead,
+    Background,
+    Heartbeat,
+    Notice,
+    Sample,
+    Samples,
+    Telemetry,
+)
+from cmdop_appliance.store import audit, metrics, sessions
+from cmdop_appliance.store.audit import Entry
+from cmdop_appliance.store.engine import Store
+from cmdop_appliance.store.transaction import Tx
+
+# Each change to or from the background is a write to the disk: an agent can have one in so long.
+_GROUND_S: Final = 1.0
+# What is recorded of a notice, in characters; an honest one has some 100.
+_NOTICE_CHARS: Final = 256
+# The notices that an agent has.
+_GRANTS: Final[tuple[Action, ...]] = ("grant.opened", "grant.closed", "grant.expired")
+
+_log = logging.getLogger("cmdop.hub.session")
+
+
+class Reports:
+    """Records what one connection of a machine tells of it.
+
+    Each method raises `StaleConnection` if the session is over, or has a newer connection.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        log: Audit,
+        clock: Clock,
+        machine: Machine,
+        session_id: str,
+        epoch: int,
+    ) -> None:
+        self._store = store
+        self._audit = log
+        self._clock = clock
+        self._machine = machine
+        self._session_id = session_id
+        self._epoch = epoch
+        self._ground_from = -math.inf  # when the next change to or from the background may be made
+        self._heartbeat_samples = 0
+
+    async def heartbeat(self, message: Heartbeat) -> AuditHead | None:
+        """Record a sign of life. The head of the audit log, if there is one."""
+        now_ms = self._clock.now_ms()
+        head = await self._store.run(_heartbeat, self._session_id, self._epoch, now_ms)
+        if message.telemetry is not None:
+            await self._sample_of_heartbeat(message.telemetry)
+        return head
+
+    async def samples(self, message: Samples) -> None:
+        """Record samples, those that are new."""
+        now_ms = self._clock.now_ms()
+        if not await self._store.run(
+            metrics.record, self._machine.id, self._epoch, message, now_ms
+        ):
+            raise StaleConnection
+
+    async def background(self, message: Background) -> None:
+        """CONNECTED ⇄ BACKGROUND; after a change the agent waits, and all that it says."""
+        await trio.sleep_until(self._ground_from)
+        self._ground_from = trio.current_time() + _GROUND_S
+        await self._store.run(sessions.set_background, self._session_id, self._epoch, on=message.on)
+
+    async def notice(self, message: Notice) -> None:
+        """Record and log what was changed on the machine, as far as there is room for it."""
+        action = next((known for known in _GRANTS if known == message.event), None)
+        if action is None:
+            return
+        machine, notice = self._machine, message.message[:_NOTICE_CHARS]
+        said = Entry.by_machine(machine, self._clock.now_ms(), action, machine.id, notice=notice)
+        if (entry := self._audit.bounded(machine.id, said)) is not None:
+            shown = {"machine_id": machine.id, "event": message.event, "notice": notice}
+            _log.warning("notice", extra=shown)
+            await self._store.run(audit.append, entry)
+
+    async def _sample_of_heartbeat(self, telemetry: Telemetry) -> None:
+        """Agents of the first release say each sample once, and hear of no confirmation."""
+        self._heartbeat_samples += 1
+        sample = Sample(number=self._heartbeat_samples, age_ms=0, telemetry=telemetry)
+        series = self._epoch.to_bytes(16)  # of this connection alone
+        await self.samples(Samples(series=series, samples=[sample]))
+
+
+def _heartbeat(tx: Tx, session_id: str, epoch: int, now_ms: int) -> AuditHead | None:
+    if not sessions.heartbeat(tx, session_id, epoch, now_ms):
+        raise StaleConnection
+    head = audit.head(tx)
+    return None if head == audit.START else head
