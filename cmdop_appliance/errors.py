@@ -74,6 +74,84 @@ class BatchNotFound(NotFound):
     code = "batch_not_found"
 
 
+class FileNotFound(NotFound):
+    """The machine has nothing at this path."""
+
+    code = "file_not_found"
+
+
+class InvalidPath(ApplianceError):
+    """No path of any machine: it has a NUL, or is longer than systems take, or links in a ring."""
+
+    code, status = "invalid_path", 400
+
+
+class NotADirectory(ApplianceError):
+    """A directory was asked for, or stands in the middle of the path, and it is something else."""
+
+    code, status = "not_a_directory", 400
+
+
+class IsADirectory(ApplianceError):
+    """A file was asked for, and it is a directory."""
+
+    code, status = "is_a_directory", 400
+
+
+class NotARegularFile(ApplianceError):
+    """A device, a pipe or a socket: those are refused."""
+
+    code, status = "not_a_regular_file", 400
+
+
+class ChecksumMismatch(ApplianceError):
+    """What arrived has another sha256 than what was sent; nothing was put in place."""
+
+    code, status = "checksum_mismatch", 400
+
+
+class FilePermissionDenied(ApplianceError):
+    """The machine's system does not let the agent's user do this."""
+
+    code, status = "file_permission_denied", 403
+
+
+class PathNotAllowed(ApplianceError):
+    """The machine's own agent.toml does not let any hub do this there."""
+
+    code, status = "path_not_allowed", 403
+
+
+class PathsNotAllowed(PathNotAllowed):
+    """The same of HAPI's question which paths exist, where it is one failure of the machine."""
+
+    status = 500
+
+
+class FileChanged(ApplianceError):
+    """The file is not, or no longer, the one that `if_match` names."""
+
+    code, status = "changed", 412
+
+
+class FileTooLarge(ApplianceError):
+    """More than fits a JSON answer; a download has no such bound."""
+
+    code, status = "file_too_large", 413
+
+
+class NoSpace(ApplianceError):
+    """The machine's disk, or somebody's quota on it, is full. The old content stands."""
+
+    code, status = "no_space", 507
+
+
+class FileIoError(ApplianceError):
+    """The machine's disk failed. The old content stands."""
+
+    code, status = "file_io_error", 500
+
+
 class MethodNotAllowed(ApplianceError):
     """The path exists, but not with this method. `allowed` becomes the Allow header."""
 
@@ -100,6 +178,36 @@ class CommandNotRunning(Conflict):
     """The command has ended already."""
 
     code = "command_not_running"
+
+
+class FileExists(Conflict):
+    """Something stands at this path, and was not to be replaced."""
+
+    code = "file_exists"
+
+
+class DirectoryNotEmpty(Conflict):
+    """The directory has something in it, and was to go only without."""
+
+    code = "directory_not_empty"
+
+
+class ChangedDuringRead(Conflict):
+    """Somebody wrote to the file while it was read: there is no one content to answer with."""
+
+    code = "changed_during_read"
+
+
+class OffsetMismatch(Conflict):
+    """The upload does not stand there: `details.offset` is where it goes on."""
+
+    code = "offset_mismatch"
+
+
+class FilesNotSupported(Conflict):
+    """The machine's agent is of a release that carries no files."""
+
+    code = "files_not_supported"
 
 
 class IdempotencyConflict(Conflict):

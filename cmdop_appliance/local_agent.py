@@ -57,7 +57,10 @@ async def run_local_agent(
                 DEFAULT_WORKSPACE, _TOKEN_TTL_MS, 1, []
             )
         process = await trio.lowlevel.open_process(
-            [*program, "agent", "--stop-on-eof", "--state-dir", str(state_dir)],
+            [
+                *(*program, "agent", "--stop-on-eof", "--state-dir", str(state_dir)),
+                *("--keep-out", str(data_dir)),  # whoever may read files is not to read our keys
+            ],
             stdin=subprocess.PIPE,
             env=environ,
             umask=umask,

@@ -40,6 +40,7 @@ EventType = Literal[
     "command.timeout",
     "command.lost",
     "command.expired",
+    "file.uploaded",
 ]
 EVENT_TYPES: Final[tuple[EventType, ...]] = get_args(EventType)
 # What the audit log tells of.
@@ -55,6 +56,13 @@ Action = Literal[
     "command.rejected",
     "enrolment_token.created",
     "enrolment_token.revoked",
+    "file.copy",
+    "file.delete",
+    "file.mkdir",
+    "file.move",
+    "file.read",
+    "file.refused",
+    "file.write",
     "grant.closed",
     "grant.expired",
     "grant.opened",

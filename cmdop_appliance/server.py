@@ -5,7 +5,7 @@ import os
 import resource
 import signal
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -43,6 +43,7 @@ from cmdop_appliance.store import (
 from cmdop_appliance.store.audit import Entry
 from cmdop_appliance.store.directory import claim
 from cmdop_appliance.store.engine import Store, open_store
+from cmdop_appliance.transfer import Room
 
 READY_FILE: Final = "hub.json"
 ADMIN_KEY_FILE: Final = "admin.key"
@@ -194,13 +195,15 @@ async def _announce(hub: Hub, url: str, data_dir: Path) -> None:
 async def _serve_link(hub: Hub, stream: PeekedStream) -> None:
     try:
         address = str(stream.socket.getpeername()[0])
+        room = Room(stream.socket)
     except OSError:  # it has been reset since its request was read
         return
-    try:
-        async with accept(stream, address, hub.proxies) as connection:
-            await serve_agent(hub.sessions, connection)
-    except* LinkClosed:
-        pass
+    with closing(room):
+        try:
+            async with accept(stream, room, address, hub.proxies) as connection:
+                await serve_agent(hub.sessions, connection)
+        except* LinkClosed:
+            pass
 
 
 async def _sweep(hub: Hub) -> None:

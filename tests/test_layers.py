@@ -11,8 +11,9 @@ OURS = "cmdop_appliance"
 
 # Left never imports right.
 LAYERS = (
-    ("errors", "ids", "clock", "addresses", "logs", "identity", "private", "settings"),
+    ("errors", "ids", "clock", "addresses", "logs", "identity", "masking", "private", "settings"),
     ("model", "config", "auth", "protocol"),
+    ("transfer",),
     ("store",),
     ("hub",),
     ("front", "api", "web"),
@@ -21,7 +22,8 @@ LAYERS = (
 # These stand beside the layers: of ours they import this, and only their own users import them.
 BESIDE = {
     "protocol": ("errors", "ids"),
-    "agent": (*LAYERS[0], "protocol"),
+    "transfer": ("errors", "protocol"),
+    "agent": (*LAYERS[0], "protocol", "transfer"),
     "sdk": (),
 }
 USERS = {"agent": ("local_agent", "cli", "__main__"), "sdk": ("cli",)}
@@ -56,7 +58,11 @@ ONLY_IN: dict[str, tuple[tuple[str, ...], str]] = {
     "hypercorn": (("api.guard",), "the guard mends exactly one version of it"),
     "h11": (("api.guard", "api.hot"), "HTTP is the api's trade"),
     "trio_websocket": (("hub.connection", "agent.link"), "a leaner websocket can replace it"),
-    "wsproto": (("hub.connection", "agent.link", "api.guard"), "it comes with the websockets"),
+    "wsproto": (
+        ("hub.connection", "agent.link", "api.guard", "masking"),
+        "it comes with the websockets",
+    ),
+    "websockets": (("masking",), "of it we want the masking, and nothing else"),
     "cryptography": (("identity",), "one place to judge how keys are used"),
     "psutil": (("agent.telemetry", "agent.facts"), "other systems need other ways"),
     "crc32c": (("protocol.frames",), "the checksum is a detail of the frame"),

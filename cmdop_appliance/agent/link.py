@@ -12,8 +12,12 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_st
 from cmdop_appliance.agent.enrolment import link_url
 from cmdop_appliance.agent.groups import first_error
 from cmdop_appliance.agent.pace import Pace
+from cmdop_appliance.masking import mask_in_c
 from cmdop_appliance.protocol.closing import REASON_BYTES
 from cmdop_appliance.protocol.limits import MESSAGE_BYTES
+from cmdop_appliance.transfer import Room
+
+mask_in_c()
 
 # Reads of 4 KiB, the library's default, cost three times as much on large frames (stack.md §2).
 _RECEIVE_BYTES: Final = 64 * 1024
@@ -30,8 +34,9 @@ class LinkLost(Exception):
 class Link:
     """One open connection. All but `close` raise `LinkLost` when it ends."""
 
-    def __init__(self, ws: WebSocketConnection, pace: Pace) -> None:
+    def __init__(self, ws: WebSocketConnection, room: Room, pace: Pace) -> None:
         self._ws = ws
+        self._room = room
         self._pace = pace
 
     async def send(self, frame: str | bytes) -> None:
@@ -43,6 +48,13 @@ class Link:
             raise _lost(exc) from None
         except trio.TooSlowError:
             raise LinkLost(f"the hub took nothing for {self._pace.send_s:.0f} s") from None
+
+    async def wait_room(self) -> None:
+        """Return when what was sent is on its way, or nearly."""
+        try:
+            await self._room.wait()
+        except trio.ClosedResourceError:
+            raise LinkLost("the connection was cut") from None
 
     async def receive(self) -> str | bytes:
         """The next frame."""
@@ -71,7 +83,7 @@ async def open_link(hub_url: str, pace: Pace) -> AsyncIterator[Link]:
     assert url.hostname is not None
     try:
         with trio.fail_after(pace.handshake_s):
-            stream = await _dial(url.hostname, port, tls)
+            stream, room = await _dial(url.hostname, port, tls)
     except trio.TooSlowError:
         raise LinkLost(f"no answer within {pace.handshake_s:.0f} s") from None
     except OSError as exc:
@@ -83,7 +95,7 @@ async def open_link(hub_url: str, pace: Pace) -> AsyncIterator[Link]:
             with trio.fail_after(pace.handshake_s):
                 host = url.netloc.rpartition("@")[2]
                 ws = await _upgrade(nursery, _Watched(stream), host, url.path)
-            link = Link(ws, pace)
+            link = Link(ws, room, pace)
             try:
                 yield link
             except Exception as exc:  # noqa: BLE001 - it is raised below
@@ -97,6 +109,7 @@ async def open_link(hub_url: str, pace: Pace) -> AsyncIterator[Link]:
         failure = failure or LinkLost(f"what answers is no hub: {first_error(group)}")
     finally:
         await trio.aclose_forcefully(stream)
+        room.close()
     if failure is not None:
         raise failure
 
@@ -157,10 +170,12 @@ async def _upgrade(
 
 async def _dial(
     host: str, port: int, tls: ssl.SSLContext | None
-) -> trio.SocketStream | trio.SSLStream[trio.SocketStream]:
+) -> tuple[trio.SocketStream | trio.SSLStream[trio.SocketStream], Room]:
+    plain = await trio.open_tcp_stream(host, port)
+    room = Room(plain.socket)
     if tls is None:
-        return await trio.open_tcp_stream(host, port)
-    return await trio.open_ssl_over_tcp_stream(host, port, ssl_context=tls, https_compatible=True)
+        return plain, room
+    return trio.SSLStream(plain, tls, server_hostname=host, https_compatible=True), room
 
 
 def _lost(closed: ConnectionClosed) -> LinkLost:

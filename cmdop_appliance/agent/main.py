@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -15,6 +16,7 @@ import trio
 from cmdop_appliance.agent.audit import tell_hub
 from cmdop_appliance.agent.commands import Commands
 from cmdop_appliance.agent.enrolment import Enrolment, enrolment_of
+from cmdop_appliance.agent.files.files import Files
 from cmdop_appliance.agent.grants import audit_expiry
 from cmdop_appliance.agent.journal import Journal
 from cmdop_appliance.agent.outbox import Outbox
@@ -23,6 +25,7 @@ from cmdop_appliance.agent.policy import Policy, load_policy
 from cmdop_appliance.agent.session import HubSession, Verdict
 from cmdop_appliance.agent.state import State, locked_state
 from cmdop_appliance.agent.telemetry import Sampler
+from cmdop_appliance.agent.transfers import Transfers
 from cmdop_appliance.errors import StartupError
 from cmdop_appliance.identity import Identity
 from cmdop_appliance.logs import fields_of
@@ -41,12 +44,14 @@ def run(
     name: str | None,
     stop_on_eof: bool,
     config: Path | None = None,
+    keep_out: Sequence[Path] = (),
 ) -> int:
     """Be this machine's agent until SIGTERM or SIGINT, with `stop_on_eof` also the end of stdin.
 
     The first time it joins the hub at `hub_url` with `token`; from then on `state_dir` is enough,
     and `hub_url` tells where the same hub is now. `config` is the agent.toml to obey, if it is not
-    the one in `state_dir`. Returns the exit code: 0 when it was stopped,
+    the one in `state_dir`. Directories in `keep_out`, and `state_dir`, are not among the files that
+    the hub may name. Returns the exit code: 0 when it was stopped,
     3 when the hub removed this machine. Commands run on in either case.
 
     Raises:
@@ -64,7 +69,17 @@ def run(
             raise StartupError(message) from exc
         try:
             verdict = trio.run(
-                partial(serve, state, identity, enrolment, journal, stop_on_eof, policy=policy)
+                partial(
+                    serve,
+                    state,
+                    identity,
+                    enrolment,
+                    journal,
+                    stop_on_eof,
+                    policy=policy,
+                    keep_out=keep_out,
+                    config=config,
+                )
             )
             return _conclude(verdict, state, journal)
         finally:
@@ -79,12 +94,15 @@ async def serve(
     stop_on_eof: bool,
     pace: Pace = Pace(),  # noqa: B008 - it is frozen
     policy: Policy = Policy(),  # noqa: B008 - it is frozen
+    keep_out: Sequence[Path] = (),
+    config: Path | None = None,
 ) -> Verdict:
     """Run commands and keep the link, until told to stop or the hub's word is final."""
     stop = trio.Event()
     outbox = Outbox()
     commands = Commands(state.path, journal, outbox, policy)
-    session = HubSession(state, identity, enrolment, commands, outbox, pace)
+    transfers = Transfers(Files(state.path, policy.files, keep_out, config), outbox)
+    session = HubSession(state, identity, enrolment, commands, transfers, outbox, pace)
     sampler = Sampler(outbox, pace)
     async with trio.open_nursery() as nursery:
         await nursery.start(_stop_on_signal, stop)
@@ -92,6 +110,7 @@ async def serve(
         if stop_on_eof:
             nursery.start_soon(_stop_on_eof, stop)
         nursery.start_soon(commands.run)
+        nursery.start_soon(transfers.run)
         nursery.start_soon(sampler.run)
         nursery.start_soon(audit_expiry, state.path)
         nursery.start_soon(tell_hub, state.path, outbox)

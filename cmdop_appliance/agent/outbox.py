@@ -1,8 +1,9 @@
 """What the agent has to say to the hub, in the order in which its one writer says it.
 
 Answers wait in a short queue. Commands are only noted here as having something to say: their
-output is read at the moment it can be sent, so that a slow link costs no memory. Samples wait for
-both; unlike all else they are kept while there is no connection.
+output is read at the moment it can be sent, so that a slow link costs no memory. Data of files
+waits in a short queue, too, and takes turns with output. Samples wait for all of them; unlike all
+else they are kept while there is no connection.
 """
 
 import math
@@ -14,10 +15,13 @@ import trio
 
 from cmdop_appliance.agent.backlog import Backlog
 from cmdop_appliance.agent.command import Command
-from cmdop_appliance.protocol.frames import Output
+from cmdop_appliance.protocol.frames import Data, Output
+from cmdop_appliance.protocol.limits import DATA_BYTES, TRANSFER_BYTES
 from cmdop_appliance.protocol.messages import (
     FEATURES,
     Background,
+    FileEnd,
+    FileFailed,
     Message,
     Samples,
     Telemetry,
@@ -25,6 +29,8 @@ from cmdop_appliance.protocol.messages import (
 
 # Answers waiting; each is below 1 KiB. When full the reader waits, and so does the hub.
 QUEUE_MESSAGES: Final = 256
+# Pieces of files waiting: as much as one file may have under way without new credit.
+QUEUE_DATA: Final = TRANSFER_BYTES // DATA_BYTES
 # On a link that always has output to carry, a message of samples goes first once in so long.
 SAMPLES_WAIT_S: Final = 30.0
 
@@ -37,6 +43,8 @@ class Outbox:
         self.is_in_background = False
         self._not_known = frozenset(FEATURES)  # what this connection's hub would not understand
         self._answers: deque[Message] = deque()
+        self._data: deque[Data | FileEnd | FileFailed] = deque()
+        self._data_is_next = False
         self._commands: dict[Command, None] = {}  # have something to say; in turn
         self._polls: dict[Command, float] = {}  # silent now; when to look again, Trio's clock
         self._backlog = Backlog()
@@ -57,6 +65,7 @@ class Outbox:
         """The connection has ended: forget what was not said, the inventory says it anew."""
         self.is_open = False
         self._answers.clear()
+        self._data.clear()
         self._commands.clear()
         self._polls.clear()
         self._backlog.break_off()
@@ -67,11 +76,17 @@ class Outbox:
         if not self._is_known(type(message)):
             return
         while self.is_open and len(self._answers) >= QUEUE_MESSAGES:
-            if self._room.is_set():
-                self._room = trio.Event()
-            await self._room.wait()
+            await self._wait_room()
         if self.is_open:
             self._answers.append(message)
+            self._wake.set()
+
+    async def send(self, item: Data | FileEnd | FileFailed) -> None:
+        """Queue a piece of a file, or an end behind all of them; waits while the queue is full."""
+        while self.is_open and len(self._data) >= QUEUE_DATA:
+            await self._wait_room()
+        if self.is_open:
+            self._data.append(item)
             self._wake.set()
 
     async def set_background(self, *, on: bool) -> None:
@@ -103,10 +118,10 @@ class Outbox:
             # The writer need not wake for this: it only must not sleep longer.
             self._sleep.deadline = min(self._sleep.deadline, at)
 
-    async def next(self) -> Message | Output:
+    async def next(self) -> Message | Output | Data:
         """The next thing to say, as soon as there is one.
 
-        Answers first, then commands in turn, then samples.
+        Answers first, then commands and files in turn, then samples.
         """
         while (item := self.next_nowait()) is None:
             if self._commands:
@@ -118,7 +133,7 @@ class Outbox:
                 await self._wake.wait()
         return item
 
-    def next_nowait(self) -> Message | Output | None:
+    def next_nowait(self) -> Message | Output | Data | None:
         """The next thing to say; None: there is none, or it has to be prepared first."""
         if self._answers:
             self._room.set()
@@ -126,6 +141,8 @@ class Outbox:
         now = trio.current_time()
         if now >= self._samples_due and (samples := self._next_samples(now)) is not None:
             return samples
+        if self._data and self._data_is_next:
+            return self._next_data()
         for command in [key for key, at in self._polls.items() if at <= now]:
             self.look_at(command)
         while self._commands:
@@ -136,10 +153,21 @@ class Outbox:
                 return None
             if (item := command.next()) is not None:
                 self._commands[command] = None
+                self._data_is_next = True
                 return item
             if command.is_untold:
                 self.look_later(command)
-        return self._next_samples(now)
+        return self._next_data() if self._data else self._next_samples(now)
+
+    async def _wait_room(self) -> None:
+        if self._room.is_set():
+            self._room = trio.Event()
+        await self._room.wait()
+
+    def _next_data(self) -> Data | FileEnd | FileFailed:
+        self._room.set()
+        self._data_is_next = False
+        return self._data.popleft()
 
     def _next_samples(self, now: float) -> Samples | None:
         samples = self._backlog.next() if self._is_known(Samples) else None

@@ -41,6 +41,10 @@ class CommandsPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class FilesPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What of the file system the hub may name. A command, once it runs, is not held by it."""
 
+    # False: the hub may look at nothing, and read nothing.
+    read: bool = True
+    # False: the hub may change nothing.
+    write: bool = True
     roots: tuple[
         Annotated[
             str,
@@ -72,13 +76,18 @@ class Denied(Exception):
         self.message = message
 
 
+def policy_file(path: Path | None, state_dir: Path) -> Path:
+    """Where the policy stands, or would: at `path`, or without that in the state directory."""
+    return path or state_dir / FILE_NAME
+
+
 def load_policy(path: Path | None, state_dir: Path) -> Policy:
     """The policy in force. Without `path`, `agent.toml` in the state directory if it is there.
 
     Raises:
         StartupError: the file cannot be read, others may write to it, or a key or value is wrong.
     """
-    file = path or state_dir / FILE_NAME
+    file = policy_file(path, state_dir)
     try:
         # A link to nowhere is no sign that all is allowed.
         if path is None and not file.exists() and not file.is_symlink():
@@ -155,10 +164,11 @@ def _own_name() -> str:
 def _resolved(cwd: str, user: str | None) -> bytes:
     """Where `cwd` leads, links followed; it counts from the user's home, in the keeper's bytes."""
     name = cwd.encode("utf-8", "surrogateescape")
-    return os.path.realpath(name if name.startswith(b"/") else _home_of(user) + b"/" + name)
+    return os.path.realpath(name if name.startswith(b"/") else home_of(user) + b"/" + name)
 
 
-def _home_of(user: str | None) -> bytes:
+def home_of(user: str | None) -> bytes:
+    """Where a relative path of this user counts from; without one, of the agent's own."""
     home = os.environ.get("HOME") if user is None else None
     try:
         entry = pwd.getpwuid(os.geteuid()) if user is None else pwd.getpwnam(user)

@@ -24,12 +24,13 @@ from cmdop_appliance.agent.memory import AuditMemory
 from cmdop_appliance.agent.outbox import Outbox
 from cmdop_appliance.agent.pace import Pace, retry_delay
 from cmdop_appliance.agent.state import Membership, State
+from cmdop_appliance.agent.transfers import Transfers
 from cmdop_appliance.errors import RemoteProtocolError
 from cmdop_appliance.identity import Identity, is_signed_by
 from cmdop_appliance.protocol.closing import Close
 from cmdop_appliance.protocol.conversation import Conversation, join, split
 from cmdop_appliance.protocol.conversation import State as Progress
-from cmdop_appliance.protocol.frames import Output
+from cmdop_appliance.protocol.frames import Data, Output
 from cmdop_appliance.protocol.handshake import (
     NONCE_BYTES,
     hub_transcript,
@@ -47,6 +48,10 @@ from cmdop_appliance.protocol.messages import (
     Cancel,
     Challenge,
     Dispatch,
+    FileCall,
+    FileCredit,
+    FileEnd,
+    FileStop,
     Heartbeat,
     Heartbeatack,
     Hello,
@@ -86,6 +91,7 @@ class HubSession:
         identity: Identity,
         enrolment: Enrolment,
         commands: Commands,
+        transfers: Transfers,
         outbox: Outbox,
         pace: Pace,
         *,
@@ -95,6 +101,7 @@ class HubSession:
         self._identity = identity
         self._enrolment = enrolment
         self._commands = commands
+        self._transfers = transfers
         self._outbox = outbox
         self._pace = pace
         self._open_link = open_link
@@ -183,7 +190,8 @@ class HubSession:
         for start in range(0, len(known), INVENTORY_ITEMS):
             part = Inventory(commands=known[start : start + INVENTORY_ITEMS])
             await link.send(conversation.send(part))
-        await link.send(conversation.send(Ready(audit_head=self._memory.recall())))
+        ready = Ready(audit_head=self._memory.recall(), features=["files"])
+        await link.send(conversation.send(ready))
         self._remember(answer.machine_id)
         log.info("connected", extra={"session_id": answer.session_id, "commands": len(known)})
         return False
@@ -253,6 +261,7 @@ class HubSession:
         finally:
             self._outbox.shut()
             self._commands.hold()
+            self._transfers.hold()
         return True
 
     async def _read(self, link: Link, conversation: Conversation, scope: trio.CancelScope) -> None:
@@ -276,6 +285,8 @@ class HubSession:
                         await commands.cancel(message)
                     case Resume() as message:
                         commands.resume(message)
+                    case (FileCall() | FileStop() | FileCredit() | FileEnd() | Data()) as message:
+                        self._transfers.hear(message)
                     case Heartbeatack(audit_head=AuditHead() as head):
                         self._memory.hear(head)
                     case Revoked() as message if self._is_removed(message):
@@ -285,16 +296,20 @@ class HubSession:
                 await commands.acknowledge(ended)
 
     async def _write(self, link: Link, conversation: Conversation) -> None:
-        """Send what the outbox has, messages that wait in one frame; returns after `bye`."""
+        """Send what the outbox has, messages that wait in one frame; returns after `bye`.
+
+        What is next is decided when the link has room, so that nothing waits behind data in vain.
+        """
         lines: deque[str] = deque()
         while conversation.state is Progress.READY:
-            item: Message | Output | None = await self._outbox.next()
+            await link.wait_room()
+            item: Message | Output | Data | None = await self._outbox.next()
             while isinstance(item, Message) and conversation.state is Progress.READY:
                 lines.append(str(conversation.send(item)))
                 item = self._outbox.next_nowait()
             while lines:
                 await link.send(join(lines))
-            if isinstance(item, Output) and conversation.state is Progress.READY:
+            if isinstance(item, Output | Data) and conversation.state is Progress.READY:
                 await link.send(conversation.send(item))
 
     async def _beat(self) -> None:

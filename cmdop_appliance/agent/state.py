@@ -5,6 +5,7 @@ machine.key   the seed of the machine's Ed25519 key, made before the first join
 hub.json      the hub joined: url, key, machine id; a machine without it has not joined
 journal.log   journal.py          keeper/    the keeper's own
 audit.head    memory.py
+files/        what is being written (files/temporaries.py)
 agent.toml    policy.py, if there is one    grant.json    grants.py    audit.*    audit.py
 """
 

@@ -56,6 +56,7 @@ def _run_options(command: Callable[..., Any]) -> Callable[..., Any]:
             ),
             _config_option,
             click.option("--stop-on-eof", is_flag=True, hidden=True),
+            click.option("--keep-out", type=click.Path(path_type=Path), multiple=True, hidden=True),
         )
     ):
         command = option(command)
@@ -184,6 +185,7 @@ def _run(ctx: click.Context) -> int:
         name=given["name"],
         config=given["config"],
         stop_on_eof=given["stop_on_eof"],
+        keep_out=given["keep_out"],
     )
 
 

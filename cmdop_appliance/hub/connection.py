@@ -13,11 +13,15 @@ from trio_websocket import (
 )
 
 from cmdop_appliance.addresses import Proxies
+from cmdop_appliance.masking import mask_in_c
 from cmdop_appliance.protocol.closing import REASON_BYTES, Close
 from cmdop_appliance.protocol.limits import HANDSHAKE_S, MESSAGE_BYTES, SEND_S
+from cmdop_appliance.transfer import Room
+
+mask_in_c()
 
 # The library reads 4 KiB at a time by default, which costs large frames a factor of three.
-_RECEIVE_BYTES = 64 * 1024
+_RECEIVE_BYTES = 128 * 1024
 # A peer that does not answer our close frame is cut off after this.
 _CLOSE_S = 0.7
 
@@ -29,9 +33,10 @@ class LinkClosed(Exception):
 class Connection:
     """Whole messages in order, both ways. Sends may come from several tasks."""
 
-    def __init__(self, websocket: WebSocketConnection, address: str) -> None:
+    def __init__(self, websocket: WebSocketConnection, room: Room, address: str) -> None:
         self.address = address
         self._websocket = websocket
+        self._room = room
 
     async def receive(self) -> str | bytes:
         """The next message.
@@ -63,6 +68,17 @@ class Connection:
         if not sent:
             raise LinkClosed
 
+    async def wait_room(self) -> None:
+        """Return when what was sent is on its way, or nearly.
+
+        Raises:
+            LinkClosed: it never will be.
+        """
+        try:
+            await self._room.wait()
+        except trio.ClosedResourceError as exc:
+            raise LinkClosed from exc
+
     async def ping(self) -> None:
         """Return when the peer has answered a ping.
 
@@ -84,9 +100,11 @@ class Connection:
 
 @asynccontextmanager
 async def accept(
-    stream: trio.abc.Stream, address: str, proxies: Proxies
+    stream: trio.abc.Stream, room: Room, address: str, proxies: Proxies
 ) -> AsyncIterator[Connection]:
     """Upgrade a stream whose first bytes ask for it; it is closed when the block ends.
+
+    `room` is that of its socket.
 
     `address` is its peer's; the connection has that of the agent, also behind trusted `proxies`.
 
@@ -102,7 +120,7 @@ async def accept(
                     for name, value in request.headers
                     if name.lower() == b"x-forwarded-for"
                 ]
-                connection = Connection(websocket, proxies.client_of(address, forwarded))
+                connection = Connection(websocket, room, proxies.client_of(address, forwarded))
                 yield connection
                 await connection.close(Close.STOPPING, "")
             finally:

@@ -12,11 +12,12 @@ from cmdop_appliance.hub.bus import LocalBus, Notified
 from cmdop_appliance.hub.callers import Callers
 from cmdop_appliance.hub.commands import Commands
 from cmdop_appliance.hub.enrolment import Enrolments
+from cmdop_appliance.hub.files import Files
 from cmdop_appliance.hub.lockout import Lockout
 from cmdop_appliance.hub.output import Outputs
 from cmdop_appliance.hub.rate_limits import RateLimits
 from cmdop_appliance.hub.requests import Requests
-from cmdop_appliance.hub.session import SessionServices
+from cmdop_appliance.hub.services import SessionServices
 from cmdop_appliance.identity import Identity
 from cmdop_appliance.store import settings
 from cmdop_appliance.store.engine import Store
@@ -34,6 +35,7 @@ class Hub:
     bus: LocalBus
     outputs: Outputs
     commands: Commands
+    files: Files
     proxies: Proxies
     callers: Callers
     rate_limits: RateLimits
@@ -73,6 +75,7 @@ class Hub:
             bus=bus,
             outputs=outputs,
             commands=commands,
+            files=Files(store, bus, audit, clock),
             proxies=Proxies(config.server.trusted_proxies),
             callers=Callers(store, clock, lockout),
             rate_limits=RateLimits(config.rate_limit.requests_per_minute),

@@ -415,7 +415,7 @@ def ready(
 
 
 def _require_operator(tx: Tx, caller: Caller, machine_id: str) -> None:
-    """Whatever enters a machine comes through here: only who may do more than look."""
+    """Every command that enters a machine comes through here: only who may do more than look."""
     clients.require_operator(tx, caller.key_id, machine_id)
 
 

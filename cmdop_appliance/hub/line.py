@@ -1,7 +1,9 @@
 """What the hub says on one agent connection: in order, and together what waits together.
 
 Whoever finds the line free sends for all. At 64 callers that makes one frame of many messages, and
-a lone message still leaves at once.
+a lone message still leaves at once. Only tasks of the session send: one that is cancelled as it
+sends breaks the link, so what requests have to say is sent for them. Data of files goes frame by
+frame, each when the socket holds little that is unsent: a message stands behind one at the most.
 """
 
 from collections import deque
@@ -12,7 +14,8 @@ import trio
 
 from cmdop_appliance.hub.connection import Connection, LinkClosed
 from cmdop_appliance.protocol.conversation import Conversation, State, join
-from cmdop_appliance.protocol.messages import Message
+from cmdop_appliance.protocol.frames import Data
+from cmdop_appliance.protocol.messages import FileEnd, Message
 
 # Messages that wait while others are being sent; who has more to say waits for the line.
 _UNSENT: Final = 256
@@ -32,6 +35,8 @@ class Line:
         self._conversation = conversation
         self._unsent: deque[str] = deque()
         self._sending = trio.Lock()
+        self._to_data, self._data = trio.open_memory_channel[Data | FileEnd](0)
+        self._posted = trio.Event()  # something is to be sent now
         self._waits = trio.Event()  # something waits for company
 
     def queue(self, message: Message) -> None:
@@ -47,8 +52,20 @@ class Line:
         self.queue(message)
         self._waits.set()
 
+    def post(self, message: Message) -> None:
+        """Have `message` said now."""
+        self.queue(message)
+        self._posted.set()
+
+    async def post_data(self, item: Data | FileEnd) -> None:
+        """Have a piece of a file, or its end, said in turn; waits for the turn."""
+        try:
+            await self._to_data.send(item)
+        except trio.BrokenResourceError as exc:
+            raise LinkClosed from exc
+
     async def say(self, message: Message) -> None:
-        """Say `message` now."""
+        """Say `message` now; for tasks of the session."""
         self.queue(message)
         await self.send()
 
@@ -57,14 +74,16 @@ class Line:
         if not self._sending.locked() or self.is_crowded:
             await self.send_all()
 
-    async def send_all(self) -> None:
-        """Send what is queued; when this returns, all of it is under way."""
+    async def send_all(self, first: str | bytes | None = None) -> None:
+        """Send `first`, and what is queued; when this returns, all of it is under way."""
         try:
             self._sending.acquire_nowait()  # without a pass through the scheduler
         except trio.WouldBlock:
             await self._sending.acquire()
         try:
             with suppress(LinkClosed):
+                if first is not None:
+                    await self._connection.send(first)
                 while self._unsent:
                     await self._connection.send(join(self._unsent))
         finally:
@@ -76,9 +95,29 @@ class Line:
         return len(self._unsent) >= _UNSENT
 
     async def run(self) -> None:
-        """Send what found no company in time, until cancelled."""
+        """Send what was posted, and what found no company in time, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._send_posted)
+            nursery.start_soon(self._send_late)
+            await self._send_data()
+
+    async def _send_posted(self) -> None:
+        while True:
+            await self._posted.wait()
+            self._posted = trio.Event()
+            await self.send()
+
+    async def _send_late(self) -> None:
         while True:
             await self._waits.wait()
             self._waits = trio.Event()
             await trio.sleep(_COMPANY_S)
             await self.send()
+
+    async def _send_data(self) -> None:
+        with self._data:  # whoever waits for a turn hears of the end
+            async for item in self._data:
+                with suppress(LinkClosed):
+                    await self._connection.wait_room()
+                if self._conversation.state is not State.OVER:
+                    await self.send_all(self._conversation.send(item))

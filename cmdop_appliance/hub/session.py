@@ -1,8 +1,7 @@
 """One agent socket that was welcomed, to its end: what it hears, what it may say.
 
-Each frame is looked up as (command id, machine of this socket): an agent can speak only of its
-own. A connection that was replaced is fenced: the store takes no change of session or command from
-an older epoch, and the bus tells it to go.
+An agent can speak only of its own machine. A connection that was replaced is fenced: the store
+takes no change of session or command from an older epoch, and the bus tells it to go.
 """
 
 import logging
@@ -13,46 +12,41 @@ from typing import Final, TypeVar
 
 import trio
 
-from cmdop_appliance.clock import Clock
 from cmdop_appliance.errors import (
     ApplianceError,
     CommandNotFound,
     ProtocolError,
-    RemoteProtocolError,
     StorageFull,
     Unavailable,
 )
-from cmdop_appliance.hub import lifecycle
-from cmdop_appliance.hub.audit import Audit
-from cmdop_appliance.hub.bus import Bus, Request, Subscription
+from cmdop_appliance.hub.bus import Request, Subscription
+from cmdop_appliance.hub.command_link import CommandLink
 from cmdop_appliance.hub.commands import (
     CancelRequested,
-    Commands,
     Dispatched,
-    Grown,
     Removed,
     link_subject,
     machine_subject,
-    output_subject,
 )
 from cmdop_appliance.hub.connection import Connection, LinkClosed
-from cmdop_appliance.hub.enrolment import Enrolments, Proof
+from cmdop_appliance.hub.enrolment import Proof
 from cmdop_appliance.hub.lifecycle import StaleConnection
 from cmdop_appliance.hub.line import Line
-from cmdop_appliance.hub.output import OutputGap, Outputs, Streams
 from cmdop_appliance.hub.reports import Reports
-from cmdop_appliance.model import Command
+from cmdop_appliance.hub.services import SessionServices
+from cmdop_appliance.hub.transfers import FileLink, FindLink, files_subject
 from cmdop_appliance.protocol.closing import Close
 from cmdop_appliance.protocol.conversation import Conversation, State, split
-from cmdop_appliance.protocol.frames import Output
-from cmdop_appliance.protocol.limits import INVENTORY_ITEMS, WINDOW_BYTES
+from cmdop_appliance.protocol.frames import Data, Output
 from cmdop_appliance.protocol.messages import (
     Accepted,
-    Acknowledge,
     Background,
     Bye,
     Cancel,
-    Dispatch,
+    FileAnswer,
+    FileCredit,
+    FileEnd,
+    FileFailed,
     Finished,
     FromAgent,
     Heartbeat,
@@ -62,28 +56,18 @@ from cmdop_appliance.protocol.messages import (
     Notice,
     Ready,
     Rejected,
-    Resume,
     Sampled,
     Samples,
     Started,
-    Stored,
 )
-from cmdop_appliance.store import commands as command_rows
 from cmdop_appliance.store import sessions
-from cmdop_appliance.store.engine import Store
 
 # A removed machine is told so within this; with the close it is 1 s in all (contract.md §3).
 _LAST_WORD_S: Final = 0.25
 # The holder of a key has so long to answer a ping before another may take its place.
 PROBE_S: Final = 5.0
-# Tell the agent what is stored at least this often: half of what it may have under way.
-_STORED_EVERY: Final = WINDOW_BYTES // 2
 # Starts and ends of one machine that are being recorded at a time; the reader waits beyond.
 _RECORDING: Final = 64
-# Commands that an agent may name in its inventory: some 10 MB of ids while it connects.
-_INVENTORY: Final = 100_000
-
-_GROWN: Final = Grown()
 
 M = TypeVar("M", bound=Message)
 
@@ -102,21 +86,6 @@ class Replaced:
     """Bus: a newer connection of this machine has taken over."""
 
     epoch: int
-
-
-@dataclass(frozen=True, slots=True)
-class SessionServices:
-    """What a session works with."""
-
-    store: Store
-    bus: Bus
-    outputs: Outputs
-    commands: Commands
-    enrolments: Enrolments
-    audit: Audit
-    clock: Clock
-    grace_ms: int
-    silent_ms: int
 
 
 async def blame(connection: Connection, error: ApplianceError) -> None:
@@ -141,20 +110,19 @@ class AgentSession:
         self._connection = connection
         self._conversation = conversation
         self._line = Line(connection, conversation)
+        self._commands = CommandLink(services, self._line, proof.machine, session_id, epoch)
+        self._files = FileLink(self._line)
         self._proof = proof
         self._machine_id = proof.machine.id
         self._session_id = session_id
         self._epoch = epoch
-        self._inventory: set[str] = set()
-        self._sent: set[str] = set()  # dispatched on this connection
-        self._own: set[str] = set()  # open commands, known to be this machine's
-        self._unreported: dict[str, int] = {}  # bytes stored since the last `stored`
         self._recording = trio.Semaphore(_RECORDING)
         self._reports = Reports(
             services.store, services.audit, services.clock, proof.machine, session_id, epoch
         )
         self._said_bye = False
         self._broke_protocol = False
+        self._ready = trio.Event()  # the agent is
 
     async def run(self) -> None:
         """Serve until the link ends; then the session is in its grace period, over, or ERROR."""
@@ -163,14 +131,17 @@ class AgentSession:
             with (
                 bus.subscribe(machine_subject(self._machine_id)) as wakes,
                 bus.subscribe(link_subject(self._machine_id)) as news,
+                bus.subscribe(files_subject(self._machine_id)) as questions,
             ):
                 async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._show_files, questions)
                     nursery.start_soon(self._hear_bus, wakes, nursery)
                     nursery.start_soon(self._hear_end, news, nursery)
                     nursery.start_soon(self._line.run)
                     await self._hear_agent(nursery)
                     nursery.cancel_scope.cancel()
         finally:
+            self._files.shut()
             # What cannot be recorded is put right by the next connection, or the next hub start.
             with trio.CancelScope(shield=True), suppress(Unavailable, StorageFull):
                 await self._record_end()
@@ -190,7 +161,7 @@ class AgentSession:
                 now_ms=now_ms,
                 grace_until_ms=now_ms + self._services.grace_ms,
             )
-        await self._services.outputs.park(self._own)
+        await self._services.outputs.park(self._commands.open_ids)
 
     # ── what the agent says ──────────────────────────────────────────────────────────────────
 
@@ -219,16 +190,19 @@ class AgentSession:
         self._broke_protocol = True
         await blame(self._connection, error)
 
-    async def _handle(self, message: FromAgent | Output, nursery: trio.Nursery) -> None:
+    async def _handle(self, message: FromAgent | Output | Data, nursery: trio.Nursery) -> None:
         match message:
             case Output():
-                await self._take_output(message)
+                await self._commands.take_output(message)
+            case Data() | FileAnswer() | FileFailed() | FileCredit() | FileEnd():
+                self._files.hear(message)
             case Finished():
-                await self._take_end(message, nursery)
+                if await self._commands.is_whole(message):
+                    await self._record(nursery, self._commands.ended, message)
             case Accepted():
-                await self._record(nursery, self._accept, message)
+                await self._record(nursery, self._commands.accepted, message)
             case Started():
-                await self._record(nursery, self._services.commands.started, message)
+                await self._record(nursery, self._commands.started, message)
             case Heartbeat():
                 head = await self._reports.heartbeat(message)
                 await self._line.say(Heartbeatack(audit_head=head))
@@ -237,169 +211,32 @@ class AgentSession:
             case Background():
                 await self._reports.background(message)
             case Inventory():
-                self._inventory.update(known.id for known in message.commands)
-                if len(self._inventory) > _INVENTORY:
-                    raise RemoteProtocolError(f"an inventory of more than {_INVENTORY} commands")
+                self._commands.take_inventory(message)
             case Ready():
                 if message.audit_head is not None:
                     await self._services.audit.hear(self._proof.machine, message.audit_head)
-                await self._begin()
+                self._files.is_supported = "files" in message.features
+                self._ready.set()
+                await self._commands.begin()
             case Rejected():
-                await self._services.commands.rejected(self._machine_id, self._epoch, message)
-                self._own.discard(message.id)
+                await self._commands.rejected(message)
             case Notice():
                 await self._reports.notice(message)
             case Bye():
                 self._said_bye = True
 
-    async def _begin(self) -> None:
-        """Hold what the agent knows against what the store knows, and mend the difference."""
-        services = self._services
-        now_ms = services.clock.now_ms()
-        before = await services.store.run(
-            lifecycle.ready, self._session_id, self._epoch, self._machine_id, now_ms
-        )
-        if before is None:
-            raise StaleConnection
-        waiting = [
-            command.id
-            for command in before
-            if command.id in self._inventory
-            and command.status == "pending"
-            and not command.is_bounded
-        ]
-        if waiting:
-            await services.store.run(lifecycle.accepted, self._machine_id, self._epoch, waiting)
-        for command in before:
-            if command.id in self._inventory:
-                self._own.add(command.id)
-                self._sent.add(command.id)
-                await self._resume(command.id)
-                if command.cancel_requested_ms is not None:
-                    await self._line.say(Cancel(id=command.id))
-            elif command.status == "pending" and not command.is_unknown_to_hub:
-                self._dispatch(command)
-                await self._line.send()
-            else:
-                await services.commands.lose(
-                    self._machine_id, self._epoch, command.id, "start_unknown"
-                )
-        await self._settle_ended(self._inventory.difference(command.id for command in before))
-        self._inventory.clear()
-        _log.info("machine connected", extra={"machine_id": self._machine_id})
-
-    async def _settle_ended(self, command_ids: set[str]) -> None:
-        """The agent may forget what ended here; what this hub never knew is kept, and followed."""
-        waiting, unknown, kept = sorted(command_ids), 0, 0
-        while waiting:
-            part, waiting = waiting[:INVENTORY_ITEMS], waiting[INVENTORY_ITEMS:]
-            ours = set(
-                await self._services.store.run(command_rows.ids_of_machine, self._machine_id, part)
-            )
-            others = [command_id for command_id in part if command_id not in ours]
-            unknown += len(others)
-            kept += await self._adopt(others) if others else 0
-            for command_id in ours:
-                await self._line.say(Acknowledge(id=command_id))
-        if unknown:
-            _log.warning(
-                "agent names commands that this hub does not know",
-                extra={"machine_id": self._machine_id, "count": unknown, "kept": kept},
-            )
-
-    async def _adopt(self, unknown: list[str]) -> int:
-        now_ms = self._services.clock.now_ms()
-        adopted = await self._services.store.run(
-            lifecycle.adopt,
-            self._proof.machine,
-            self._epoch,
-            self._session_id,
-            unknown,
-            now_ms,
-        )
-        for command in adopted:
-            self._own.add(command.id)
-            self._sent.add(command.id)
-            await self._resume(command.id)
-        return len(adopted)
-
     async def _close_stale(self) -> None:
         """Our session is over, or has a newer connection; an agent that is alive comes back."""
         await self._connection.close(Close.REPLACED, "the session of this connection is over")
 
-    async def _take_output(self, output: Output) -> None:
-        streams = await self._streams(output.id)
-        if streams is None:
-            return
-        outputs = self._services.outputs
-        if not streams[output.stream].has_room(len(output.data)):
-            await outputs.flush([output.id])
-            await self._take_output(output)  # anew: meanwhile the command may have ended
-            return
-        try:
-            outputs.append(output.id, output.stream, output.offset, output.data)
-        except OutputGap:
-            await self._resume(output.id)
-            return
-        except OSError as exc:
-            raise self._services.store.fail(exc) from exc
-        self._services.bus.publish(output_subject(output.id), _GROWN)
-        waiting = self._unreported.get(output.id, 0) + len(output.data)
-        if waiting >= _STORED_EVERY:
-            waiting = 0
-            stdout, stderr = streams["stdout"].size, streams["stderr"].size
-            await self._line.say(Stored(id=output.id, stdout=stdout, stderr=stderr))
-        self._unreported[output.id] = waiting
-
-    async def _take_end(self, message: Finished, nursery: trio.Nursery) -> None:
-        streams = await self._streams(message.id)
-        if streams is None:
-            return
-        held = (streams["stdout"].size, streams["stderr"].size)
-        if held[0] < message.stdout.bytes or held[1] < message.stderr.bytes:
-            await self._resume(message.id)  # the end is said again after what is missing
-        else:
-            await self._record(nursery, self._end, message)
-
-    async def _sample(self, machine_id: str, epoch: int, message: Samples) -> None:
+    async def _sample(self, message: Samples) -> None:
         await self._reports.samples(message)
         self._line.say_later(Sampled(number=message.samples[-1].number))
-
-    async def _accept(self, machine_id: str, epoch: int, message: Accepted) -> None:
-        await self._services.store.run(lifecycle.accepted, machine_id, epoch, [message.id])
-
-    async def _end(self, machine_id: str, epoch: int, message: Finished) -> None:
-        await self._services.commands.finished(machine_id, epoch, message)
-        self._own.discard(message.id)
-        self._sent.discard(message.id)
-        self._unreported.pop(message.id, None)
-        self._line.say_later(Acknowledge(id=message.id))
-
-    async def _streams(self, command_id: str) -> Streams | None:
-        """Those of a command of this machine; None: it has ended, and is acknowledged once more.
-
-        Raises:
-            CommandNotFound: it is not this machine's.
-            StaleConnection: a newer connection speaks for the machine.
-        """
-        outputs = self._services.outputs
-        streams = outputs.live(command_id)
-        if command_id in self._own and streams is not None:
-            return streams
-        command = await self._services.store.run(
-            lifecycle.own, self._machine_id, self._epoch, command_id
-        )
-        streams = await outputs.resume(command_id) if command.finished_ms is None else None
-        if streams is None:
-            await self._line.say(Acknowledge(id=command_id))
-        else:
-            self._own.add(command_id)
-        return streams
 
     async def _record(
         self,
         nursery: trio.Nursery,
-        record: Callable[[str, int, M], Awaitable[None]],
+        record: Callable[[M], Awaitable[None]],
         message: M,
     ) -> None:
         """Record beside the reader, so that the ends of many commands share one commit."""
@@ -410,7 +247,7 @@ class AgentSession:
 
         async def task() -> None:
             try:
-                await record(self._machine_id, self._epoch, message)
+                await record(message)
             except (LinkClosed, Unavailable, StorageFull):
                 nursery.cancel_scope.cancel()
             except StaleConnection:
@@ -457,6 +294,18 @@ class AgentSession:
                         await self._connection.close(Close.REMOVED, "this machine was removed")
                         return
 
+    async def _show_files(self, questions: Subscription) -> None:
+        """Tell who carries calls for this machine's files, once it has said whether it can."""
+        with suppress(Unavailable):
+            while True:
+                match await questions.next():
+                    case Request(question=FindLink()) as request:
+                        await self._ready.wait()  # as long as it was not, its session is CONNECTED
+                        if self._conversation.state is State.READY:
+                            request.answer(self._files)
+                        else:
+                            request.answer(None)
+
     async def _say_revoked(self) -> None:
         with trio.move_on_after(_LAST_WORD_S):
             nonce = self._proof.agent_nonce
@@ -468,11 +317,11 @@ class AgentSession:
         ready = self._conversation.state is State.READY
         match wake:
             case Dispatched(command) if ready:
-                self._dispatch(command)
+                self._commands.dispatch(command)
             case CancelRequested(command_id) if ready:
                 self._line.queue(Cancel(id=command_id))
             case None if ready:
-                await self._sweep()
+                await self._commands.sweep()
 
     async def _answer_probe(self, request: Request) -> None:
         try:
@@ -482,40 +331,3 @@ class AgentSession:
             request.answer(value=False)
         else:
             request.answer(value=True)
-
-    async def _sweep(self) -> None:
-        """Find what a lost wake-up left behind."""
-        for command in await self._services.store.run(command_rows.sent_to, self._machine_id):
-            if command.id in self._sent and command.cancel_requested_ms is not None:
-                await self._line.say(Cancel(id=command.id))
-            self._dispatch(command)
-            await self._line.send()
-
-    def _dispatch(self, command: Command) -> None:
-        """Queue a command for its machine, once on this connection."""
-        if command.id in self._sent:
-            return
-        self._sent.add(command.id)
-        self._own.add(command.id)
-        if command.cancel_requested_ms is not None:
-            self._line.queue(Cancel(id=command.id))  # so that it never starts
-            return
-        left_ms = max(0, command.start_until_ms - self._services.clock.now_ms())
-        self._line.queue(
-            Dispatch(
-                id=command.id,
-                spec_hash=command.spec_hash,
-                # 0: too late for a first start; an agent that knows it tells how it went. What
-                # nobody waits for may wait on the machine for as long as that is busy.
-                ttl_ms=left_ms if command.is_bounded or not left_ms else None,
-                spec=command.spec,
-            )
-        )
-
-    async def _resume(self, command_id: str) -> None:
-        streams = await self._services.outputs.resume(command_id)
-        if streams is None:  # it has ended meanwhile
-            await self._line.say(Acknowledge(id=command_id))
-            return
-        stdout, stderr = streams["stdout"].size, streams["stderr"].size
-        await self._line.say(Resume(id=command_id, stdout=stdout, stderr=stderr))

@@ -9,12 +9,12 @@ from cmdop_appliance.hub.audit import Audit
 from cmdop_appliance.hub.commands import link_subject
 from cmdop_appliance.hub.connection import Connection, LinkClosed
 from cmdop_appliance.hub.enrolment import Proof, Refused
+from cmdop_appliance.hub.services import SessionServices
 from cmdop_appliance.hub.session import (
     PROBE_S,
     AgentSession,
     Probe,
     Replaced,
-    SessionServices,
     blame,
 )
 from cmdop_appliance.model import Machine

@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 from cmdop_appliance.errors import LocalProtocolError, ProtocolError, RemoteProtocolError
 from cmdop_appliance.protocol import messages
-from cmdop_appliance.protocol.frames import Output, decode_output, encode_output
+from cmdop_appliance.protocol.frames import Data, Output, decode, decode_data, encode
 from cmdop_appliance.protocol.limits import MESSAGE_BYTES
 from cmdop_appliance.protocol.messages import FromAgent, FromHub, Message
 
@@ -34,6 +34,11 @@ _HUB_WHEN_READY = (
     "sampled",
     "acknowledge",
     "heartbeat_ack",
+    "filecall",
+    "filestop",
+    "filecredit",
+    "fileend",
+    "data",
 )
 _AGENT_WHEN_READY = (
     "heartbeat",
@@ -45,6 +50,11 @@ _AGENT_WHEN_READY = (
     "finished",
     "rejected",
     "notice",
+    "fileanswer",
+    "filefailed",
+    "filecredit",
+    "fileend",
+    "data",
 )
 
 # (state, sender, type) → next state. The table is the specification: what is not here is forbidden.
@@ -91,31 +101,32 @@ class Conversation:
         self.state = State.NEW
         self._we_are = we_are
 
-    def send(self, item: Message | Output) -> str | bytes:
+    def send(self, item: Message | Output | Data) -> str | bytes:
         """`item` as it travels; the table must allow us to say it now."""
         self._step(self._we_are, item, LocalProtocolError)
-        return encode_output(item) if isinstance(item, Output) else messages.encode(item)
+        return messages.encode(item) if isinstance(item, Message) else encode(item)
 
-    def receive_from_agent(self, frame: str | bytes) -> FromAgent | Output:
+    def receive_from_agent(self, frame: str | bytes) -> FromAgent | Output | Data:
         """What the agent said, if it may say that now."""
-        item: FromAgent | Output
-        if isinstance(frame, bytes):
-            item = decode_output(frame)
-        else:
-            item = messages.decode_from_agent(frame)
+        item: FromAgent | Output | Data
+        item = decode(frame) if isinstance(frame, bytes) else messages.decode_from_agent(frame)
         self._step("agent", item, RemoteProtocolError)
         return item
 
-    def receive_from_hub(self, frame: str | bytes) -> FromHub:
+    def receive_from_hub(self, frame: str | bytes) -> FromHub | Data:
         """What the hub said, if it may say that now."""
-        if isinstance(frame, bytes):
-            raise RemoteProtocolError("a hub sends no binary frames")
-        item = messages.decode_from_hub(frame)
+        item: FromHub | Data
+        item = decode_data(frame) if isinstance(frame, bytes) else messages.decode_from_hub(frame)
         self._step("hub", item, RemoteProtocolError)
         return item
 
-    def _step(self, sender: Side, item: Message | Output, blame: type[ProtocolError]) -> None:
-        kind = "output" if isinstance(item, Output) else str(item.__struct_config__.tag)
+    def _step(
+        self, sender: Side, item: Message | Output | Data, blame: type[ProtocolError]
+    ) -> None:
+        if isinstance(item, Message):
+            kind = str(item.__struct_config__.tag)
+        else:
+            kind = type(item).__name__.lower()
         following = TRANSITIONS.get((self.state, sender, kind))
         if following is None:
             raise blame(f"{sender} may not send {kind} in state {self.state.name}")

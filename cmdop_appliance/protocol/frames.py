@@ -1,7 +1,9 @@
-"""Binary frames: a piece of a command's output at its byte offset, with checksums.
+"""Binary frames: a piece of a command's output, or of a file, at its byte offset.
 
 1 kind = 1 │ 1 stream │ 30 command id, ASCII │ 8 offset │ 4 crc32c of each chunk … │ chunks …
-All chunks have `CHUNK_BYTES`, but the last may have less.
+1 kind = 2 │ 8 call │ 8 offset │ data …
+
+All chunks have `CHUNK_BYTES`, but the last may have less. A file has one checksum, of its whole.
 """
 
 import struct
@@ -12,13 +14,15 @@ from crc32c import crc32c
 
 from cmdop_appliance.errors import LocalProtocolError, RemoteProtocolError
 from cmdop_appliance.ids import is_id
-from cmdop_appliance.protocol.limits import CHUNK_BYTES, OUTPUT_BYTES
+from cmdop_appliance.protocol.limits import CHUNK_BYTES, DATA_BYTES, OUTPUT_BYTES
 
 StreamName = Literal["stdout", "stderr"]
 STREAMS: tuple[StreamName, StreamName] = ("stdout", "stderr")
 
 _OUTPUT = 1
 _HEAD = struct.Struct("!BB30sQ")
+_DATA = 2
+_DATA_HEAD = struct.Struct("!BQQ")
 _CHECKSUM_BYTES = 4
 
 
@@ -30,6 +34,59 @@ class Output:
     stream: StreamName
     offset: int
     data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """`data` stands at byte `offset` of the file that call `id` reads or writes."""
+
+    id: int
+    offset: int
+    data: bytes | memoryview
+
+
+def encode(item: Output | Data) -> bytes:
+    """The binary frame for `item`.
+
+    Raises:
+        LocalProtocolError: there is nothing in it, or more than one frame may carry.
+    """
+    return encode_output(item) if isinstance(item, Output) else encode_data(item)
+
+
+def decode(frame: bytes) -> Output | Data:
+    """What is in a binary frame, its checksums verified.
+
+    Raises:
+        RemoteProtocolError: it is no such frame, or was damaged on the way.
+    """
+    return decode_data(frame) if frame[:1] == bytes([_DATA]) else decode_output(frame)
+
+
+def encode_data(item: Data) -> bytes:
+    """The binary frame for a piece of a file.
+
+    Raises:
+        LocalProtocolError: there is nothing in it, or more than one frame may carry.
+    """
+    if not 0 < len(item.data) <= DATA_BYTES:
+        raise LocalProtocolError(f"data of {len(item.data)} bytes; 1 to {DATA_BYTES} fit")
+    return b"".join((_DATA_HEAD.pack(_DATA, item.id, item.offset), item.data))
+
+
+def decode_data(frame: bytes) -> Data:
+    """The piece of a file in a binary frame.
+
+    Raises:
+        RemoteProtocolError: it is not such a frame.
+    """
+    if not 0 < len(frame) - _DATA_HEAD.size <= DATA_BYTES or frame[0] != _DATA:
+        raise RemoteProtocolError(f"a binary frame of {len(frame)} bytes")
+    _, call, offset = _DATA_HEAD.unpack_from(frame)
+    data = memoryview(frame)[_DATA_HEAD.size :]
+    if offset + len(data) >= 2**63:
+        raise RemoteProtocolError(f"data at offset {offset}")
+    return Data(call, offset, data)
 
 
 def encode_output(output: Output) -> bytes:

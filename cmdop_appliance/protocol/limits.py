@@ -35,6 +35,25 @@ HOSTNAME_BYTES = 255
 # A name for a machine: what fits a table column and a file name (NAME_MAX, 255 bytes).
 NAME_CHARS = 255
 
+# A path: what Linux takes in one call (PATH_MAX), without its NUL.
+PATH_BYTES = 4095
+# Entries of a directory in one answer: at most 1 KiB each, but for links, so that it fits.
+ENTRIES_ITEMS = 100
+# Paths in one question whether they exist; the hub asks in parts that fit one message.
+PATHS_ITEMS = 1000
+# Bytes of a file in one frame, as of output.
+DATA_BYTES = OUTPUT_BYTES
+# Bytes of one file under way that the receiver has not granted anew: 10 MB/s at 100 ms round trip,
+# and what either end may have to hold of it.
+TRANSFER_BYTES = 1024 * 1024
+# Calls for files that one connection carries at a time; the hub keeps the others waiting.
+FILE_CALLS = 16
+# Of these those that no transfer takes, however slow it is: whoever lists and deletes meanwhile
+# needs each for a moment, and four carry some 40 a second at 100 ms round trip.
+QUICK_CALLS = 4
+# Unsent bytes that a socket may hold before data of files waits: what a command may stand behind.
+UNSENT_BYTES = 128 * 1024
+
 # The hub challenges, the machine proves: all of it within this (trust.md 27).
 HANDSHAKE_S = 10.0
 # The agent speaks this often when it has nothing else to say, ± 20 % jitter.

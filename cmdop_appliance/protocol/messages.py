@@ -7,22 +7,19 @@ import msgspec
 from msgspec import Meta, Struct
 
 from cmdop_appliance.errors import LocalProtocolError, RemoteProtocolError
+from cmdop_appliance.protocol.files import AnyAnswer, AnyCall, Bytes32, Count, Label
 from cmdop_appliance.protocol.limits import (
     FEATURES_ITEMS,
     HOSTNAME_BYTES,
     INVENTORY_ITEMS,
-    LABEL_CHARS,
     MESSAGE_BYTES,
     NAME_CHARS,
     SAMPLES_IN_ONE,
     SAMPLES_ITEMS,
 )
 
-Label = Annotated[str, Meta(max_length=LABEL_CHARS)]
 CommandId = Annotated[str, Meta(pattern=r"^cmd_[0-7][0-9A-HJKMNP-TV-Z]{25}\Z")]
-Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]  # fits the store's 64-bit column
 Bytes16 = Annotated[bytes, Meta(min_length=16, max_length=16)]
-Bytes32 = Annotated[bytes, Meta(min_length=32, max_length=32)]
 Signature = Annotated[bytes, Meta(min_length=64, max_length=64)]  # Ed25519, RFC 8032
 Percent = Annotated[float, Meta(ge=0, le=100)]
 
@@ -170,6 +167,8 @@ class Ready(Message, frozen=True, omit_defaults=True):
     """The inventory is complete: dispatches may come."""
 
     audit_head: AuditHead | None = None  # the newest that the agent remembers
+    # What else the agent understands: "files". One of the first release names nothing.
+    features: Annotated[list[Label], Meta(max_length=FEATURES_ITEMS)] = []
 
 
 class Heartbeat(Message, frozen=True, omit_defaults=True):
@@ -238,6 +237,22 @@ class Notice(Message, frozen=True):
 
     event: Label  # a stable word: grant.opened, grant.closed, grant.expired
     message: Label  # the same for people, and who did it
+
+
+class FileAnswer(Message, frozen=True):
+    """What came of a call; for some the first of two answers, with data between them."""
+
+    id: Count
+    answer: AnyAnswer
+
+
+class FileFailed(Message, frozen=True, omit_defaults=True):
+    """A call came to nothing, or what was being sent for it ends here and is worthless."""
+
+    id: Count
+    code: Label  # of the public API (contract.md §5)
+    message: Label  # the same for people
+    offset: Count | None = None  # of `offset_mismatch`: where the upload stands
 
 
 class Bye(Message, frozen=True):
@@ -316,14 +331,55 @@ class Acknowledge(Message, frozen=True):
     id: CommandId
 
 
+class FileCall(Message, frozen=True):
+    """Do this. `id` is new on this connection, and names the call in all that is said of it."""
+
+    id: Count
+    call: AnyCall
+
+
+class FileStop(Message, frozen=True):
+    """Nobody waits for this call any more; what it has not done yet it shall not do."""
+
+    id: Count
+
+
 class Heartbeatack(Message, frozen=True, tag="heartbeat_ack", omit_defaults=True):
     """The hub is alive, too."""
 
     audit_head: AuditHead | None = None  # for the agent to remember
 
 
+# ── both ways ────────────────────────────────────────────────────────────────────────────────
+
+
+class FileCredit(Message, frozen=True):
+    """The receiver has room: data of this call may come up to this byte offset."""
+
+    id: Count
+    offset: Count
+
+
+class FileEnd(Message, frozen=True, omit_defaults=True):
+    """All data of this call was sent: it ends at byte offset `end` of the file.
+
+    To a machine: with `sha256`, that of the whole file, it is put in place; without, it is kept.
+    """
+
+    id: Count
+    end: Count
+    sha256: Bytes32 | None = None
+
+
 # The messages that came after the first release: agents say them to a hub that names them, only.
-FEATURES: Final = ("samples", "background")
+FEATURES: Final = (
+    "samples",
+    "background",
+    "fileanswer",
+    "filefailed",
+    "filecredit",
+    "fileend",
+)
 
 FromAgent = (
     Hello
@@ -338,6 +394,10 @@ FromAgent = (
     | Finished
     | Rejected
     | Notice
+    | FileAnswer
+    | FileFailed
+    | FileCredit
+    | FileEnd
     | Bye
 )
 FromHub = (
@@ -351,6 +411,10 @@ FromHub = (
     | Sampled
     | Acknowledge
     | Heartbeatack
+    | FileCall
+    | FileStop
+    | FileCredit
+    | FileEnd
 )
 
 M = TypeVar("M")

@@ -6,7 +6,7 @@ from typing import Final
 from cmdop_appliance.auth import derived_secret
 from cmdop_appliance.errors import IdempotencyConflict
 from cmdop_appliance.model import Record
-from cmdop_appliance.store.transaction import Tx
+from cmdop_appliance.store.transaction import Tx, reads
 
 KEPT_MS: Final = 24 * 3_600_000  # contract.md §1
 # Dropped at a time, once a second: more than a hub takes in, and few enough to hold nobody up.
@@ -37,6 +37,10 @@ class Claim(Record, frozen=True, kw_only=True):
     created_ms: int  # when it came
 
 
+class _Known(Claim, frozen=True, kw_only=True):
+    request_hash: bytes
+
+
 def claim(tx: Tx, once: Once, made_id: str) -> Claim:
     """`made_id` is what this request makes, unless the same request was there before.
 
@@ -61,15 +65,27 @@ def claim(tx: Tx, once: Once, made_id: str) -> Claim:
         now_ms=once.now_ms,
         before=once.now_ms - KEPT_MS,
     )
+    found = find(tx, once)
+    assert found is not None  # it, or one that was there before, and then of the same request
+    return found
+
+
+@reads
+def find(tx: Tx, once: Once) -> Claim | None:
+    """What the same request made before, if it was there.
+
+    Raises:
+        IdempotencyConflict: the key came with another request before.
+    """
     found = tx.one(
-        Claim,
-        "SELECT made_id, salt, created_ms FROM idempotency WHERE api_key_id = :api_key_id"
-        " AND idempotency_key = :key AND request_hash = :request_hash",
+        _Known,
+        "SELECT made_id, salt, created_ms, request_hash FROM idempotency"
+        " WHERE api_key_id = :api_key_id AND idempotency_key = :key AND created_ms >= :since",
         api_key_id=once.api_key_id,
         key=once.key,
-        request_hash=once.request_hash,
+        since=once.now_ms - KEPT_MS,
     )
-    if found is None:
+    if found is not None and found.request_hash != once.request_hash:
         raise IdempotencyConflict(
             "this Idempotency-Key was used for another request",
             hint="use a new key for each new request",

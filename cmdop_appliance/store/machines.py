@@ -83,6 +83,15 @@ def get(tx: Tx, reach: Reach, machine_id: str) -> Machine:
 
 
 @reads
+def workspace_of(tx: Tx, machine_id: str) -> str | None:
+    """Whose machine this is; None: nobody's."""
+    owner: str | None = tx.value(
+        "SELECT workspace_id FROM machine WHERE id = :id AND removed_ms IS NULL", id=machine_id
+    )
+    return owner
+
+
+@reads
 def page(
     tx: Tx,
     reach: Reach,

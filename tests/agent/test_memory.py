@@ -9,7 +9,7 @@ from trio.testing import MockClock
 from cmdop_appliance.agent.memory import FILE, KEEP_S, AuditMemory
 from cmdop_appliance.protocol.messages import AuditHead, Heartbeatack, Ready
 from tests.support.agents import clean_state_dir, eventually, running_agent
-from tests.support.hub_peer import running_hub
+from tests.support.hub_peer import Peer, running_hub
 
 HUB = b"\1" * 32
 
@@ -104,17 +104,24 @@ async def test_a_directory_that_takes_nothing_costs_only_the_memory_on_disk(stat
     assert memory.recall() == head(1)
 
 
+def said_ready(peer: Peer) -> AuditHead | None:
+    """What the agent remembered when it was ready."""
+    ready = peer.heard[-1]
+    assert isinstance(ready, Ready)
+    return ready.audit_head
+
+
 async def test_an_agent_tells_what_it_remembers_on_each_connection_and_after_a_restart(tmp_path):
     with clean_state_dir(tmp_path / "agent") as state_dir:
         async with running_hub() as hub:
             async with running_agent(state_dir, hub):
                 peer = await hub.accept()
-                assert peer.heard[-1] == Ready()
+                assert said_ready(peer) is None
                 await peer.send(Heartbeatack(audit_head=head(5)))
                 await eventually((state_dir / FILE).exists, "the disk holds it")
                 await peer.cut()
                 peer = await hub.accept()
-                assert peer.heard[-1] == Ready(audit_head=head(5))
+                assert said_ready(peer) == head(5)
             async with running_agent(state_dir, hub, join=False):
                 peer = await hub.accept()
-                assert peer.heard[-1] == Ready(audit_head=head(5))
+                assert said_ready(peer) == head(5)

@@ -90,6 +90,8 @@ def test_the_state_directory_has_the_file_unless_another_is_named(tmp_path, file
         ("[commands]\nusers = ['a', '']\n", 2, "commands.users", "a list of names"),
         ("[commands]\nmax_parallel = 0\n", 2, "commands.max_parallel", ">= 1"),
         ("[commands]\nmax_parallel = 1001\n", 2, "commands.max_parallel", "<= 1000"),
+        ("[files]\nread = 'no'\n", 2, "files.read", "expected `bool`, got `str`"),
+        ("[files]\nwrite = 0\n", 2, "files.write", "expected `bool`, got `int`"),
         ("[files]\nroots = [\n  '/srv',\n  'etc',\n]\n", 2, "files.roots", "absolute paths"),
         ('[files]\nroots = ["/srv\\u0000"]\n', 2, "files.roots", "absolute paths"),
     ],

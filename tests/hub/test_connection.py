@@ -19,6 +19,13 @@ BOUND = 100  # seconds, of a mock clock too
 Serve = Callable[[Connection], Awaitable[None]]
 
 
+class Roomy:
+    """The socket that these streams have not got takes all at once."""
+
+    async def wait(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
 class Served:
     """How serving one stream ended."""
 
@@ -29,7 +36,7 @@ class Served:
 
     async def serve(self, stream: trio.abc.Stream, serve: Serve) -> None:
         try:
-            async with accept(stream, PEER, self.proxies) as connection:
+            async with accept(stream, Roomy(), PEER, self.proxies) as connection:
                 await serve(connection)
         except* LinkClosed:
             self.was_closed = True

@@ -4,12 +4,13 @@ from collections import deque
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from cmdop_appliance.hub.connection import LinkClosed
 from cmdop_appliance.hub.line import Line
 from cmdop_appliance.ids import new_id
 from cmdop_appliance.protocol.conversation import Conversation, State, join, split
+from cmdop_appliance.protocol.frames import Data, decode_data
 from cmdop_appliance.protocol.limits import MESSAGE_BYTES
 from cmdop_appliance.protocol.messages import Acknowledge, Heartbeatack
 
@@ -22,14 +23,22 @@ class SlowConnection:
         self.gate = trio.Event()
         self.gate.set()
         self.busy = trio.Event()
+        self.room = trio.Event()
+        self.room.set()
         self.closed = False
 
-    async def send(self, frame: str) -> None:
+    async def wait_room(self) -> None:
+        await self.room.wait()
+
+    async def send(self, frame: str | bytes) -> None:
         self.busy.set()
         await self.gate.wait()
         if self.closed:
             raise LinkClosed
-        self.frames.append([str(part) for part in split(frame)])
+        if isinstance(frame, bytes):
+            self.frames.append([f"data at {decode_data(frame).offset}"])
+        else:
+            self.frames.append([str(part) for part in split(frame)])
 
 
 def ready_line() -> tuple[Line, SlowConnection, Conversation]:
@@ -124,3 +133,88 @@ def test_frames_are_filled_up_to_the_limit_and_not_beyond():
     assert all(len(frame) <= MESSAGE_BYTES for frame in frames)
     assert [len(split(frame)) for frame in frames] == [2, 2, 2, 1]
     assert len(join(deque(["x" * MESSAGE_BYTES]))) == MESSAGE_BYTES
+
+
+async def test_a_message_goes_before_all_data_that_waits():
+    line, connection, _ = ready_line()
+    connection.gate = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(line.run)
+        await line.post_data(Data(1, 0, b"x"))
+        await connection.busy.wait()
+        for offset in (1, 2):
+            nursery.start_soon(line.post_data, Data(1, offset, b"x"))
+            await wait_all_tasks_blocked()
+        await line.say(Heartbeatack())
+        connection.gate.set()
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert [frame[0] for frame in connection.frames] == [
+        "data at 0",
+        '{"type":"heartbeat_ack"}',
+        "data at 1",
+        "data at 2",
+    ]
+
+
+async def test_data_waits_for_room_and_messages_do_not():
+    line, connection, _ = ready_line()
+    connection.room = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(line.run)
+        await line.post_data(Data(1, 0, b"x"))
+        await wait_all_tasks_blocked()
+        await line.say(Heartbeatack())
+        assert connection.frames == [['{"type":"heartbeat_ack"}']]
+        connection.room.set()
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert connection.frames[1:] == [["data at 0"]]
+
+
+async def test_no_data_follows_the_end_of_the_conversation():
+    line, connection, conversation = ready_line()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(line.run)
+        conversation.state = State.OVER
+        await line.post_data(Data(1, 0, b"x"))
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert not connection.frames
+
+
+async def test_a_line_that_has_ended_takes_no_data():
+    line, _, _ = ready_line()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(line.run)
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    with pytest.raises(LinkClosed):
+        await line.post_data(Data(1, 0, b"x"))
+
+
+async def test_what_is_posted_leaves_at_once():
+    line, connection, _ = ready_line()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(line.run)
+        line.post(Heartbeatack())
+        await wait_all_tasks_blocked()
+        assert connection.frames == [['{"type":"heartbeat_ack"}']]
+        nursery.cancel_scope.cancel()
+
+
+async def test_whoever_posts_and_goes_leaves_the_line_whole():
+    line, connection, _ = ready_line()
+    connection.gate = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(line.run)
+        with trio.CancelScope() as caller:
+            line.post(Heartbeatack())
+            await line.post_data(Data(1, 0, b"x"))
+            await connection.busy.wait()
+            caller.cancel()
+            await trio.sleep_forever()
+        connection.gate.set()
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert {frame[0] for frame in connection.frames} == {"data at 0", '{"type":"heartbeat_ack"}'}

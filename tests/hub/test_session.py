@@ -8,8 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from cmdop_appliance.hub import lifecycle
-from cmdop_appliance.hub import session as module
+from cmdop_appliance.hub import command_link, lifecycle
 from cmdop_appliance.hub.commands import (
     CancelRequested,
     Removed,
@@ -25,6 +24,7 @@ from cmdop_appliance.protocol.frames import Output, encode_output
 from cmdop_appliance.protocol.handshake import revocation_transcript
 from cmdop_appliance.protocol.limits import SILENT_S
 from cmdop_appliance.protocol.messages import (
+    FEATURES,
     Accepted,
     Acknowledge,
     Background,
@@ -105,7 +105,7 @@ async def test_samples_are_confirmed_once_they_are_kept(live, agent):
 async def test_an_agent_is_told_what_its_hub_knows_beyond_the_first_release(live, agent):
     link = agent.dial()
     await link.prove(await link.greet(), token=await live.token())
-    assert (await link.welcomed()).features == ["samples", "background"]
+    assert (await link.welcomed()).features == list(FEATURES)
 
 
 async def test_the_samples_of_an_agent_of_the_first_release_come_with_its_heartbeats(live, agent):
@@ -463,7 +463,7 @@ async def test_an_agent_cannot_speak_of_the_commands_of_others(live, agent, kind
 
 
 async def test_an_inventory_without_end_is_refused(live, agent, monkeypatch):
-    monkeypatch.setattr(module, "_INVENTORY", 5)
+    monkeypatch.setattr(command_link, "_INVENTORY", 5)
     await (await agent.join()).cut()
     link = await agent.connect(inventory=[Known(id=new_id("cmd"), phase="ended")] * 9)
     await link.expect(Resume)

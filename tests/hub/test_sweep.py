@@ -1,7 +1,7 @@
 """The sweep: what it cleans up, when it had better not, and what a full disk leaves of it."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -13,12 +13,12 @@ from cmdop_appliance.errors import StorageFull
 from cmdop_appliance.hub.hub import Hub
 from cmdop_appliance.server import _sweep
 from cmdop_appliance.store import events, idempotency, metrics, sessions
-from cmdop_appliance.store.engine import Store
 from cmdop_appliance.store.metrics import QUARTERS_KEPT_MS
 from cmdop_appliance.store.transaction import Tx
 from tests.support.clocks import LoopClock
+from tests.support.full_disk import fill
 from tests.support.live_hub import BOUND, live_hub
-from tests.support.records import REACH, WORKSPACE, connected, once, samples
+from tests.support.records import REACH, connected, once, samples
 
 TABLES = ("event", "idempotency", "metric")
 
@@ -46,23 +46,6 @@ def kept(tx: Tx) -> list[str]:
 
 def status_of(tx: Tx, session_id: str) -> str:
     return sessions.get(tx, REACH, session_id).status
-
-
-def append(tx: Tx, now_ms: int, size: int = 1) -> None:
-    events.append(
-        tx, WORKSPACE, "machine.online", subject="mach", data={"x": "x" * size}, now_ms=now_ms
-    )
-
-
-async def fill(store: Store, now_ms: int) -> None:
-    """Until nothing more fits on the disk."""
-    await store.run(
-        lambda tx: tx.execute(f"PRAGMA max_page_count = {tx.value('PRAGMA page_count') + 20}")
-    )
-    for size in (3000, 1):
-        with suppress(StorageFull):
-            while True:
-                await store.run(append, now_ms, size)
 
 
 async def test_what_is_kept_no_longer_goes_unless_the_clock_only_leapt_for_a_moment(

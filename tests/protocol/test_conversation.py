@@ -8,7 +8,8 @@ from cmdop_appliance.errors import LocalProtocolError, RemoteProtocolError
 from cmdop_appliance.ids import new_id
 from cmdop_appliance.protocol import messages
 from cmdop_appliance.protocol.conversation import TRANSITIONS, Conversation, State
-from cmdop_appliance.protocol.frames import Output, encode_output
+from cmdop_appliance.protocol.files import Delete, Done
+from cmdop_appliance.protocol.frames import Data, Output, encode
 from cmdop_appliance.protocol.messages import (
     Accepted,
     Acknowledge,
@@ -18,11 +19,18 @@ from cmdop_appliance.protocol.messages import (
     Challenge,
     Dispatch,
     Facts,
+    FileAnswer,
+    FileCall,
+    FileCredit,
+    FileEnd,
+    FileFailed,
+    FileStop,
     Finished,
     Heartbeat,
     Heartbeatack,
     Hello,
     Inventory,
+    Message,
     Notice,
     Prove,
     Ready,
@@ -67,6 +75,11 @@ SAID = {
         "finished": Finished(id=ID, end="exited", stdout=NOTHING, stderr=NOTHING, exit_code=0),
         "rejected": Rejected(id=ID, reason="spec_mismatch"),
         "notice": Notice(event="grant.opened", message="for 30 s"),
+        "fileanswer": FileAnswer(id=1, answer=Done()),
+        "filefailed": FileFailed(id=1, code="no_space", message="full"),
+        "filecredit": FileCredit(id=1, offset=2),
+        "fileend": FileEnd(id=1, end=2, sha256=KEY),
+        "data": Data(1, 2, b"x"),
         "bye": Bye(),
     },
     "hub": {
@@ -80,6 +93,11 @@ SAID = {
         "stored": Stored(id=ID, stdout=0, stderr=0),
         "acknowledge": Acknowledge(id=ID),
         "heartbeat_ack": Heartbeatack(),
+        "filecall": FileCall(id=1, call=Delete(path=b"/\xff")),
+        "filestop": FileStop(id=1),
+        "filecredit": FileCredit(id=1, offset=2),
+        "fileend": FileEnd(id=1, end=2),
+        "data": Data(1, 2, b"x"),
     },
 }
 CASES = [(state, side, kind) for state in State for side in SAID for kind in SAID[side]]
@@ -92,7 +110,7 @@ def in_state(we_are, state):
 
 
 def frame_of(item):
-    return encode_output(item) if isinstance(item, Output) else messages.encode(item)
+    return messages.encode(item) if isinstance(item, Message) else encode(item)
 
 
 def receive(conversation, side, frame):

@@ -8,8 +8,18 @@ from hypothesis import strategies as st
 
 from cmdop_appliance.errors import LocalProtocolError, RemoteProtocolError
 from cmdop_appliance.ids import new_id
-from cmdop_appliance.protocol.frames import STREAMS, Output, decode_output, encode_output
-from cmdop_appliance.protocol.limits import CHUNK_BYTES, OUTPUT_BYTES
+from cmdop_appliance.protocol.frames import (
+    STREAMS,
+    Data,
+    Output,
+    decode,
+    decode_data,
+    decode_output,
+    encode,
+    encode_data,
+    encode_output,
+)
+from cmdop_appliance.protocol.limits import CHUNK_BYTES, DATA_BYTES, OUTPUT_BYTES
 
 OUTPUTS = st.builds(
     Output,
@@ -20,6 +30,45 @@ OUTPUTS = st.builds(
 )
 
 
+ID = new_id("cmd")
+PIECES = st.builds(
+    Data, st.integers(0, 2**63 - 1), st.integers(0, 2**62), st.binary(min_size=1, max_size=200)
+)
+
+
+@given(OUTPUTS | PIECES)
+def test_what_is_sent_as_bytes_is_received_as_what_it_was(item):
+    assert decode(encode(item)) == item
+
+
+@given(PIECES, st.data())
+def test_a_piece_of_a_file_without_data_is_refused(piece, data):
+    frame = encode_data(piece)
+    with pytest.raises(RemoteProtocolError):
+        decode_data(frame[: data.draw(st.integers(0, len(frame) - len(piece.data)))])
+
+
+@pytest.mark.parametrize("size", [0, DATA_BYTES + 1])
+def test_a_piece_of_a_file_is_neither_empty_nor_larger_than_a_frame_may_be(size):
+    with pytest.raises(LocalProtocolError):
+        encode_data(Data(1, 0, bytes(size)))
+    frame = encode_data(Data(1, 0, b"x"))[:-1] + bytes(size)
+    with pytest.raises(RemoteProtocolError):
+        decode_data(frame)
+
+
+def test_a_piece_of_a_file_does_not_reach_beyond_what_a_number_holds():
+    frame = encode_data(Data(1, 2**63 - 3, b"xy"))
+    assert decode_data(frame).offset == 2**63 - 3
+    with pytest.raises(RemoteProtocolError):
+        decode_data(frame + b"z")
+
+
+def test_output_is_not_taken_for_a_piece_of_a_file():
+    with pytest.raises(RemoteProtocolError):
+        decode_data(encode_output(Output(ID, "stdout", 0, b"x")))
+
+
 @given(OUTPUTS)
 def test_output_survives_the_wire(output):
     assert decode_output(encode_output(output)) == output
@@ -28,7 +77,7 @@ def test_output_survives_the_wire(output):
 @given(st.binary(max_size=300))
 def test_any_bytes_are_understood_or_blamed_on_the_peer(frame):
     with suppress(RemoteProtocolError):
-        decode_output(frame)
+        decode(frame)
 
 
 @given(OUTPUTS, st.data())

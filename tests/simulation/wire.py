@@ -227,6 +227,9 @@ class AgentEnd:
         if not await _send(wire.agent, wire.to_hub, wire.to_agent, frame, SEND_S):
             raise LinkLost("the connection was cut")
 
+    async def wait_room(self) -> None:
+        await trio.lowlevel.checkpoint()
+
     async def receive(self) -> str | bytes:
         item = await _receive(self._wire.agent, self._wire.to_agent)
         if isinstance(item, End):

@@ -12,6 +12,7 @@ import trio
 
 from cmdop_appliance.agent.commands import Commands
 from cmdop_appliance.agent.enrolment import enrolment_of
+from cmdop_appliance.agent.files.files import Files
 from cmdop_appliance.agent.journal import Journal
 from cmdop_appliance.agent.link import LinkLost
 from cmdop_appliance.agent.outbox import Outbox
@@ -20,6 +21,7 @@ from cmdop_appliance.agent.policy import CommandsPolicy, Policy
 from cmdop_appliance.agent.session import HubSession, Verdict
 from cmdop_appliance.agent.state import locked_state
 from cmdop_appliance.agent.telemetry import Sampler
+from cmdop_appliance.agent.transfers import Transfers
 from cmdop_appliance.config import CommandsConfig, Config
 from cmdop_appliance.errors import ApplianceError, StorageFull, Unavailable
 from cmdop_appliance.hub.hub import OUTPUT_FOLDER, Hub
@@ -406,7 +408,14 @@ class Machine:
                     state.path, journal, outbox, self._policy, open_keeper=self.kept.open_keeper
                 )
                 session = HubSession(
-                    state, identity, enrolment, commands, outbox, Pace(), open_link=self._open_link
+                    state,
+                    identity,
+                    enrolment,
+                    commands,
+                    Transfers(Files(state.path, self._policy.files), outbox),
+                    outbox,
+                    Pace(),
+                    open_link=self._open_link,
                 )
                 self._commands, self._journal = commands, journal
                 async with trio.open_nursery() as nursery:

@@ -95,6 +95,7 @@ def steps(tx: Tx) -> Iterator[str]:
     yield call(api_keys.insert, key, "hash-1")
     yield call(api_keys.insert, spare, "hash-2", records.once())
     yield call(idempotency.claim, records.once(key="another"), spare.id)
+    yield call(idempotency.find, records.once(key="another"))
     yield call(idempotency.forget, NOW)
     yield call(api_keys.get, REACH, key.id)
     yield call(api_keys.by_id, key.id)
@@ -148,6 +149,7 @@ def steps(tx: Tx) -> Iterator[str]:
         {"status": "CONNECTED", "machine_id": machine.id, "machine_hostname": "web-1"},
     )
     yield call(machines.get, REACH, machine.id)
+    yield call(machines.workspace_of, machine.id)
     yield from pages(
         call, machines, {"status": "online", "tags": ["a", "b_c"], "search": "w%b_1\\"}
     )

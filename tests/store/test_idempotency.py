@@ -5,7 +5,7 @@ import pytest
 from cmdop_appliance.auth import Reach
 from cmdop_appliance.errors import IdempotencyConflict, NotFound
 from cmdop_appliance.store import api_keys, enrolments, idempotency
-from cmdop_appliance.store.idempotency import KEPT_MS, claim
+from cmdop_appliance.store.idempotency import KEPT_MS, claim, find
 from cmdop_appliance.store.transaction import Tx, reads
 from tests.support.records import NOW, REACH, api_key, enrolment, once
 
@@ -46,6 +46,17 @@ async def test_a_request_that_fails_after_its_claim_leaves_the_key_free(store):
         await store.run(refused)
     other = once(request_hash=b"x" * 32)
     assert (await store.run(claim, other, "cmd_2")).made_id == "cmd_2"
+
+
+async def test_a_request_is_found_once_it_was_claimed_and_another_one_is_refused(store):
+    assert await store.run(find, once()) is None
+    claimed = await store.run(claim, once(), "cmd_1")
+    assert await store.run(find, once(salt=b"2" * 32)) == claimed
+    assert await store.run(find, once(key="other")) is None
+    with pytest.raises(IdempotencyConflict):
+        await store.run(find, once(request_hash=b"x" * 32))
+    later = once(now_ms=NOW + KEPT_MS + 1, request_hash=b"x" * 32)
+    assert await store.run(find, later) is None
 
 
 async def test_a_key_is_kept_for_24_hours_and_then_forgotten(store):

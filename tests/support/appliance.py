@@ -374,9 +374,9 @@ class Agent(_Process):
 
     def rejoin(self, hub: Hub) -> None:
         """Start it again with what its directory holds."""
-        before = self._connections()
+        before = self.connections
         self.begin()
-        wait_for(lambda: self._connections() > before, "the agent is back")
+        wait_for(lambda: self.connections > before, "the agent is back")
         self.wait_connected(hub)
 
     def wait_connected(self, hub: Hub, api: Api | None = None) -> str:
@@ -394,7 +394,9 @@ class Agent(_Process):
 
         return wait_for(connected, f"{self.name} is connected")
 
-    def _connections(self) -> int:
+    @property
+    def connections(self) -> int:
+        """How often it was connected so far."""
         return self.log.read_text().count(" info connected ")
 
 

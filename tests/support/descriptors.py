@@ -1,9 +1,15 @@
-"""A process that has all the files open that it may have."""
+"""The descriptors of this process: how many are open, and none left."""
 
 import os
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+
+
+def open_descriptors() -> int:
+    """How many this process has open now."""
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 @contextmanager

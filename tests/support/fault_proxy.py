@@ -192,7 +192,7 @@ class _Connection:
         self, source: trio.SocketStream, sink: trio.SocketStream, done: trio.Semaphore
     ) -> None:
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            while data := await source.receive_some(_READ_BYTES):
+            while data := await self._receive(source):
                 if source is self._client:
                     self.taken += data[: _TAKEN_BYTES - len(self.taken)]
                 for piece in _pieces(data, self._faults.dribble_bytes):
@@ -201,6 +201,13 @@ class _Connection:
             await self._proxy._passing.wait()
             await sink.send_eof()
         done.release()
+
+    async def _receive(self, source: trio.SocketStream) -> bytes | bytearray:
+        try:
+            return await source.receive_some(_READ_BYTES)
+        except trio.BrokenResourceError:
+            self._scope.cancel()  # it was killed with bytes unread: the other one is told, too
+            raise
 
     async def _pass(self, piece: bytes, sink: trio.SocketStream) -> None:
         await self._proxy._passing.wait()

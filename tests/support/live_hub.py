@@ -20,7 +20,7 @@ from cmdop_appliance.identity import Identity, is_signed_by
 from cmdop_appliance.model import Command, Machine
 from cmdop_appliance.protocol.closing import Close
 from cmdop_appliance.protocol.conversation import Conversation, split
-from cmdop_appliance.protocol.frames import Output
+from cmdop_appliance.protocol.frames import Data, Output
 from cmdop_appliance.protocol.handshake import hub_transcript, machine_transcript
 from cmdop_appliance.protocol.limits import VERSION
 from cmdop_appliance.protocol.messages import (
@@ -76,6 +76,9 @@ class HubEnd:
         except (trio.BrokenResourceError, trio.ClosedResourceError) as exc:
             raise LinkClosed from exc
 
+    async def wait_room(self) -> None:
+        await self.takes.wait()
+
     async def ping(self) -> None:
         await self.answers_pings.wait()
         if self.closed:
@@ -100,13 +103,13 @@ class Link:
         self._agent = agent
         self._parts: deque[str | bytes] = deque()  # heard, in one frame with what went before
 
-    async def say(self, item: Message | Output) -> None:
+    async def say(self, item: Message | Output | Data) -> None:
         await self.say_raw(self.conversation.send(item))
 
     async def say_raw(self, frame: str | bytes) -> None:
         await self.hub_end.agent_says.send(frame)
 
-    async def hear(self) -> FromHub:
+    async def hear(self) -> FromHub | Data:
         """The next thing that the hub says."""
         with trio.fail_after(BOUND):
             if not self._parts:
@@ -172,7 +175,7 @@ class Link:
 
     async def be_ready(self, inventory: Iterable[Known] = ()) -> None:
         await self.say(Inventory(commands=list(inventory)))
-        await self.say(Ready())
+        await self.say(Ready(features=self._agent.features))
 
 
 class ScriptedAgent:
@@ -184,6 +187,7 @@ class ScriptedAgent:
         self.hub = live.hub
         self.identity = identity or Identity.generate()
         self.keeper_id = keeper_id
+        self.features = ["files"]
         self._live = live
 
     def dial(self) -> Link:

@@ -1,4 +1,4 @@
-"""Machines that only pretend: they join a real hub, and invent the end of every command.
+"""Machines that only pretend: they join a real hub, and invent every command's end, and files.
 
 There is no way from here to a process, so whatever a fuzzer asks them to run does no harm.
 """
@@ -16,7 +16,7 @@ from cmdop_appliance.agent.link import Link, LinkLost, open_link
 from cmdop_appliance.agent.pace import Pace
 from cmdop_appliance.identity import Identity
 from cmdop_appliance.protocol.conversation import Conversation, split
-from cmdop_appliance.protocol.frames import STREAMS, Output
+from cmdop_appliance.protocol.frames import STREAMS, Data, Output
 from cmdop_appliance.protocol.handshake import machine_transcript
 from cmdop_appliance.protocol.limits import OUTPUT_BYTES, VERSION
 from cmdop_appliance.protocol.messages import (
@@ -38,6 +38,7 @@ from cmdop_appliance.protocol.messages import (
     Stream,
 )
 from tests.support.appliance import PATIENCE_S, Hub, wait_for
+from tests.support.pretended_files import PretendedFiles
 from tests.support.records import FACTS, TELEMETRY
 
 _HEARTBEAT_S = 5.0
@@ -97,6 +98,7 @@ class _Pretender:
         self._identity = Identity.generate()
         self._conversation = Conversation("agent")
         self._cancelled: dict[str, trio.Event] = {}  # what runs
+        self._files = PretendedFiles()
 
     async def serve(self, token: str) -> None:
         """Join, and pretend until the link ends."""
@@ -112,6 +114,9 @@ class _Pretender:
                         self._cancelled[message.id].set()
                     elif isinstance(message, Revoked):
                         raise LinkLost("removed")
+                    else:
+                        for item in self._files.hear(message):
+                            await self._say(item)
 
     async def _join(self, token: str) -> None:
         nonce = secrets.token_bytes(32)
@@ -133,7 +138,7 @@ class _Pretender:
         )
         await self._hear()
         await self._say(Inventory(commands=[]))
-        await self._say(Ready())
+        await self._say(Ready(features=["files"]))
 
     async def _show_life(self) -> None:
         sample = Sample(number=1, age_ms=0, telemetry=TELEMETRY)
@@ -158,8 +163,8 @@ class _Pretender:
         del self._cancelled[dispatch.id]
         await self._say(Finished(id=dispatch.id, duration_ms=20, **written, **end))
 
-    async def _say(self, item: Message | Output) -> None:
+    async def _say(self, item: Message | Output | Data) -> None:
         await self._link.send(self._conversation.send(item))
 
-    async def _hear(self) -> list[FromHub]:
+    async def _hear(self) -> list[FromHub | Data]:
         return [self._conversation.receive_from_hub(p) for p in split(await self._link.receive())]

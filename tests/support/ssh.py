@@ -32,6 +32,7 @@ def warm_ssh(folder: Path) -> Iterator[list[str] | None]:
     options = {
         "ListenAddress": "127.0.0.1", "Port": port, "HostKey": folder / "host", "PidFile": "none",
         "AuthorizedKeysFile": folder / "authorized", "StrictModes": "no", "UsePAM": "no",
+        "Subsystem": "sftp internal-sftp",  # scp speaks it
         "MaxSessions": 100, "SetEnv": "SHLVL=2",  # bash reads no .bashrc then: only ssh is timed
     }  # fmt: skip
     flags = [part for name, value in options.items() for part in ("-o", f"{name}={value}")]

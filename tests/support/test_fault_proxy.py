@@ -1,6 +1,7 @@
 """The proxy does what its faults say: a torture by a proxy that lets all through proves nothing."""
 
 import socket
+import struct
 import threading
 from contextlib import contextmanager
 
@@ -177,3 +178,12 @@ def test_nobody_behind_the_proxy_is_a_reset():
         _dial(proxy) as connection,
     ):
         connection.recv(100)
+
+
+def test_a_client_that_is_reset_is_gone_for_the_server_too(proxy, echo):
+    _, ends = echo
+    with _dial(proxy) as client:
+        client.sendall(b"x")
+        assert client.recv(1) == b"x"
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    wait_for(lambda: ends, "the server hears of it", PATIENCE_S)

@@ -1,0 +1,32 @@
+"""A root with a tree in it, and what answers for that."""
+
+import pytest
+
+from cmdop_appliance.agent.files.files import Files
+from cmdop_appliance.agent.policy import FilesPolicy
+from tests.support.descriptors import open_descriptors
+
+
+@pytest.fixture
+def root(tmp_path):
+    root = tmp_path / "root"
+    (root / "tree/inner").mkdir(parents=True)
+    (root / "tree/file").write_text("a file")
+    (root / "tree/inner/file").write_text("deeper")
+    (root / "tree/link").symlink_to("inner/file")
+    (root / "tree/out").symlink_to(tmp_path / "outside")
+    (root / "file").write_text("content")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside/kept").write_text("kept")
+    (tmp_path / "state").mkdir()
+    return root
+
+
+@pytest.fixture
+def files(root, tmp_path):
+    """Afterwards nothing is left open, and no temporary is left."""
+    before = open_descriptors()
+    yield Files(tmp_path / "state", FilesPolicy(roots=(str(root),)))
+    assert open_descriptors() == before
+    assert not list(root.rglob(".cmdop-*"))
+    assert not list((tmp_path / "state").rglob("*.jsonl"))

@@ -1,0 +1,90 @@
+"""A machine's files as its agent has them, called without a hub."""
+
+import hashlib
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cmdop_appliance.agent.files.failures import FileFailure
+from cmdop_appliance.agent.files.files import Files
+from cmdop_appliance.agent.policy import FilesPolicy
+from cmdop_appliance.protocol.files import Kept, Read, Uploaded, Write, Written
+
+AnyPath = bytes | str | Path
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+
+
+def sha256(data: bytes) -> bytes:
+    """Of a whole file."""
+    return hashlib.sha256(data).digest()
+
+
+def agent_files(state_dir: Path) -> Files:
+    """As an agent has them that was just started on this state directory."""
+    state_dir.mkdir(mode=0o700, exist_ok=True)
+    return Files(state_dir, FilesPolicy())
+
+
+def put(files: Files, path: AnyPath, data: bytes, **call: Any) -> Written:
+    """Write a file, or the last part of an upload that has the bytes before `offset`."""
+    whole = call.pop("whole", data)
+    with closing(files.place(Write(path=os.fsencode(path), **call))) as writing:
+        if data:
+            writing.write(data)
+        written = writing.finish(call.get("offset", 0) + len(data), sha256(whole))
+    assert isinstance(written, Written)
+    return written
+
+
+def keep(files: Files, path: AnyPath, upload: str, data: bytes, offset: int = 0) -> int:
+    """Write a part of an upload; how much has arrived then."""
+    call = Write(path=os.fsencode(path), upload=upload, offset=offset)
+    with closing(files.place(call)) as writing:
+        writing.write(data)
+        kept = writing.finish(offset + len(data), None)
+    assert isinstance(kept, Kept)
+    return kept.offset
+
+
+def get(files: Files, path: AnyPath, **call: Any) -> bytes:
+    """Read a file, or a part of it."""
+    with closing(files.open(Read(path=os.fsencode(path), **call))) as reading:
+        return b"".join(iter(lambda: reading.read(100_000), b""))
+
+
+def arrived(files: Files, path: AnyPath, upload: str) -> int:
+    """How much of an upload is there."""
+    answer = files.carry_out(Uploaded(path=os.fsencode(path), upload=upload), lambda: False)
+    assert isinstance(answer, Kept)
+    return answer.offset
+
+
+@contextmanager
+def fails(code: str) -> Iterator[pytest.ExceptionInfo[FileFailure]]:
+    """The block ends in a failure of this code, which is said in words."""
+    with pytest.raises(FileFailure) as failure:
+        yield failure
+    assert failure.value.code == code, failure.value.message
+    assert failure.value.message
+
+
+def parts_in(folder: Path) -> list[Path]:
+    """Temporaries in a directory."""
+    return sorted(folder.glob(".cmdop-*.part"))
+
+
+@contextmanager
+def mounted(folder: Path, *how: str) -> Iterator[Path]:
+    """A file system of its own on `folder`, made; `how`: the words of mount(8)."""
+    folder.mkdir()
+    subprocess.run(["mount", *how, folder], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", folder], check=True)
