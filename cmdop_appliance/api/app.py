@@ -3,20 +3,23 @@
 import logging
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Final
+from typing import Any, Final
 
 import quart
 from quart_trio import QuartTrio
+from quart_trio.wrappers import TrioRequest
 from werkzeug.exceptions import HTTPException
 
 from cmdop_appliance.api import cmdop as cmdop
 from cmdop_appliance.api import docs as docs
 from cmdop_appliance.api import exchange
+from cmdop_appliance.api import hapi as hapi
 from cmdop_appliance.api import health as health
 from cmdop_appliance.api import metrics as metrics
 from cmdop_appliance.api import openapi as openapi
 from cmdop_appliance.api import sdk2 as sdk2
-from cmdop_appliance.api.registry import ROUTES, Route, plane_of
+from cmdop_appliance.api.bulk import BulkRoutes
+from cmdop_appliance.api.registry import OTHER_SPELLING, ROUTES, Route, plane_of
 from cmdop_appliance.errors import (
     ApplianceError,
     InvalidRequest,
@@ -28,18 +31,35 @@ from cmdop_appliance.hub.hub import Hub
 from cmdop_appliance.hub.requests import UNROUTED
 from cmdop_appliance.web.pages import start_page
 
-# Ways to write a path that Quart would take for another path, or a reader for another one.
-_OTHER_SPELLING: Final = re.compile(rb"//|/\.\.?(?:/|$)|%2[ef]", re.IGNORECASE)
 # Quart gives up on a body that takes longer to arrive; a slow uplink moves 1 MiB well within it.
-_BODY_S: Final = 60
+BODY_S: Final = 60.0
 _START: Final = "start"
+# Which requests may have a longer body than all others.
+_LONG: Final = [
+    (route.method, re.compile(prefix + route.path_with("[^/]+")), route.body_bytes)
+    for route in ROUTES
+    for prefix in route.plane.prefixes
+    if route.body_bytes
+]
 
 
-def make_app(hub: Hub) -> QuartTrio:
+class _Request(TrioRequest):
+    """A request of which as much is taken in as its route reads."""
+
+    def __init__(self, *parts: Any, **options: Any) -> None:
+        method, _, path, *_ = parts
+        for long_method, pattern, length in _LONG:
+            if method == long_method and pattern.fullmatch(path):
+                options["max_content_length"] = max(options["max_content_length"], length)
+        super().__init__(*parts, **options)
+
+
+def make_app(hub: Hub, *, body_s: float = BODY_S) -> BulkRoutes:
     """The ASGI application over an open hub."""
     app = QuartTrio(__name__, static_folder=None)
+    app.request_class = _Request
     app.config["MAX_CONTENT_LENGTH"] = hub.config.limits.body_bytes
-    app.config["BODY_TIMEOUT"] = _BODY_S
+    app.config["BODY_TIMEOUT"] = body_s
     app.config["RESPONSE_TIMEOUT"] = None  # a stream lasts as long as its command
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
     app.url_map.merge_slashes = False
@@ -56,7 +76,7 @@ def make_app(hub: Hub) -> QuartTrio:
             )
     app.add_url_rule("/", endpoint=_START, view_func=start_page, methods=["GET"])
     app.register_error_handler(Exception, _failed(hub))
-    return app
+    return BulkRoutes(hub, app)
 
 
 async def _refuse_credentials() -> None:
@@ -67,7 +87,7 @@ async def _refuse_credentials() -> None:
 
 async def _refuse_other_spellings() -> None:
     """One spelling for each path: a proxy in front that guards some of them sees what we see."""
-    if _OTHER_SPELLING.search(quart.request.scope["raw_path"]):
+    if OTHER_SPELLING.search(quart.request.scope["raw_path"]):
         raise NotFound("Not found")
 
 
@@ -97,7 +117,12 @@ def _translate(error: Exception) -> Exception:
         allowed = sorted(getattr(error, "valid_methods", None) or ())
         return MethodNotAllowed("Method not allowed", allowed)
     if error.code == 413:
-        return PayloadTooLarge("the request body is too large")
+        return PayloadTooLarge(
+            "the request body is too large",
+            hint="a file of any size goes to PUT /machines/:id/files/upload",
+        )
+    if error.code == 408:
+        return InvalidRequest("the body did not arrive in time")
     if error.code == 404 or (error.code or 500) < 400:  # a redirect would be a second spelling
         return NotFound("Not found")
     return InvalidRequest("the request cannot be read")
@@ -118,7 +143,8 @@ def _request(hub: Hub) -> exchange.Request:
 
 async def _read_body() -> bytes:
     try:
-        return bytes(await quart.request.body)
+        # `body` itself has no timeout. It is read once, and Quart is not to hold it any longer.
+        return await quart.request.get_data(cache=False, as_text=False, parse_form_data=False)
     except HTTPException as exc:
         translated = _translate(exc)
         assert isinstance(translated, ApplianceError)

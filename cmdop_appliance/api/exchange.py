@@ -1,6 +1,7 @@
 """One request and its answer, apart from any web framework: who asks, what is read, what is said.
 
-Quart and the hot route both come here, so that a rule holds on every way to the same data.
+Quart, the hot route and the bulk routes all come here, so that a rule holds on every way to the
+same data.
 """
 
 import functools
@@ -8,10 +9,10 @@ import hashlib
 import logging
 import re
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Final, Generic, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Generic, NoReturn, TypeVar
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -44,6 +45,8 @@ from cmdop_appliance.store.listing import Page, Paging
 
 B = TypeVar("B")
 Q = TypeVar("Q")
+# A body as it arrives.
+Pieces = Callable[[], AsyncGenerator[bytes, None]]
 
 LIMIT_DEFAULT: Final = 20  # contract.md §1
 LIMIT_MAX: Final = 100
@@ -63,6 +66,10 @@ _PLACE: Final = re.compile(r" - at `(?:key` in `)?\$\.?(.*)`$")
 _log = logging.getLogger("cmdop.api")
 
 
+def _not_for_this_route() -> NoReturn:
+    raise TypeError("the body of a bulk route comes in pieces, and that of another at once")
+
+
 @dataclass(slots=True)
 class Request:
     """What came in. Header names are lower case."""
@@ -72,7 +79,10 @@ class Request:
     query: str
     headers: Mapping[str, str]
     peer: str  # the address that it comes from, also behind proxies that we trust
-    read_body: Callable[[], Awaitable[bytes]]
+    read_body: Callable[[], Awaitable[bytes]] = _not_for_this_route
+    pieces: Pieces = _not_for_this_route
+    # Waits beside whatever is done for its caller, and raises Unauthorized when the key has ended.
+    until_revoked: Callable[[], Awaitable[None]] = trio.sleep_forever
     request_id: str = field(init=False)
     answer_headers: dict[str, str] = field(init=False)  # for its answer, whatever that will be
 
@@ -91,13 +101,18 @@ class Response:
     body: bytes | AsyncGenerator[bytes, None]
 
 
-class Paged(Struct, frozen=True):
-    """The query of every list; each names what it can be sorted by."""
-
-    ORDER: ClassVar[dict[str, str]]  # field of the answer → column
+class Window(Struct, frozen=True):
+    """Which part of a list."""
 
     limit: Annotated[int, Meta(ge=1)] = LIMIT_DEFAULT  # more than LIMIT_MAX: that many
     offset: Offset = 0
+
+
+class Paged(Window, frozen=True):
+    """The query of every list of records; each names what it can be sorted by."""
+
+    ORDER: ClassVar[dict[str, str]]  # field of the answer → column
+
     sort: str = "-created_at"
 
 
@@ -120,9 +135,9 @@ class Call(Generic[B, Q]):
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A page for the envelope: the views of its records beside its numbers."""
+    """A page for the envelope: its data beside its numbers."""
 
-    views: Sequence[Any]
+    views: Any  # of its records: a list, or what has one among other things
     page: Page[Any]
 
 
@@ -137,6 +152,7 @@ async def respond(hub: Hub, route: Route, path: Mapping[str, str], request: Requ
 
 async def _respond(hub: Hub, route: Route, path: Mapping[str, str], request: Request) -> Response:
     caller = NOBODY
+    result: object = None
     try:
         refuse_credentials(request.query)
         if Scope.PUBLIC not in route.scopes:
@@ -146,21 +162,32 @@ async def _respond(hub: Hub, route: Route, path: Mapping[str, str], request: Req
             caller.require(*route.scopes)
         identified_s = trio.current_time()
         query = _read_query(route.query, request.query)
+        if route.id_from is not None:
+            path = {**path, "id": getattr(query, route.id_from)}
         body = await _read_body(route.body, request)
-        once = _read_once(hub, caller, route, path, body, request)
+        once = _read_once(hub, caller, route, path, query if route.is_bulk else body, request)
+        if caller is not NOBODY:
+            request.pieces = functools.partial(
+                _sent_while_good, hub, caller, request.pieces, identified_s
+            )
+            request.until_revoked = functools.partial(_until_revoked, hub, caller)
         result = await route.handler(Call(hub, caller, path, body, query, request, once))
         if caller is not NOBODY and trio.current_time() - identified_s >= _LOOK_AGAIN_S:
             await _look_again(hub, caller)
     except Exception as exc:  # noqa: BLE001 - the one edge where a bug becomes a 500
         if isinstance(exc, Forbidden) and caller is not NOBODY:
-            await _record_refusal(hub, caller, route, path, exc)
+            await _record_refusal(hub, caller, route, path, request, exc)
+        if isinstance(result, Response) and not isinstance(result.body, bytes):
+            await result.body.aclose()
         return error_response(exc, request, route.plane, hub.clock)
     if isinstance(result, Response):
-        if route.has_etag and result.headers["ETag"] in request.headers.get("if-none-match", ""):
+        known = request.headers.get("if-none-match", "")
+        if not isinstance(result.body, bytes):
+            if caller is not NOBODY:
+                result.body = _while_good(hub, caller, result.body)
+        elif route.has_etag and result.headers["ETag"] in known:
             result = Response(304, result.headers, b"")
         result.headers = request.answer_headers | result.headers
-        if caller is not NOBODY and not isinstance(result.body, bytes):
-            result.body = _while_good(hub, caller, result.body)
         return result
     if not route.plane.has_envelope:
         return Response(route.status, _headers(request), msgspec.json.encode(result))
@@ -188,6 +215,8 @@ def error_response(error: Exception, request: Request, plane: Plane, clock: Cloc
     body: dict[str, Any]
     if plane.has_bare_errors:
         text = error.message
+        if isinstance(error, Unauthorized):
+            text = plane.unauthorized or text
         if isinstance(error, ValidationFailed):  # which fields is in the details, and these are not
             text += "".join(f"; {name}: {reason}" for name, reason in error.details.items())
         body = {"error": text, "code": error.code}
@@ -196,7 +225,7 @@ def error_response(error: Exception, request: Request, plane: Plane, clock: Cloc
         if error.hint:
             shown["hint"] = error.hint
         body = {"error": shown, "meta": _meta(request, clock)}
-    return Response(error.status, headers, msgspec.json.encode(body))
+    return Response(plane.status_of(error), headers, msgspec.json.encode(body))
 
 
 def read_paging(query: Paged) -> Paging:
@@ -235,6 +264,31 @@ async def _look_again(hub: Hub, caller: Caller) -> None:
         await hub.callers.require_still_good(caller)
 
 
+async def _until_revoked(hub: Hub, caller: Caller) -> None:
+    while True:
+        await trio.sleep(_LOOK_AGAIN_S)
+        await _look_again(hub, caller)
+
+
+async def _sent_while_good(
+    hub: Hub, caller: Caller, pieces: Pieces, looked_s: float
+) -> AsyncGenerator[bytes, None]:
+    """A body that is streamed, looking once a second whether the caller's key is still good.
+
+    Raises:
+        Unauthorized: it is not.
+    """
+    async with aclosing(pieces()) as arriving:
+        while True:
+            piece = await anext(arriving, None)
+            if trio.current_time() - looked_s >= _LOOK_AGAIN_S:
+                await _look_again(hub, caller)
+                looked_s = trio.current_time()
+            if piece is None:  # what was sent is taken only now, and by a key that is good
+                return
+            yield piece
+
+
 async def _while_good(
     hub: Hub, caller: Caller, pieces: AsyncGenerator[bytes, None]
 ) -> AsyncGenerator[bytes, None]:
@@ -263,8 +317,15 @@ def _count(hub: Hub, caller: Caller, request: Request) -> None:
 
 
 async def _record_refusal(
-    hub: Hub, caller: Caller, route: Route, path: Mapping[str, str], error: Forbidden
+    hub: Hub,
+    caller: Caller,
+    route: Route,
+    path: Mapping[str, str],
+    request: Request,
+    error: Forbidden,
 ) -> None:
+    if route.id_from is not None:  # what lacks the scope is refused before its query is read
+        path = {"id": dict(parse_qsl(request.query)).get(route.id_from, ""), **path}
     # Other text of a caller has no place in the audit log: it may be a key, pasted for an id.
     named = [part for part in path.values() if is_any_id(part)]
     target = "/".join(named) or str(error.details.get("machine_id", ""))
@@ -274,15 +335,15 @@ async def _record_refusal(
 
 
 def _read_once(
-    hub: Hub, caller: Caller, route: Route, path: Mapping[str, str], body: Any, request: Request
+    hub: Hub, caller: Caller, route: Route, path: Mapping[str, str], asked: Any, request: Request
 ) -> Once | None:
-    """What makes this request the same as one before: its key, its target and its body."""
+    """What makes this request the same as one before: its key, its target and what is `asked`."""
     key = request.headers.get("idempotency-key")
     if key is None or route.method != "POST":
         return None
     if not _IDEMPOTENCY_KEY.fullmatch(key):
         raise InvalidRequest("Idempotency-Key must be 1 to 200 printable ASCII characters")
-    target = [route.path, sorted(path.items()), body]
+    target = [route.path, sorted(path.items()), asked]
     text = msgspec.json.encode(target, order="deterministic")
     request_hash = hashlib.sha256(text).digest()
     return Once(
@@ -298,8 +359,10 @@ def _read_once(
 def _read_query(kind: type[Struct] | None, query: str) -> Any:
     if kind is None:
         return None
-    values = dict(parse_qsl(query, keep_blank_values=True, errors="replace"))
-    numbers, words = _rules(kind)
+    values = dict(parse_qsl(query, keep_blank_values=True, encoding="latin-1"))  # byte by byte
+    numbers, raw, words = _rules(kind)
+    for name in values.keys() - raw:
+        values[name] = values[name].encode("latin-1").decode(errors="replace")
     for name in numbers & values.keys():
         if not _DIGITS.fullmatch(values[name]):  # msgspec would take 1e3 as well
             raise bad_parameter(name, words[name])
@@ -317,11 +380,11 @@ def _read_query(kind: type[Struct] | None, query: str) -> Any:
 
 
 @functools.cache
-def _rules(kind: type[Struct]) -> tuple[frozenset[str], dict[str, str]]:
-    """(the parameters that are whole numbers, what these and the choices must be, in words)."""
+def _rules(kind: type[Struct]) -> tuple[frozenset[str], frozenset[str], dict[str, str]]:
+    """(the whole numbers among the parameters, the raw texts, what must be what, in words)."""
     info = inspect.type_info(kind)
     assert isinstance(info, inspect.StructType)
-    numbers, words = set(), {}
+    numbers, raw, words = set(), set(), {}
     for parameter in info.fields:
         name = parameter.encode_name
         for part in getattr(parameter.type, "types", (parameter.type,)):
@@ -330,22 +393,28 @@ def _rules(kind: type[Struct]) -> tuple[frozenset[str], dict[str, str]]:
                     numbers.add(name)
                     bound = "" if most is None else f" and at most {most}"
                     words[name] = f"must be a whole number of at least {least}{bound}"
+                case inspect.BoolType():
+                    words[name] = "must be true or false"
                 case inspect.LiteralType(values=values):
                     words[name] = f"must be one of {', '.join(map(str, values))}"
-    return frozenset(numbers), words
+                case inspect.Metadata(extra={"is_raw": True}):
+                    raw.add(name)
+    return frozenset(numbers), frozenset(raw), words
 
 
 async def _read_body(kind: type[Struct] | None, request: Request) -> Any:
     if kind is None:
         return None
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if content_type in ("", JSON) and not needs_body(kind) and not await request.read_body():
-        return kind()
+    body = b""
+    if content_type == JSON or (not content_type and not needs_body(kind)):
+        body = await request.read_body()
+        if not body and not needs_body(kind):
+            return kind()
     if content_type != JSON:
         raise InvalidRequest(
             "the body must be JSON", hint="send it with `Content-Type: application/json`"
         )
-    body = await request.read_body()
     try:
         text = body.decode()  # strict, also where the fields that we know do not look
         try:

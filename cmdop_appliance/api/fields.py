@@ -7,6 +7,7 @@ from msgspec import Meta
 
 from cmdop_appliance.clock import rfc3339
 from cmdop_appliance.errors import InvalidRequest
+from cmdop_appliance.protocol.limits import NAME_CHARS
 from cmdop_appliance.protocol.messages import NO_CONTROLS
 from cmdop_appliance.protocol.messages import Name as Name
 
@@ -19,6 +20,8 @@ _SHARE: Final = r"^(?:100|[1-9][0-9]?)%\Z"
 _ENV_NAME: Final = r"^[^=\x00]+\Z"
 _NAMESPACE: Final = r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z"  # a DNS label, RFC 1123
 _CLIENT: Final = r"^[A-Za-z0-9_-]{1,64}\Z"
+_MODE: Final = r"^[0-7]{3,4}\Z"
+_SHA256: Final = r"^[0-9a-fA-F]{64}\Z"
 _LOG_HEAD: Final = r"^[1-9][0-9]{0,17}:[0-9a-f]{64}\Z"
 
 # What a text must be, in words: a pattern is none.
@@ -31,6 +34,8 @@ PATTERN_REASONS: Final = {
     _SHARE: 'must be a number of machines, or a share from "1%" to "100%"',
     _NAMESPACE: "must be 1 to 63 lower-case letters, digits or -, neither first nor last a -",
     _CLIENT: "must be 1 to 64 letters, digits, _ or -",
+    _MODE: 'must be a file mode in octal digits, such as "0644"',
+    _SHA256: "must be a sha256: 64 hexadecimal digits",
     _LOG_HEAD: "must be SEQ:HASH, as `cmdop audit verify` prints it",
     _ENV_NAME: "must be the name of a variable, without = and NUL",
 }
@@ -39,7 +44,12 @@ PATTERN_REASONS: Final = {
 Text = Annotated[str, Meta(min_length=1, pattern=_NO_NUL)]
 AnyText = Annotated[str, Meta(pattern=_NO_NUL)]
 EnvName = Annotated[str, Meta(pattern=_ENV_NAME)]
+# Of a query: any bytes, percent-encoded; each character of the value stands for one of them.
+RawText = Annotated[str, Meta(extra={"is_raw": True})]
 Key = Annotated[str, Meta(min_length=1, max_length=200, pattern=NO_CONTROLS)]
+Owner = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS, pattern=NO_CONTROLS)]
+Mode = Annotated[str, Meta(pattern=_MODE)]  # of a file; int(mode, 8)
+Sha256 = Annotated[str, Meta(pattern=_SHA256)]
 Namespace = Annotated[str, Meta(pattern=_NAMESPACE)]
 ClientId = Annotated[str, Meta(pattern=_CLIENT)]
 LogHead = Annotated[str, Meta(pattern=_LOG_HEAD)]

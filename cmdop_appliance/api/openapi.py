@@ -12,7 +12,8 @@ import msgspec
 from msgspec import Struct
 
 from cmdop_appliance import __version__
-from cmdop_appliance.api.exchange import Call, Paged, Response, needs_body
+from cmdop_appliance.api.exchange import Call, Response, Window, needs_body
+from cmdop_appliance.api.multipart import MEDIA as MULTIPART
 from cmdop_appliance.api.registry import CMDOP, JSON, ROOT, ROUTES, Route, route
 from cmdop_appliance.api.schemas import REFERENCE, Json, Schemas, query_fields
 from cmdop_appliance.auth import Scope
@@ -128,6 +129,22 @@ _IF_NONE_MATCH: Final[Json] = {
     "description": "The `ETag` of what the caller has: where it is still so, it is not sent.",
     "schema": _TEXT,
 }
+_FORM: Final[Json] = {
+    "type": "object",
+    "description": "The file comes last. Its path may be a field, too, instead of a parameter.",
+    "required": ["file"],
+    "properties": {
+        "path": _TEXT,
+        "path_base64": {**_TEXT, "contentEncoding": "base64"},
+        "file": {"contentMediaType": "application/octet-stream"},
+    },
+}
+_IF_RANGE: Final[Json] = {
+    "name": "If-Range",
+    "in": "header",
+    "description": "The `ETag` that the range is of: if it is another now, everything is answered.",
+    "schema": _TEXT,
+}
 _RANGE: Final[Json] = {
     "name": "Range",
     "in": "header",
@@ -211,6 +228,10 @@ def _operation(entry: Route, schemas: Schemas, failures: dict[str, Json]) -> Jso
     if entry.body is not None:
         content = {JSON: {"schema": schemas.body(entry.body)}}
         operation["requestBody"] = {"required": needs_body(entry.body), "content": content}
+    elif entry.takes is not None:
+        is_form = entry.takes == MULTIPART
+        content = {entry.takes: {"schema": _FORM} if is_form else {}}
+        operation["requestBody"] = {"required": is_form, "content": content}
     if Scope.PUBLIC in entry.scopes:
         operation["security"] = []
     else:
@@ -232,6 +253,8 @@ def _headers(entry: Route) -> Iterator[Json]:
         yield {"$ref": "#/components/parameters/IdempotencyKey"}
     if RangeNotSatisfiable in entry.errors:
         yield _RANGE
+        if entry.has_etag:
+            yield _IF_RANGE
     if entry.has_etag:
         yield _IF_NONE_MATCH
     if entry.event_id is not None:
@@ -280,7 +303,7 @@ def _success(entry: Route, schemas: Schemas) -> Json:
 def _enveloped(entry: Route, data: Json) -> Json:
     if not entry.plane.has_envelope:
         return data
-    is_list = entry.query is not None and issubclass(entry.query, Paged)
+    is_list = entry.query is not None and issubclass(entry.query, Window)
     meta = {"$ref": REFERENCE + ("ListMeta" if is_list else "AnswerMeta")}
     return {
         "type": "object",
@@ -292,7 +315,7 @@ def _enveloped(entry: Route, data: Json) -> Json:
 def _failures(entry: Route, known: dict[str, Json]) -> Json:
     by_status: dict[int, dict[str, type[ApplianceError]]] = {}
     for error in sorted(_errors(entry), key=lambda error: error.code):
-        by_status.setdefault(error.status, {})[error.code] = error
+        by_status.setdefault(entry.plane.status_of(error), {})[error.code] = error
     is_bare = entry.plane.has_bare_errors
     answers: Json = {}
     for status, errors in by_status.items():

@@ -12,12 +12,15 @@ from typing import Any, Final, Literal
 from msgspec import Struct
 
 from cmdop_appliance.auth import Scope
-from cmdop_appliance.errors import ApplianceError
+from cmdop_appliance.errors import ApplianceError, InvalidRequest
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 Handler = Callable[[Any], Awaitable[Any]]
 
 JSON: Final = "application/json"
+
+# Ways to write a path that Quart would take for another path, or a reader for another one.
+OTHER_SPELLING: Final = re.compile(rb"//|/\.\.?(?:/|$)|%2[ef]", re.IGNORECASE)
 
 _PARAMETER: Final = re.compile(r":(\w+)")
 
@@ -30,11 +33,24 @@ class Plane:
     prefixes: tuple[str, ...]  # each of its paths exists under every one of them
     has_envelope: bool  # `{"data", "meta"}` around each answer; else the bare object
     has_bare_errors: bool  # `{"error": "text", "code"}`; else the object, with `meta`
+    has_422: bool = True  # of what is wrong with fields; else that is 400 as well
+    unauthorized: str = ""  # what a caller is told whom nobody knows; "": what is wrong
+
+    def status_of(self, error: ApplianceError | type[ApplianceError]) -> int:
+        """The HTTP status of a failure."""
+        return error.status if self.has_422 or error.status != 422 else InvalidRequest.status
 
 
 CMDOP: Final = Plane("cmdop", ("/api/v1", "/v1"), has_envelope=True, has_bare_errors=False)
 # Its paths have no prefix in common: /api/machines, /health.
-HAPI: Final = Plane("hapi", ("",), has_envelope=False, has_bare_errors=True)
+HAPI: Final = Plane(
+    "hapi",
+    ("",),
+    has_envelope=False,
+    has_bare_errors=True,
+    has_422=False,
+    unauthorized="Invalid access token",
+)
 SDK2: Final = Plane("sdk2", ("/api",), has_envelope=False, has_bare_errors=True)
 # For people and probes, beside every other plane.
 ROOT: Final = Plane("root", ("",), has_envelope=False, has_bare_errors=False)
@@ -59,11 +75,11 @@ class Route:
     media: str  # of the answer
     event_id: str | None  # pattern of what `Last-Event-ID` may be, where that resumes
     has_etag: bool  # its answer says which it is, and `If-None-Match` spares it
-
-    @property
-    def name(self) -> str:
-        """Unique, stable, usable as an operation id."""
-        return self.handler.__name__
+    is_bulk: bool  # what it reads or answers is of any size, and streams: api/bulk.py serves it
+    takes: str | None  # media type of a body that streams
+    name: str  # unique, stable, usable as an operation id
+    id_from: str | None  # the parameter of the query that names what `:id` does elsewhere
+    body_bytes: int  # how long a body it reads, beyond what is read everywhere
 
     @property
     def parameters(self) -> list[str]:
@@ -103,11 +119,19 @@ def route(
     media: str = JSON,
     event_id: str | None = None,
     has_etag: bool = False,
+    is_bulk: bool = False,
+    takes: str | None = None,
+    name: str | None = None,
+    id_from: str | None = None,
+    body_bytes: int = 0,
 ) -> Callable[[Handler], Handler]:
     """Enter a handler into the table.
 
     `answer` is what the handler returns, or bytes of the type `media`. A stream of events with ids
-    of the pattern `event_id` goes on behind the one in `Last-Event-ID`.
+    of the pattern `event_id` goes on behind the one in `Last-Event-ID`. The handler of a bulk
+    route reads `Request.pieces`, of the type `takes`, instead of a body. A route is named after
+    its handler, unless it has a `name` of its own. In `Call.path` the parameter `id_from` of the
+    query is the `id`.
 
     Raises:
         TypeError: at import, if the scope is not one, or the place is taken.
@@ -134,6 +158,11 @@ def route(
                 media,
                 event_id,
                 has_etag,
+                is_bulk,
+                takes,
+                name or handler.__name__,
+                id_from,
+                body_bytes,
             )
         )
         return handler

@@ -6,14 +6,15 @@ fails a test.
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 
 from cmdop_appliance.api import app as app  # fills the registry
-from cmdop_appliance.api.exchange import Paged
+from cmdop_appliance.api.exchange import Window
 from cmdop_appliance.api.registry import CMDOP, HAPI, ROOT, ROUTES, SDK2, Plane, Route
 from cmdop_appliance.errors import (
     BatchNotFound,
@@ -26,6 +27,8 @@ from tests.support.appliance import Answer, Api
 
 ID = "01JZZZZZZZZZZZZZZZZZZZZZZZ"  # of nothing
 BODY_BYTES = 1024 * 1024  # the default of [limits] body_bytes
+CONTENT_BYTES = 10 * 1024 * 1024  # of a file in JSON, contract.md §5
+FILE_BODY_BYTES = 14_046_548  # that as base64, and 64 KiB
 PUBLIC = ("public",)
 ANY_KEY = ("any key",)
 READ_COMMANDS = ("sessions:read", "commands:execute")
@@ -42,6 +45,27 @@ class Expected:
     wrong: Mapping[str, object] = field(default_factory=dict)  # field → a value it cannot have
     required: tuple[str, ...] = ()
     bad_query: tuple[str, ...] = ()  # beside those that every list refuses
+    query: Mapping[str, str] = field(default_factory=dict)  # what a good one must have
+    body_bytes: int = BODY_BYTES  # how long a body may be
+
+
+def of_files(
+    scope: str, *, query: Mapping[str, str] | None = None, **more: Any
+) -> Callable[[str], dict[tuple[str, str], Expected]]:
+    """The two addresses of a route for files, below which `path` is."""
+    query = query or {}
+
+    def at(line: str) -> dict[tuple[str, str], Expected]:
+        method, _, path = line.partition(" ")
+        flat = {"machine_id": f"mach_{ID}", **query}
+        return {
+            (method, f"/machines/:id/files{path}"): Expected(
+                (scope,), MachineNotFound, "machine", query=query, **more
+            ),
+            (method, f"/files{path}"): Expected((scope,), MachineNotFound, query=flat, **more),
+        }
+
+    return at
 
 
 RUN_WRONG = {
@@ -57,6 +81,19 @@ RUN_WRONG = {
     "supersede_key": "",
     "serial_key": "a\nb",
     "pty": 1,
+}
+BAD_UPLOAD = (
+    *("path=", "path_base64=*", "sha256=0", "if_match=x", "mode=888", "mode=", "owner=", "group="),
+    *("create_parents=perhaps", "overwrite=perhaps"),
+)
+FORM = b'--x7\r\nContent-Disposition: form-data; name="file"\r\n\r\ncontent\r\n--x7--\r\n'
+FROM_TO = {"source": f"/{ID}", "destination": f"/{ID}-2"}
+FROM_TO_WRONG = {
+    "source": 1,
+    "source_base64": "*",
+    "destination": [],
+    "destination_base64": "====",
+    "overwrite": "yes",
 }
 TABLE: dict[Plane, dict[tuple[str, str], Expected]] = {
     CMDOP: {
@@ -174,6 +211,68 @@ TABLE: dict[Plane, dict[tuple[str, str], Expected]] = {
             required=("namespace",),
         ),
         ("GET", "/workspaces"): Expected(("admin",)),
+        **of_files(
+            "files:read",
+            bad_query=("limit=0", "offset=-1", "hidden=perhaps", "path_base64=*", "path_base64=YQ"),
+        )("GET "),
+        **of_files("files:read", bad_query=("checksum=perhaps", "path_base64=*"))("GET /stat"),
+        **of_files(
+            "files:read",
+            query={"path": "/"},
+            bad_query=(
+                *("path=", "path_base64=*", "path_base64=Lw==", "offset=-1", "offset=x"),
+                *("length=-1", "length=x", f"length={CONTENT_BYTES + 1}"),
+            ),
+        )("GET /content"),
+        **of_files(
+            "files:write",
+            body={"path": "/", "content": ""},
+            wrong={
+                "path": 1,
+                "path_base64": "*",
+                "content": 1,
+                "encoding": "latin-1",
+                "mode": "888",
+                "owner": "",
+                "group": "a\nb",
+                "create_parents": "yes",
+                "overwrite": 1,
+                "if_match": "0" * 63,
+            },
+            required=("path", "content"),
+            body_bytes=FILE_BODY_BYTES,
+        )("PUT /content"),
+        **of_files(
+            "files:write",
+            query={"path": f"/{ID}"},
+            bad_query=("path=", "path_base64=*", "recursive=perhaps"),
+        )("DELETE "),
+        **of_files("files:write", body=FROM_TO, wrong=FROM_TO_WRONG, required=tuple(FROM_TO))(
+            "POST /move"
+        ),
+        **of_files("files:write", body=FROM_TO, wrong=FROM_TO_WRONG, required=tuple(FROM_TO))(
+            "POST /copy"
+        ),
+        **of_files(
+            "files:write",
+            body={"path": f"/{ID}"},
+            wrong={"path": None, "path_base64": "*", "parents": "yes", "mode": 0o755},
+            required=("path",),
+        )("POST /mkdir"),
+        **of_files(
+            "files:write",
+            query={"path": f"/{ID}"},
+            bad_query=(*BAD_UPLOAD, "offset=1", "upload_id=", "upload_id=a/b"),
+        )("PUT /upload"),
+        **of_files("files:write", query={"path": f"/{ID}"}, bad_query=BAD_UPLOAD)("POST /upload"),
+        **of_files(
+            "files:write",
+            query={"path": f"/{ID}", "upload_id": "u"},
+            bad_query=("path=", "path_base64=*", "upload_id="),
+        )("GET /upload"),
+        **of_files("files:read", query={"path": f"/{ID}"}, bad_query=("path=", "path_base64=*"))(
+            "GET /download"
+        ),
         ("GET", "/audit"): Expected(("admin",), bad_query=("outcome=good", "action=x", "since=1")),
         ("GET", "/audit/verify"): Expected(("admin",), bad_query=("head=1", "head=x:y")),
     },
@@ -203,6 +302,14 @@ TABLE: dict[Plane, dict[tuple[str, str], Expected]] = {
     },
     HAPI: {
         ("GET", "/health"): Expected(PUBLIC),
+        ("POST", "/api/machines/:id/paths/exists"): Expected(
+            ("files:read",),
+            MachineNotFound,
+            "machine",
+            body={"paths": ["/"]},
+            wrong={"paths": []},
+            required=("paths",),
+        ),
     },
     ROOT: {
         ("GET", "/openapi.json"): Expected(PUBLIC),
@@ -232,7 +339,7 @@ def params(routes: Iterable[Route]) -> list[Any]:
 
 def lists(route: Route) -> bool:
     """True: it answers with a page."""
-    return route.query is not None and issubclass(route.query, Paged)
+    return route.query is not None and issubclass(route.query, Window)
 
 
 # What the table does not have fails one test, and is left out of the others.
@@ -243,7 +350,11 @@ OPEN = params(route for route in KNOWN if expected(route).permissions == PUBLIC)
 WITH_BODY = params(route for route in KNOWN if route.body)
 WITHOUT_BODY = params(route for route in KNOWN if not route.body)
 OF_A_THING = params(route for route in KNOWN if expected(route).unknown)
-TOP_LISTS = params(route for route in KNOWN if lists(route) and ":" not in route.path)
+TOP_LISTS = params(
+    route
+    for route in KNOWN
+    if lists(route) and ":" not in route.path and not expected(route).unknown
+)
 
 
 # ── requests and answers ─────────────────────────────────────────────────────────────────────────
@@ -255,15 +366,27 @@ def path_of(route: Route, of: str = ID, prefix: str | None = None) -> str:
     return prefix + re.sub(r":\w+", lambda _: of, route.path)
 
 
+def with_query(route: Route, path: str) -> str:
+    """The path with all that a good query must have, but for what it has already."""
+    there = parse_qs(urlsplit(path).query, keep_blank_values=True)
+    missing = {k: v for k, v in expected(route).query.items() if k not in there}
+    if not missing:
+        return path
+    return f"{path}{'&' if '?' in path else '?'}{urlencode(missing)}"
+
+
 def good(route: Route) -> dict[str, Any] | None:
     """A good body, about nothing that is there."""
     return dict(expected(route).body) if route.body else None
 
 
 def ask(api: Api, route: Route, path: str | None = None, body: object = None, **how: Any) -> Answer:
-    """One request for a route; of a stream, which may have no end, the head."""
+    """One request for a route, with what its query must have; of a stream without end, the head."""
     whole = route.media != "text/event-stream"
-    path = path_of(route) if path is None else path
+    path = with_query(route, path_of(route) if path is None else path)
+    if route.takes == "multipart/form-data" and body is None:
+        body, form = FORM, {"Content-Type": f"{route.takes}; boundary=x7"}
+        how["headers"] = {**form, **how.get("headers", {})}
     return api.call(route.method, path, body, prefix="", whole=whole, **how)
 
 

@@ -104,6 +104,9 @@ def test_what_is_not_there_or_not_well_formed_is_not_recorded(hub, entries):
         ("POST", "/commands", {"command": SECRET}, "run_command", "", "commands:execute"),
         ("GET", "/audit", None, "list_audit", "", "admin"),
         ("DELETE", "/commands/no%20id%21", None, "cancel_command", "", "commands:execute"),
+        ("DELETE", f"/files?machine_id={UNKNOWN}", None, "delete_file", UNKNOWN, "files:write"),
+        ("DELETE", f"/files?machine_id={KEY}", None, "delete_file", "", "files:write"),
+        ("DELETE", "/files?path=/x", None, "delete_file", "", "files:write"),
     ],
 )
 def test_a_caller_who_was_refused_is_recorded(hub, entries, method, path, body, route, target, why):

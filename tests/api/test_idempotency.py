@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from itertools import count
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -14,12 +15,20 @@ from cmdop_appliance.api import cmdop as cmdop  # fills the table
 from cmdop_appliance.api.registry import CMDOP, ROUTES
 from tests.support.appliance import PATIENCE_S, Agent, Answer, Api, Hub, running_agent, running_hub
 
-ASKED = [route for route in ROUTES if route.plane is CMDOP and route.method == "POST"]
+# Forms are sent again in test_transfers.py.
+ASKED = [r for r in ROUTES if r.plane is CMDOP and r.method == "POST" and not r.takes]
 POSTS = [route.path for route in ASKED]
 WITH_BODY = [route.path for route in ASKED if route.body]
 RESUME, DETACH = "/commands/batch/:id/resume", "/sessions/:id/detach"
 # What can be done once, whoever asks; the next one is told so.
+FILES = [
+    f"{files}{path}"
+    for files in ("/files", "/machines/:id/files")
+    for path in ("/move", "/copy", "/mkdir")
+]
 ONLY_ONCE = {
+    **dict.fromkeys(FILES, (409, "file_exists")),
+    **{path: (404, "file_not_found") for path in FILES if path.endswith("/move")},
     RESUME: (409, "conflict"),
     DETACH: (404, "client_not_found"),
     "/workspaces": (409, "conflict"),
@@ -44,6 +53,8 @@ class Place:
         if path == DETACH:
             attached = self.api.post(f"/sessions/{self.session_id}/attach")
             return {"client_id": attached["client_id"]}
+        if path in FILES:
+            return self.paths(path)
         command = {"command": "echo $CMDOP_COMMAND_ID", "env": {"A": "1", "B": "2"}}
         return {
             "/commands": {"machine_id": self.agent.machine_id, **command},
@@ -56,8 +67,21 @@ class Place:
             "/enrollment-tokens": {"ttl": 60_000, "tags": ["a"]},
         }[path]
 
+    def paths(self, path: str) -> dict[str, object]:
+        """A good body for a POST about files."""
+        folder = self.agent.state_dir.parent
+        source, new = (str(folder / f"file-{next(_numbers)}") for _ in range(2))
+        if path.endswith("/mkdir"):
+            return {"path": new, "mode": "0750"}
+        Path(source).write_text("content")
+        return {"source": source, "destination": new}
+
     def target(self, path: str) -> str:
         """Where to send a POST; for what it is about, there is something."""
+        if path.startswith("/files"):
+            return f"{path}?machine_id={self.agent.machine_id}"
+        if path.startswith("/machines/"):
+            return path.replace(":id", self.agent.machine_id)
         if path.startswith("/sessions/"):
             return path.replace(":id", self.session_id)
         if path != RESUME:
@@ -169,6 +193,7 @@ def test_another_body_is_a_conflict_and_nothing_is_recorded(place, key, path):
         "/sessions/:id/attach": {"mode": "observer"},
         DETACH: {"client_id": "cli_other"},
         "/workspaces": {"namespace": "other"},
+        **{each: {"overwrite": True, "parents": True} for each in FILES},
     }.get(path, {"command": "echo other"})
     for other in ({**body, **changed}, {**body, "timeout": 1234} if "command" in body else None):
         if other is not None:

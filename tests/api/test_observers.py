@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from cmdop_appliance.api import app as app  # fills the registry
-from cmdop_appliance.api.registry import CMDOP, ROUTES, SDK2
+from cmdop_appliance.api.registry import CMDOP, HAPI, ROUTES, SDK2
 from tests.api.contract_table import ask, error_of, expected, path_of
+from tests.api.worlds import World
 from tests.support.appliance import (
     Agent,
     Api,
@@ -25,6 +26,19 @@ from tests.support.appliance import (
 )
 
 # Each route that changes something, by what it does.
+FILES = {  # puts, moves or takes away what stands on a machine
+    (CMDOP, method, f"{files}{path}")
+    for files in ("/files", "/machines/:id/files")
+    for method, path in (
+        ("PUT", "/content"),
+        ("PUT", "/upload"),
+        ("POST", "/upload"),
+        ("DELETE", ""),
+        ("POST", "/move"),
+        ("POST", "/copy"),
+        ("POST", "/mkdir"),
+    )
+}
 ENTERS = {  # types, runs, writes, resizes or signals on a machine
     (CMDOP, "POST", "/commands"),
     (CMDOP, "POST", "/commands/async"),
@@ -32,6 +46,10 @@ ENTERS = {  # types, runs, writes, resizes or signals on a machine
     (CMDOP, "POST", "/commands/batch/:id/resume"),
     (CMDOP, "DELETE", "/commands/:id"),
     (SDK2, "POST", "/admin/machines/:id/ask"),
+    *FILES,
+}
+ASKS = {  # for something, though by POST
+    (HAPI, "POST", "/api/machines/:id/paths/exists"),
 }
 LOOKS = {  # what an observer does to be one, and to be none
     (CMDOP, "POST", "/sessions/:id/attach"),
@@ -110,7 +128,7 @@ def nothing_came_of(hub: Hub, machine_id: str, marker: Path) -> bool:
 
 
 def test_every_route_that_changes_something_has_its_place_here():
-    assert sorted(CHANGES, key=str) == sorted([*ENTERS, *LOOKS, *MANAGES], key=str)
+    assert sorted(CHANGES, key=str) == sorted([*ENTERS, *ASKS, *LOOKS, *MANAGES], key=str)
 
 
 # ── a key that may only read ─────────────────────────────────────────────────────────────────────
@@ -253,6 +271,19 @@ def test_an_attached_observer_ends_no_command(hub, agent, onlooker):
     assert hub.api.wait_end(command_id)["status"] == "cancelled"
 
 
+@pytest.mark.parametrize("key", sorted(FILES, key=str), ids=lambda key: f"{key[1]} {key[2]}")
+def test_an_attached_observer_changes_no_file(hub, agent, onlooker, key):
+    route = CHANGES[key]
+    world = World(hub.api, agent)
+    body, path = world.body(route), world.path(route)
+    before = world.state()
+    error_of(ask(onlooker, route, path, body), 403, "forbidden")
+    assert world.state() == before
+    (entry,) = refusals(hub, onlooker)
+    assert entry["target"] == agent.machine_id
+    assert ask(hub.api, route, path, body).status == 200
+
+
 def test_an_attached_observer_may_look_at_everything(hub, agent, onlooker, session_id):
     command_id = hub.api.run(agent.machine_id, "echo seen")["id"]
     assert onlooker.get(f"/commands/{command_id}")["stdout"] == "seen\n"
@@ -262,6 +293,8 @@ def test_an_attached_observer_may_look_at_everything(hub, agent, onlooker, sessi
         f"/sessions/{session_id}/history",
         f"/machines/{agent.machine_id}",
         f"/machines/{agent.machine_id}/commands",
+        f"/machines/{agent.machine_id}/files?path=/",
+        f"/machines/{agent.machine_id}/files/content?path=/proc/version",
     ):
         assert onlooker.call("GET", path).status == 200
 

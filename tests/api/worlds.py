@@ -2,7 +2,9 @@
 
 import re
 from itertools import count
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from cmdop_appliance.api.registry import Route
 from tests.api.contract_table import expected, path_of
@@ -28,6 +30,8 @@ class World:
         self.ids["batch"] = batch[agent.machine_id]["batch_id"]
         for kind in ("key", "token", "client"):
             self.ids[kind] = self.fresh(kind)
+        self.folder = agent.state_dir.with_name(f"{agent.name}-files")
+        self.folder.mkdir(exist_ok=True)
         metrics = f"/sessions/{self.session_id}/metrics"
         wait_for(lambda: api.call("GET", metrics).status == 200, "there is a sample")
 
@@ -72,12 +76,29 @@ class World:
             "client_id": self.ids["client"],
             "mode": "operator",  # as an observer it could do nothing more
             "namespace": f"team-{next(_numbers)}",
+            "path": self.nowhere(),
+            "destination": self.nowhere(),
         }
+        if "source" in body:
+            here["source"] = self.file()
         return body | {name: value for name, value in here.items() if name in body}
 
     def path(self, route: Route) -> str:
-        """The path of a route about what is here."""
-        return path_of(route, self.ids.get(expected(route).about, ""))
+        """The path of a route about what is here, with what its query must have."""
+        here = {"machine_id": self.ids["machine"], "path": self.file(), "upload_id": "u"}
+        query = {name: here[name] for name in expected(route).query}
+        path = path_of(route, self.ids.get(expected(route).about, ""))
+        return f"{path}?{urlencode(query)}" if query else path
+
+    def file(self) -> str:
+        """A new file on the machine."""
+        path = self.nowhere()
+        Path(path).write_text("content")
+        return path
+
+    def nowhere(self) -> str:
+        """A path on the machine at which there is nothing."""
+        return str(self.folder / f"file-{next(_numbers)}")
 
     def state(self) -> dict[str, Any]:
         """Everything of this world that a request could change."""
@@ -92,6 +113,7 @@ class World:
             "keys": all_of("/api-keys?limit=100", "id"),
             "tokens": all_of("/enrollment-tokens?limit=100", "id"),
             "clients": session["attached_clients"],
+            "files": sorted(path.name for path in self.folder.iterdir()),
         }
 
 

@@ -19,6 +19,9 @@ from cmdop_appliance.api.cmdop import (
     events as events,
 )
 from cmdop_appliance.api.cmdop import (
+    files as files,
+)
+from cmdop_appliance.api.cmdop import (
     machines as machines,
 )
 from cmdop_appliance.api.cmdop import (
@@ -26,6 +29,9 @@ from cmdop_appliance.api.cmdop import (
 )
 from cmdop_appliance.api.cmdop import (
     sessions as sessions,
+)
+from cmdop_appliance.api.cmdop import (
+    transfers as transfers,
 )
 from cmdop_appliance.api.cmdop import (
     workspaces as workspaces,

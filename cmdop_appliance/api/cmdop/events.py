@@ -28,6 +28,7 @@ _SCOPES: Final = {
     "session": (Scope.SESSIONS_READ,),
     "machine": (Scope.MACHINES_READ,),
     "command": (Scope.SESSIONS_READ, Scope.COMMANDS_EXECUTE),
+    "file": (Scope.FILES_READ,),
 }
 
 _NAME: Final = "|".join(map(re.escape, (*EVENT_TYPES, *(f"{family}.*" for family in _SCOPES), "*")))
