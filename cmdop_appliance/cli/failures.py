@@ -10,6 +10,7 @@ from cmdop_appliance.cli.text import visible
 from cmdop_appliance.sdk import (
     APIError,
     CmdopError,
+    Conflict,
     ConnectionFailed,
     Forbidden,
     InvalidRequest,
@@ -24,6 +25,7 @@ USAGE: Final = 2
 NOT_FOUND: Final = 3
 NOT_ALLOWED: Final = 4
 UNREACHABLE: Final = 5
+OFFLINE: Final = 6
 CRASHED: Final = 70  # EX_SOFTWARE of sysexits.h
 INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell says it
 BROKEN_PIPE: Final = 141  # 128 + SIGPIPE
@@ -54,6 +56,11 @@ def as_failure(error: CmdopError) -> Failure:
             code, hint = OTHER, f"try again in {error.retry_after:.0f} s"
         case Unauthorized():
             code, hint = NOT_ALLOWED, "give the hub's API key with --key or CMDOP_API_KEY"
+        case Conflict(code="session_not_active"):
+            status = error.details.get("current_status", "DISCONNECTED")
+            code, message = OFFLINE, f"the machine is not connected ({status})"
+        case Forbidden(code="file_permission_denied" | "path_not_allowed"):
+            code = OTHER  # it is the machine that refuses, not the hub
         case Forbidden():
             code, hint = NOT_ALLOWED, "cmdop auth status shows what this key allows"
         case ConnectionFailed() | UnexpectedAnswer():

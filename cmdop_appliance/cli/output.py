@@ -120,7 +120,7 @@ def _is_time(column: str) -> bool:
 def _short(column: str, value: object, now: datetime) -> str:
     """The cell for a person: a time as its distance from now, bytes in the unit that fits."""
     if isinstance(value, int) and column.endswith("_bytes"):
-        return _size(value)
+        return size_text(value)
     if isinstance(value, str) and _is_time(column):
         try:
             return _distance((datetime.fromisoformat(value) - now).total_seconds())
@@ -129,7 +129,8 @@ def _short(column: str, value: object, now: datetime) -> str:
     return _cell(value)
 
 
-def _size(count: int) -> str:
+def size_text(count: int) -> str:
+    """So many bytes, for a person: `3.5 MB`."""
     for unit_bytes, name in ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (1000, "kB")):
         if count >= unit_bytes:
             return f"{count / unit_bytes:.1f} {name}"

@@ -1,19 +1,47 @@
-"""Which machine a person means."""
+"""Which machine, or machines, a person means."""
 
 from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
 from typing import Final
 
 from cmdop_appliance.cli import failures
 from cmdop_appliance.cli.failures import Failure
+from cmdop_appliance.cli.names import split
 from cmdop_appliance.sdk import Client
 from cmdop_appliance.sdk.types import Machine
 
+_TAG: Final = "tag:"
 _LISTED: Final = 5  # candidates named in one error message
 
 
 def find_machine(client: Client, wanted: str) -> Machine:
     """The one machine that `wanted` names. Raises: see `pick`."""
     return pick(wanted, list(client.machines.list()))
+
+
+def is_selector(wanted: str) -> bool:
+    """True: it may fit any number of machines, by tags (`tag:a,b`) or by a pattern (`web-*`)."""
+    return wanted.startswith(_TAG) or any(char in wanted for char in "*?[")
+
+
+def find_machines(client: Client, wanted: str) -> list[Machine]:
+    """All machines that a selector fits, by name: those with all of its tags, or by a pattern.
+
+    Raises:
+        Failure: there is none.
+    """
+    if wanted.startswith(_TAG):
+        tags = split(wanted.removeprefix(_TAG))
+        if not tags:  # most likely a variable of a script that is not set: it must not mean all
+            raise Failure(f'no tag is given in "{wanted}"', exit_code=failures.USAGE)
+        found = list(client.machines.list(tags=tags))
+    else:
+        found = [m for m in client.machines.list() if fnmatchcase(m["name"], wanted)]
+    if not found:
+        raise Failure(
+            f'no machine fits "{wanted}"', exit_code=failures.NOT_FOUND, hint="cmdop machines ls"
+        )
+    return sorted(found, key=lambda machine: machine["name"])
 
 
 def pick(wanted: str, machines: Sequence[Machine]) -> Machine:

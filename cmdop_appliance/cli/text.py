@@ -8,6 +8,12 @@ _HIDDEN_IN_JSON: Final = re.compile(
     # C1, bidi and other invisible controls, line separators, surrogates: JSON strings may hold them
     "[\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb]"
 )
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
+
+def unicode_text(text: str) -> str:
+    """`text` with U+FFFD for what is no character: a byte of a file name that is not UTF-8."""
+    return _SURROGATE.sub("\ufffd", text)
 
 
 def visible(text: object) -> str:

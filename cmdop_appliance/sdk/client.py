@@ -1,6 +1,7 @@
 """The synchronous client: the public HTTP API as Python calls."""
 
-from typing import Self, cast
+from functools import cached_property
+from typing import TYPE_CHECKING, Self, cast
 
 from cmdop_appliance.sdk.resources.audit import Audit
 from cmdop_appliance.sdk.resources.commands import Commands
@@ -13,6 +14,9 @@ from cmdop_appliance.sdk.resources.sessions import Sessions
 from cmdop_appliance.sdk.resources.workspaces import Workspaces
 from cmdop_appliance.sdk.transport import TIMEOUT_S, Transport
 from cmdop_appliance.sdk.types import Caller
+
+if TYPE_CHECKING:
+    from cmdop_appliance.sdk.resources.files import Files
 
 
 class Client:
@@ -36,6 +40,13 @@ class Client:
         self.workspaces = Workspaces(transport)
         self.enrollment_tokens = EnrollmentTokens(transport)
         self.audit = Audit(transport)
+
+    @cached_property
+    def files(self) -> "Files":
+        """The files of machines."""
+        from cmdop_appliance.sdk.resources.files import Files  # 5 ms, which only files cost
+
+        return Files(self._transport)
 
     def copy(self) -> "Client":
         """A client of the same hub for another thread, with a connection of its own."""

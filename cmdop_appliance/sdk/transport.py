@@ -8,10 +8,9 @@ that restarts costs time and nothing else.
 import http
 import http.client
 import json
-import random
 import select
-import time
-from collections.abc import Iterator, Mapping
+import socket
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final, NoReturn
 from urllib.parse import urlencode, urlsplit
@@ -28,47 +27,17 @@ from cmdop_appliance.sdk.errors import (
     UnexpectedAnswer,
     error_class,
 )
+from cmdop_appliance.sdk.patience import STOPPING, Patience, is_passing
 
 # How long a hub that says nothing, or is away, is waited for: it stops within 5 s (contract, 11)
 # and is ready within 2 s of its start, and a small machine reboots in a minute.
 TIMEOUT_S: Final = 60.0
-# Pauses between attempts are drawn from 0 to this, which doubles: "full jitter", so that the many
-# callers of a hub do not come back at the same moment.
-_PAUSE_FIRST_S: Final = 0.1
-_PAUSE_MAX_S: Final = 5.0
-
-STOPPING: Final = http.HTTPStatus.SERVICE_UNAVAILABLE  # the hub's own word for it
 # What a proxy says of a hub that does not answer it: whether that heard of a request is unknown.
 _GATEWAY: Final = frozenset({http.HTTPStatus.BAD_GATEWAY, http.HTTPStatus.GATEWAY_TIMEOUT})
-_COMING_BACK: Final = frozenset({"GRACE_PERIOD", "PENDING"})  # session states (contract, 2)
 _KEY_CHARACTERS: Final = 200  # contract, 1: Idempotency
 _SHOWN_CHARACTERS: Final = 200  # of a foreign answer, in an error message
-
-
-class Patience:
-    """The pauses between attempts at one thing, until it has been waited for long enough."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self.renew()
-
-    def renew(self) -> None:
-        """The hub has shown that it is there."""
-        self._left_s = self._seconds
-        self._longest_s = _PAUSE_FIRST_S
-
-    def pause(self, error: CmdopError, waited_s: float = 0) -> None:
-        """Sleep before the next attempt; `waited_s`: how long the last one was waited for.
-
-        Raises:
-            CmdopError: `error`, for there shall be no other attempt.
-        """
-        pause_s = random.uniform(0, self._longest_s)  # noqa: S311 - no secret
-        self._longest_s = min(2 * self._longest_s, _PAUSE_MAX_S)
-        self._left_s -= pause_s + waited_s
-        if self._left_s < 0:
-            raise error
-        time.sleep(pause_s)
+# Of a body in one call: what a socket on loopback takes, and gives, at once.
+PIECE_BYTES: Final = 256 * 1024
 
 
 class Transport:
@@ -144,7 +113,7 @@ class Transport:
                     _raise_failed(exc, unknown)
                 passing = unknown or exc
             except Conflict as exc:  # which tells that no attempt before was carried out
-                if passing is None or exc.details.get("current_status") not in _COMING_BACK:
+                if not is_passing(exc, was_there=passing is not None):
                     raise
                 passing, unknown = exc, None
             except NotFound:
@@ -164,10 +133,8 @@ class Transport:
         if _is_stale(self._connection):
             self.close()
         try:
-            response = self._send(
-                self._connection, self._timeout_s, method, path, query, body, headers
-            )
-            return self._read(response)
+            self._begin(self._connection, self._timeout_s, method, path, query, body, headers)
+            return self.read(self._response(self._connection))
         except BaseException:  # half an answer may still be in the connection
             self.close()
             raise
@@ -189,17 +156,79 @@ class Transport:
         """
         connection = self._new_connection()
         try:
-            response = self._send(connection, idle_timeout_s, "GET", path, query, extra=headers)
+            self._begin(connection, idle_timeout_s, "GET", path, query, extra=headers)
+            response = self._response(connection)
             if response.status != http.HTTPStatus.OK:
-                self._read(response)
-            yield self._pieces(response)
+                self.read(response)
+            yield self.pieces(response)
         finally:
             connection.close()
 
-    def _pieces(self, response: http.client.HTTPResponse) -> Iterator[bytes]:
+    @contextmanager
+    def exchange(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, object] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: Iterable[bytes | memoryview] = (),
+        length: int | None = None,
+    ) -> Iterator[http.client.HTTPResponse]:
+        """One attempt on a connection of its own, however long it takes; gives the answer's head.
+
+        `body` has `length` bytes. A hub that answers before it has all of them is sent no more.
+        One that is silent is asked, over the kept connection, whether it is still there.
+
+        Raises:
+            ConnectionFailed
+        """
+        extra = {**(headers or {})}
+        if length is not None:
+            extra["Content-Length"] = str(length)
+        connection = self._new_connection()
+        try:
+            self._begin(connection, self._timeout_s, method, path, query, extra=extra)
+            for piece in body:  # whose failures are none of the hub's
+                if not self._is_taken(connection.sock, piece):
+                    break
+            self._wait(connection.sock, select.POLLIN)
+            yield self._response(connection)
+        finally:
+            connection.close()
+
+    def _is_taken(self, sock: socket.socket, piece: bytes | memoryview) -> bool:
+        """Send all of `piece`; False: the hub wants no more, and has said why, or is gone."""
+        # Over TLS there may be something to read that is no answer, such as a session ticket.
+        answered = 0 if self._secure else select.POLLIN
+        rest = memoryview(piece)
+        while rest:
+            if self._wait(sock, select.POLLOUT | answered) & answered:
+                return False
+            try:
+                with self._failures():
+                    rest = rest[sock.send(rest) :]
+            except Away:
+                return False
+        return True
+
+    def _wait(self, sock: socket.socket, events: int) -> int:
+        """The first of `events` to come, as long as the hub is there."""
+        poll = select.poll()
+        poll.register(sock, events)
+        while not (came := poll.poll(self._timeout_s * 1000)):
+            self._exchange("GET", "/auth/me", None, None, {})
+        return came[0][1]
+
+    def pieces(self, response: http.client.HTTPResponse) -> Iterator[bytes]:
+        """The body of an answer as it arrives.
+
+        Raises:
+            ConnectionFailed: also when nothing arrives for too long.
+        """
         while True:
             with self._failures():
-                piece = response.read1(64 * 1024)
+                piece = response.read1(PIECE_BYTES)
             if not piece:
                 return
             yield piece
@@ -208,7 +237,7 @@ class Transport:
         kind = http.client.HTTPSConnection if self._secure else http.client.HTTPConnection
         return kind(self._host, self._port, timeout=self._timeout_s)
 
-    def _send(
+    def _begin(
         self,
         connection: http.client.HTTPConnection,
         silence_s: float,
@@ -217,7 +246,7 @@ class Transport:
         query: Mapping[str, object] | None = None,
         body: Mapping[str, object] | None = None,
         extra: Mapping[str, str] | None = None,
-    ) -> http.client.HTTPResponse:
+    ) -> None:
         headers = {"Authorization": f"Bearer {self._api_key}", **(extra or {})}
         target = f"{self._prefix}/api/v1{path}"
         if chosen := _present(query):
@@ -233,9 +262,18 @@ class Transport:
         with self._failures():
             connection.sock.settimeout(silence_s)
             connection.request(method, target, payload, headers)
+
+    def _response(self, connection: http.client.HTTPConnection) -> http.client.HTTPResponse:
+        with self._failures():
             return connection.getresponse()
 
-    def _read(self, response: http.client.HTTPResponse) -> dict[str, Any]:
+    def read(self, response: http.client.HTTPResponse) -> dict[str, Any]:
+        """The answer as JSON.
+
+        Raises:
+            APIError: it is a refusal.
+            ConnectionFailed, UnexpectedAnswer
+        """
         with self._failures():
             raw = response.read()
         if response.status in _GATEWAY:

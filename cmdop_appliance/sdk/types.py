@@ -269,6 +269,51 @@ class Caller(TypedDict):
     expires_at: str | None
 
 
+class FileEntry(TypedDict):
+    """One name in a directory of a machine; `size` in bytes, `mode` as chmod takes it: "0644".
+
+    Names and paths are `os.fsdecode`d: bytes that are not UTF-8 are lone surrogates; only for such
+    ones `…_base64` is not None.
+    """
+
+    name: str
+    path: str
+    type: Literal["file", "directory", "symlink", "other"]
+    size: int
+    mode: str
+    owner: str
+    group: str
+    modified_at: str | None  # None: in no year that has four digits
+    target: str | None  # what a symlink says
+    name_base64: str | None
+    path_base64: str | None
+    target_base64: str | None
+
+
+class FileStat(FileEntry):
+    """What stands at a path; `version` is another one after every change."""
+
+    version: str
+    sha256: str | None  # of a file, if it was asked for or is known
+
+
+class WrittenFile(TypedDict):
+    """A file that is in place on its machine, on the disk, with all its bytes."""
+
+    path: str
+    size: int
+    sha256: str
+    created: NotRequired[bool]  # False: there was one before. Not known after some breaks
+
+
+class ReadFile(TypedDict):
+    """A file that has arrived here, with all its bytes."""
+
+    path: str  # where
+    size: int
+    sha256: str
+
+
 @dataclass(frozen=True, slots=True)
 class Output:
     """Bytes a command wrote, exactly as it wrote them."""

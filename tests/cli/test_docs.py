@@ -12,7 +12,7 @@ import pytest
 from tests.support.appliance import running_agent, running_hub
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ("access", "audit", "commands", "monitoring", "sessions")
+DOCUMENTS = ("access", "audit", "commands", "files", "monitoring", "sessions")
 BLOCKS = [
     pytest.param(*block, id=f"{name}-{number}")
     for name in DOCUMENTS

@@ -3,7 +3,7 @@
 import pytest
 
 from cmdop_appliance.cli.failures import as_failure
-from cmdop_appliance.sdk import Conflict, Forbidden, InvalidRequest, Unauthorized
+from cmdop_appliance.sdk import Conflict, Forbidden, InvalidRequest, NotFound, Unauthorized
 
 
 @pytest.mark.parametrize("kind", [Forbidden, Conflict, InvalidRequest])
@@ -32,3 +32,21 @@ def test_a_wrong_key_is_hinted_at_in_words_of_the_command_line():
 def test_the_reasons_of_fields_are_shown_once(message, details, shown):
     failure = as_failure(InvalidRequest(422, "validation_failed", message, details))
     assert (failure.message, failure.hint) == (shown, "")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (Conflict(409, "session_not_active", "no", {"current_status": "DISCONNECTED"}), 6),
+        (Conflict(409, "file_exists", "no"), 1),
+        (Forbidden(403, "forbidden", "no"), 4),
+        (Forbidden(403, "file_permission_denied", "no"), 1),
+        (Forbidden(403, "path_not_allowed", "no"), 1),
+        (NotFound(404, "file_not_found", "no"), 3),
+    ],
+)
+def test_a_machine_that_is_away_or_refuses_is_not_a_key_that_is_not_good_enough(error, code):
+    failure = as_failure(error)
+    assert failure.exit_code == code
+    assert ("cmdop auth" in failure.hint) == (code == 4)
+    assert ("DISCONNECTED" in failure.message) == (code == 6)

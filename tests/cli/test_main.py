@@ -34,7 +34,10 @@ def test_version_is_one_line(tmp_path):
         assert done.stdout.startswith("cmdop 0.")
 
 
-COMMANDS = ["agent", "auth", "commands", "exec", "machines", "serve", "server", "version"]
+COMMANDS = [
+    *("agent", "auth", "commands", "cp", "exec", "files", "machines"),
+    *("serve", "server", "version"),
+]
 
 
 @pytest.mark.parametrize(

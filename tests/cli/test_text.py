@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cmdop_appliance.cli.text import visible, visible_json
+from cmdop_appliance.cli.text import unicode_text, visible, visible_json
 
 ANY_TEXT = st.text(st.characters())  # surrogates and controls included
 ANY_JSON = st.recursive(
@@ -48,3 +48,11 @@ def test_json_says_the_same_with_nothing_hidden_in_it(value, indent):
     assert json.loads(text) == value
     assert not set(text) & set("\x1b\x07\x7f\x85\x9b\xad\u200f\u202e\u2028\u2066\ufeff\udcff")
     text.encode()
+
+
+@given(ANY_TEXT)
+def test_text_that_every_reader_takes_differs_only_where_there_is_no_character(text):
+    shown = unicode_text(text)
+    shown.encode()
+    assert len(shown) == len(text)
+    assert all(a == b or "\ud800" <= a <= "\udfff" for a, b in zip(text, shown, strict=True))

@@ -7,8 +7,9 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from cmdop_appliance.sdk.errors import Away, CmdopError, ServerError, Silent, UnexpectedAnswer
+from cmdop_appliance.sdk.patience import STOPPING
 from cmdop_appliance.sdk.sse import EventParser, ServerSentEvent
-from cmdop_appliance.sdk.transport import STOPPING, Transport
+from cmdop_appliance.sdk.transport import Transport
 
 PAGE_ITEMS: Final = 100  # the most the hub gives at once (contract, Lists)
 # The hub sends a comment every 15 s; three missed mean that the connection is dead.
