@@ -1,5 +1,5 @@
-"""Measure POST /commands beside posix_spawn and warm OpenSSH, output beside `ssh host cat`, and
-lists of a full store beside those of an empty one.
+"""Measure POST /commands beside posix_spawn and warm OpenSSH, output beside `ssh host cat`, files
+beside scp, and lists of a full store beside those of an empty one.
 
 All in one run on one machine: absolute figures of a shared machine mean little, so every line
 carries its ratio to what was measured in the same run. Prints a table, asserts nothing.
@@ -11,24 +11,27 @@ import os
 import re
 import selectors
 import shutil
-import signal
 import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from scripts import bench_lists
+from scripts import bench_files, bench_lists
+from scripts.bench_hub import (
+    Hub,
+    appliance,
+    content_length,
+    processes_naming,
+    read_answer,
+    serving,
+)
 from tests.support.ssh import warm_ssh
 
-CMDOP = [sys.executable, "-m", "cmdop_appliance"]
-START_S = 20.0  # hub and agent are up long before this, or never
 OUTPUT_BYTES = 200_000_000  # of one command: long enough that its start does not count
 OUTPUT_ROUNDS = 3
 
@@ -48,102 +51,6 @@ def spawn_samples(count: int) -> list[float]:
         os.waitpid(pid, 0)
         samples.append(time.perf_counter() - begun)
     return samples
-
-
-def wait_for(condition: Callable[[], object], what: str) -> None:
-    """Poll until `condition` holds."""
-    deadline = time.monotonic() + START_S
-    while not condition():
-        if time.monotonic() > deadline:
-            raise SystemExit(f"bench: {what} did not come up within {START_S:.0f} s")
-        time.sleep(0.02)
-
-
-@contextmanager
-def appliance(folder: Path) -> Iterator["Hub"]:
-    """A hub with one agent, started and stopped as a user would."""
-    settings = {"CMDOP_OUTPUT_MAX_BYTES": str(2 * OUTPUT_BYTES)}
-    data_dir = folder / "data"
-    try:
-        with serving(data_dir, "--local-agent", **settings) as hub:
-            wait_for(hub.machine, "the agent")
-            yield hub
-    finally:
-        for pid in processes_naming(f"keeper {data_dir}"):
-            os.kill(pid, signal.SIGKILL)
-
-
-@contextmanager
-def serving(data_dir: Path, *flags: str, **settings: str) -> Iterator["Hub"]:
-    """A hub over a data directory."""
-    argv = [*CMDOP, "serve", "--data-dir", str(data_dir), "--listen", "127.0.0.1:0", *flags]
-    with Path(f"{data_dir}.log").open("wb") as log:
-        environment = {**os.environ, **settings}
-        process = subprocess.Popen(
-            argv, stdout=log, stderr=log, cwd=data_dir.parent, env=environment
-        )
-        try:
-            wait_for((data_dir / "hub.json").exists, "the hub")
-            yield Hub(process.pid, data_dir)
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(10)
-
-
-class Hub:
-    """What the bench needs to know of a running hub."""
-
-    def __init__(self, pid: int, data_dir: Path) -> None:
-        ready = json.loads((data_dir / "hub.json").read_text())
-        self.pid = pid
-        self.data_dir = data_dir
-        self.address = (urlsplit(ready["url"]).hostname, urlsplit(ready["url"]).port)
-        self.key = (data_dir / "admin.key").read_text().strip()
-
-    def request(self, method: str, path: str, body: dict[str, object] | None = None) -> bytes:
-        """The bytes of a request."""
-        payload = b"" if body is None else json.dumps(body).encode()
-        head = (
-            f"{method} /api/v1{path} HTTP/1.1\r\nHost: hub\r\nAuthorization: Bearer {self.key}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(payload)}\r\n\r\n"
-        )
-        return head.encode() + payload
-
-    def completed(self) -> int:
-        """How many commands have ended with exit code 0."""
-        with socket.create_connection(self.address) as connection:
-            connection.sendall(self.request("GET", "/commands?status=completed&limit=1"))
-            total: int = json.loads(read_answer(connection))["meta"]["total"]
-            return total
-
-    def machine(self) -> str | None:
-        """The id of the one machine, once it is online."""
-        with socket.create_connection(self.address) as connection:
-            connection.sendall(self.request("GET", "/machines?status=online"))
-            answer = read_answer(connection)
-        machines = json.loads(answer)["data"]
-        return machines[0]["id"] if machines else None
-
-
-def read_answer(connection: socket.socket) -> bytes:
-    """The body of one answer with a Content-Length."""
-    data = b""
-    while True:
-        chunk = connection.recv(65536)
-        if not chunk:
-            raise SystemExit("bench: the hub closed a connection")
-        data += chunk
-        head, blank, body = data.partition(b"\r\n\r\n")
-        if blank and len(body) >= content_length(head):
-            return body
-
-
-def content_length(head: bytes) -> int:
-    """The Content-Length in a response head."""
-    for line in head.lower().split(b"\r\n"):
-        if line.startswith(b"content-length:"):
-            return int(line.split(b":")[1])
-    raise SystemExit(f"bench: an answer without a length: {head!r}")
 
 
 @dataclass(frozen=True)
@@ -273,22 +180,6 @@ def output_rates(hub: Hub, ssh: list[str] | None, folder: Path) -> tuple[float, 
     return statistics.median(ours[1:]), statistics.median(theirs[1:] or theirs)
 
 
-def processes_naming(text: str) -> list[int]:
-    """Pids whose command line contains `text`."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            try:
-                line = (
-                    (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                )
-            except OSError:
-                continue
-            if text in line:
-                found.append(int(entry.name))
-    return found
-
-
 def memory_mb(pids: list[int]) -> float:
     """Proportional set size of processes together, MB."""
     total = 0
@@ -307,14 +198,17 @@ def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=400, help="calls by one caller")
-    parser.add_argument("--only", choices=("commands", "lists"), help="one part of it")
+    parser.add_argument("--only", choices=("commands", "files", "lists"), help="one part of it")
+    parser.add_argument("--size-mb", type=int, default=bench_files.SIZE_MB, help="of a large file")
     asked = parser.parse_args()
     tool = "wrk" if shutil.which("wrk") else "this script"
     python = f"{sys.version.split()[0]} at {os.path.realpath(sys.executable)}"
     print(f"load by {tool}, Python {python}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
-    if asked.only != "lists":
+    if asked.only in (None, "commands"):
         bench_commands(asked.count)
-    if asked.only != "commands":
+    if asked.only in (None, "files"):
+        bench_files.run(asked.size_mb, report)
+    if asked.only in (None, "lists"):
         list_stores(asked.count)
 
 
@@ -348,9 +242,10 @@ def list_stores(count: int) -> None:
 def bench_commands(count: int) -> None:
     """POST /commands and output beside what they are made of."""
     report("what", "figure", "beside", "target")
+    settings = {"CMDOP_OUTPUT_MAX_BYTES": str(2 * OUTPUT_BYTES)}
     with tempfile.TemporaryDirectory(prefix="cmdop-bench-") as name:
         folder = Path(name)
-        with appliance(folder) as hub, warm_ssh(folder) as ssh:
+        with appliance(folder, **settings) as hub, warm_ssh(folder) as ssh:
             agents = processes_naming(f"--state-dir {hub.data_dir}/local-agent")
             keepers = processes_naming(f"keeper {hub.data_dir}/local-agent")
             idle = memory_mb([hub.pid]), memory_mb(agents + keepers)

@@ -16,6 +16,10 @@ from pathlib import Path
 from tests.torture import simulation
 from tests.torture.agent_kills import AGENT_KILLS
 from tests.torture.cuts import CUTS
+from tests.torture.files_cuts import FILES_CUTS
+from tests.torture.files_faults import FILES_FAULTS
+from tests.torture.files_kills import FILES_KILLS
+from tests.torture.files_swapper import FILES_SWAPPER
 from tests.torture.fuzz import FUZZ
 from tests.torture.gigabyte import GIGABYTE
 from tests.torture.hub_kills_followed import HUB_KILLS_FOLLOWED
@@ -24,7 +28,20 @@ from tests.torture.lost import LOST
 from tests.torture.parts import Outcome, print_ledger, run_part
 from tests.torture.sweep import SWEEP
 
-PARTS = (AGENT_KILLS, HUB_KILLS_FOLLOWED, CUTS, HUB_KILLS_LEDGER, SWEEP, LOST, GIGABYTE, FUZZ)
+PARTS = (
+    AGENT_KILLS,
+    HUB_KILLS_FOLLOWED,
+    CUTS,
+    HUB_KILLS_LEDGER,
+    SWEEP,
+    LOST,
+    GIGABYTE,
+    FUZZ,
+    FILES_CUTS,
+    FILES_KILLS,
+    FILES_SWAPPER,
+    FILES_FAULTS,
+)
 
 say = partial(print, flush=True)  # the other end may be a file that somebody watches
 

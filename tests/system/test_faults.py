@@ -8,6 +8,8 @@ from tests.support.appliance import is_alive, wait_for
 from tests.torture.agent_kills import AGENT_KILLS
 from tests.torture.asks import judge, new_ask
 from tests.torture.cuts import CUTS
+from tests.torture.files_faults import CODES, FILES_FAULTS, why_not
+from tests.torture.files_kills import FILES_KILLS
 from tests.torture.hub_kills_followed import HUB_KILLS_FOLLOWED
 from tests.torture.hub_kills_ledger import HUB_KILLS_LEDGER
 from tests.torture.lost import REASONS, rebooted, why_no_reboot
@@ -50,6 +52,16 @@ def test_a_link_that_is_cut_all_the_time_costs_no_byte_and_starts_nothing_twice(
 
 def test_a_fall_at_any_step_starts_nothing_twice_and_leaves_nothing_without_its_true_end(run):
     run(SWEEP, [*range(15), *range(len(SINGLES), len(SINGLES) + 15)])
+
+
+def test_kill_9_in_mid_upload_leaves_the_old_file_or_the_new_and_no_litter(run):
+    run(FILES_KILLS, range(10))
+
+
+@pytest.mark.skipif(bool(why_not()), reason=f"NOT TESTED: {why_not()}")
+@pytest.mark.parametrize("errno", CODES)
+def test_a_disk_that_fails_at_any_call_of_a_write_costs_that_write_alone(run, errno):
+    run(FILES_FAULTS, [list(CODES).index(errno)])
 
 
 @pytest.mark.parametrize("produce", REASONS, ids=lambda produce: produce.__name__)

@@ -12,6 +12,7 @@ from tests.support.appliance import (
     stopped_agent,
     wait_for,
 )
+from tests.support.machine_files import MachineFiles
 
 
 def _cmdop(place, *args):
@@ -75,3 +76,19 @@ def test_the_local_agent_obeys_the_file_in_its_directory(tmp_path):
         assert denied["error"]["code"] == "user_denied"
         assert "commands.users" in denied["error"]["message"]
         assert hub.api.run(machine["id"], "id -u")["stdout"] == f"{os.geteuid()}\n"
+
+
+def test_the_file_that_an_agent_was_given_is_changed_by_no_hub(tmp_path):
+    config = tmp_path / "policy.toml"
+    config.write_text("[files]\n")
+    config.chmod(0o600)
+    with running_hub(tmp_path) as hub, stopped_agent(tmp_path, "given") as agent:
+        agent.begin(
+            "--config", config, CMDOP_SERVER_URL=hub.api.url, CMDOP_JOIN_KEY=hub.new_token()
+        )
+        agent.wait_connected(hub)
+        files = MachineFiles(hub.api, agent.machine_id)
+        for answer in (files.upload(config, b""), files.call("DELETE", "", config)):
+            assert (answer.status, answer.error["code"]) == (403, "path_not_allowed")
+        assert files.download(config).body == b"[files]\n"
+    assert config.read_text() == "[files]\n"

@@ -77,6 +77,14 @@ class Site:
 
         wait_for(connected, "hub and agent are back", PATIENCE_S)
 
+    def wait_reconnected(self, before: int) -> None:
+        """Return when both are back, after a fall before which `agent.connections` was `before`.
+
+        A hub may not have noticed yet that its agent, or the link, is gone.
+        """
+        wait_for(lambda: self.agent.connections > before, "the agent is back", PATIENCE_S)
+        self.wait_up()
+
     def check_end(self) -> None:
         """Nothing ran again after it was judged, and nothing broke that nobody expected."""
         for ask in self.asked:
