@@ -57,6 +57,8 @@ CONTENT_BYTES: Final = 10 * 1024 * 1024
 # More is read a few at a time: each becomes up to six times its size as JSON.
 _SMALL_BYTES: Final = 64 * 1024
 _LARGE_READS: Final = 4
+# So long one may hold its turn: 10 MiB at 1.4 Mbit/s. A machine that hangs is not to hold them all.
+_LARGE_READ_S: Final = 60.0
 # Paths in one question: base64 makes them a third longer.
 _QUESTION_BYTES: Final = MESSAGE_BYTES // 2
 
@@ -156,13 +158,18 @@ class Files:
             _require_content(opened.path, wanted)
             if wanted <= opened.end - opened.first:
                 return await _content(opened, transfer)
-        async with (
-            self._large_reads,
-            self._transfer(caller, machine_id, call, entry) as transfer,
-        ):
-            opened = await transfer.answer()
-            assert isinstance(opened, Opened)
-            return await _content(opened, transfer)
+        async with self._large_reads:
+            try:
+                with trio.fail_after(_LARGE_READ_S):
+                    async with self._transfer(caller, machine_id, call, entry) as transfer:
+                        opened = await transfer.answer()
+                        assert isinstance(opened, Opened)
+                        return await _content(opened, transfer)
+            except trio.TooSlowError:
+                raise Unavailable(
+                    f"the machine did not send this file within {_LARGE_READ_S:.0f} s",
+                    hint="GET …/files/download takes as long as it needs",
+                ) from None
 
     async def write(self, caller: Caller, machine_id: str, call: Write, data: bytes) -> Written:
         """Put a file in place whose bytes are all here, and tell of it."""

@@ -11,7 +11,7 @@ from functools import partial
 import pytest
 import trio
 from msgspec.structs import replace as replace_fields
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from cmdop_appliance.errors import (
     FileExists,
@@ -526,6 +526,22 @@ async def test_four_large_files_are_read_at_a_time(live, link, machine_id):
                     await wait_all_tasks_blocked(0.01)
         nursery.cancel_scope.cancel()
     assert done == [b"x" * large] * 6
+
+
+async def test_a_machine_that_hangs_does_not_keep_its_turn(
+    live, link, machine_id, autojump_clock: MockClock
+):
+    async def play() -> None:
+        little = await link.expect(FileCall)
+        await link.say(FileAnswer(id=little.id, answer=opened(SMALL + 1, SMALL)))
+        await link.expect(FileStop)
+        await link.expect(FileCall)  # and says nothing more
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(play)
+        with pytest.raises(Unavailable, match="within 60 s"):
+            await live.hub.files.read(CALLER, machine_id, READ)
+    assert live.hub.files._large_reads.borrowed_tokens == 0
 
 
 async def test_a_content_arrives_with_its_checksum_and_is_told_of(live, link, machine_id):
