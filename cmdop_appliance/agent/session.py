@@ -286,7 +286,7 @@ class HubSession:
                     case Resume() as message:
                         commands.resume(message)
                     case (FileCall() | FileStop() | FileCredit() | FileEnd() | Data()) as message:
-                        self._transfers.hear(message)
+                        await self._transfers.hear(message)
                     case Heartbeatack(audit_head=AuditHead() as head):
                         self._memory.hear(head)
                     case Revoked() as message if self._is_removed(message):

@@ -12,7 +12,7 @@ from typing import Final, TypeVar
 
 import trio
 
-from cmdop_appliance.agent.files.failures import FileFailure
+from cmdop_appliance.agent.files.failures import FileFailure, Stopped
 from cmdop_appliance.agent.files.files import Files
 from cmdop_appliance.agent.outbox import Outbox
 from cmdop_appliance.errors import RemoteProtocolError
@@ -44,10 +44,6 @@ T = TypeVar("T")
 log = logging.getLogger("cmdop.agent.transfers")
 
 
-class _StoppedError(Exception):
-    """Nobody waits for this call any more."""
-
-
 class Transfers:
     """Lives as long as the agent."""
 
@@ -55,7 +51,7 @@ class Transfers:
         self._files = files
         self._outbox = outbox
         self._open: dict[int, _Call] = {}  # those that the hub of this connection waits for
-        self._new, self._to_do = trio.open_memory_channel[_Call](_OPEN)
+        self._new, self._to_do = trio.open_memory_channel[_Call](0)
         self._quick = trio.Semaphore(QUICK_CALLS)
         self._transfers = trio.Semaphore(FILE_CALLS - QUICK_CALLS)
         self._threads = trio.CapacityLimiter(FILE_CALLS)
@@ -67,15 +63,15 @@ class Transfers:
             async for call in self._to_do:
                 nursery.start_soon(self._carry_out, call)
 
-    def hear(self, message: FromHub) -> None:
-        """Take what the hub says; never waits.
+    async def hear(self, message: FromHub) -> None:
+        """Take what the hub says; waits for no disk.
 
         Raises:
             RemoteProtocolError: it does not belong here.
         """
         call = self._open.get(message.id)
         if isinstance(message, FileCall):
-            self._begin(message)
+            await self._begin(message)
         elif isinstance(message, FileStop):
             if call is not None:
                 del self._open[message.id]
@@ -89,18 +85,13 @@ class Transfers:
             call.stop()
         self._open.clear()
 
-    def _begin(self, message: FileCall) -> None:
+    async def _begin(self, message: FileCall) -> None:
         if message.id in self._open:
             raise RemoteProtocolError(f"call {message.id} was made twice")
-        call = _Call(message.id, message.call, self._outbox, self._threads)
-        too_many = RemoteProtocolError(f"more than {_OPEN} calls for files")
         if len(self._open) >= _OPEN:
-            raise too_many
-        try:
-            self._new.send_nowait(call)
-        except trio.WouldBlock:  # those that were stopped before they began
-            raise too_many from None
-        self._open[call.id] = call
+            raise RemoteProtocolError(f"more than {_OPEN} calls for files")
+        call = self._open[message.id] = _Call(message.id, message.call, self._outbox, self._threads)
+        await self._new.send(call)
 
     async def _carry_out(self, call: "_Call") -> None:
         places = self._transfers if is_transfer(call.what) else self._quick
@@ -118,8 +109,6 @@ class Transfers:
     async def _answer(self, call: "_Call") -> None:
         try:
             await call.run(self._files)
-        except _StoppedError:
-            pass
         except FileFailure as exc:
             await call.fail(exc)
         except Exception:  # the one owner of a call
@@ -166,7 +155,7 @@ class _Call:
         self.wait.cancel()
         for flow in (self._incoming, self._outgoing):
             if flow is not None:
-                flow.fail(_StoppedError())
+                flow.fail(Stopped())
 
     async def run(self, files: Files) -> None:
         match self.what:
@@ -221,7 +210,7 @@ class _Call:
         try:
             self._incoming = incoming = Incoming(write.offset)
             if self._is_stopped:  # while the file was placed, and nothing else would tell
-                raise _StoppedError
+                raise Stopped
             await self._say(writing.placed)
             while data := await incoming.take():
                 if (limit := incoming.grant()) is not None:
@@ -234,7 +223,7 @@ class _Call:
 
     async def _send(self, item: Data | FileEnd) -> None:
         if self._is_stopped:
-            raise _StoppedError
+            raise Stopped
         await self._outbox.send(item)
 
     async def _in_thread(self, work: Callable[[], T], *, always: bool = False) -> T:
@@ -243,5 +232,5 @@ class _Call:
         Only the end of the agent cancels it: a thread that a dead disk holds must not hold that.
         """
         if self._is_stopped and not always:
-            raise _StoppedError
+            raise Stopped
         return await trio.to_thread.run_sync(work, limiter=self._threads, abandon_on_cancel=True)

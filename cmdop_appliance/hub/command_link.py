@@ -37,7 +37,7 @@ _INVENTORY: Final = 100_000
 
 _GROWN: Final = Grown()
 
-_log = logging.getLogger("cmdop.hub.session")
+_log = logging.getLogger("cmdop.hub.command_link")
 
 
 class CommandLink:

@@ -20,7 +20,8 @@ from cmdop_appliance.transfer import Room
 
 mask_in_c()
 
-# The library reads 4 KiB at a time by default, which costs large frames a factor of three.
+# The library reads 4 KiB at a time by default, which costs large frames a factor of three. As much
+# as one frame of a file, which arrive by the thousand.
 _RECEIVE_BYTES = 128 * 1024
 # A peer that does not answer our close frame is cut off after this.
 _CLOSE_S = 0.7

@@ -158,13 +158,15 @@ class Files:
             _require_content(opened.path, wanted)
             if wanted <= opened.end - opened.first:
                 return await _content(opened, transfer)
-        async with self._large_reads:
+        async with (
+            self._large_reads,
+            self._transfer(caller, machine_id, call, entry) as transfer,
+        ):
             try:
                 with trio.fail_after(_LARGE_READ_S):
-                    async with self._transfer(caller, machine_id, call, entry) as transfer:
-                        opened = await transfer.answer()
-                        assert isinstance(opened, Opened)
-                        return await _content(opened, transfer)
+                    opened = await transfer.answer()
+                    assert isinstance(opened, Opened)
+                    return await _content(opened, transfer)
             except trio.TooSlowError:
                 raise Unavailable(
                     f"the machine did not send this file within {_LARGE_READ_S:.0f} s",

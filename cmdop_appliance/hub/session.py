@@ -301,10 +301,8 @@ class AgentSession:
                 match await questions.next():
                     case Request(question=FindLink()) as request:
                         await self._ready.wait()  # as long as it was not, its session is CONNECTED
-                        if self._conversation.state is State.READY:
-                            request.answer(self._files)
-                        else:
-                            request.answer(None)
+                        is_ready = self._conversation.state is State.READY
+                        request.answer(self._files if is_ready else None)
 
     async def _say_revoked(self) -> None:
         with trio.move_on_after(_LAST_WORD_S):

@@ -123,11 +123,15 @@ class FileLink:
         """Ask the machine, for an API key; waits while it has as many calls as it takes.
 
         Raises:
-            Unavailable: the connection is over, or there was no place for too long.
+            Unavailable: the connection is over or stands still, or no place came free in time.
         """
         async with self._places.hold(call, key_id):
             if self._is_over:
                 raise _lost()
+            if self._line.is_crowded:
+                raise Unavailable(
+                    "the connection to the machine takes nothing now", hint="try again in a moment"
+                )
             transfer = Transfer(self._next_id, call, self._line)
             self._next_id += 1
             self._open[transfer.id] = transfer

@@ -206,5 +206,8 @@ AnyAnswer = Entries | Found | Existing | Opened | Placed | Written | Kept | Done
 
 
 def is_transfer(call: Call) -> bool:
-    """True: bytes of files are moved, or all of them read, which takes as long as they are many."""
-    return isinstance(call, Read | Write | Copy) or (isinstance(call, Stat) and call.checksum)
+    """True: it takes as long as there are bytes or files; a Move may be to another file system."""
+    match call:
+        case Read() | Write() | Copy() | Move() | Delete(recursive=True) | Stat(checksum=True):
+            return True
+    return False

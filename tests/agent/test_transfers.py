@@ -261,11 +261,11 @@ async def test_that_a_file_was_changed_is_told_behind_all_that_was_sent_of_it(tm
     path = tmp_path / "f"
     path.write_bytes(bytes(2 * TRANSFER_BYTES))
     async with transfers_of(Files(tmp_path / "state", FilesPolicy())) as (transfers, outbox):
-        transfers.hear(FileCall(id=1, call=Read(path=bytes(path))))
+        await transfers.hear(FileCall(id=1, call=Read(path=bytes(path))))
         assert isinstance(await said(outbox), FileAnswer)
         await eventually(lambda: len(outbox._data) == QUEUE_DATA, "all that there is credit for")
         path.write_bytes(b"another")
-        transfers.hear(FileCredit(id=1, offset=2 * TRANSFER_BYTES))
+        await transfers.hear(FileCredit(id=1, offset=2 * TRANSFER_BYTES))
         items = [await said(outbox) for _ in range(QUEUE_DATA + 1)]
     assert [type(item) for item in items] == [Data] * QUEUE_DATA + [FileFailed]
 
@@ -290,12 +290,12 @@ async def test_calls_that_nobody_waits_for_leave_though_the_disk_hangs():
         await wait_all_tasks_blocked()
         before = trio.lowlevel.current_statistics().tasks_living
         for number in range(500):
-            transfers.hear(FileCall(id=number, call=Delete(path=b"/f")))
+            await transfers.hear(FileCall(id=number, call=Delete(path=b"/f")))
             await wait_all_tasks_blocked()
-            transfers.hear(FileStop(id=number))
+            await transfers.hear(FileStop(id=number))
         await wait_all_tasks_blocked()
         assert trio.lowlevel.current_statistics().tasks_living - before <= QUICK_CALLS
-        transfers.hear(FileCall(id=500, call=Delete(path=b"/f")))
+        await transfers.hear(FileCall(id=500, call=Delete(path=b"/f")))
         files.gate.set()
         assert await said(outbox) == FileAnswer(id=500, answer=Done())
 
@@ -304,7 +304,7 @@ async def test_a_hub_that_asks_without_end_is_refused():
     files = Stuck()
     async with transfers_of(files) as (transfers, _):
         for number in range(2 * FILE_CALLS):
-            transfers.hear(FileCall(id=number, call=Delete(path=b"/f")))
+            await transfers.hear(FileCall(id=number, call=Delete(path=b"/f")))
         with pytest.raises(RemoteProtocolError, match="more than 32 calls"):
-            transfers.hear(FileCall(id=99, call=Delete(path=b"/f")))
+            await transfers.hear(FileCall(id=99, call=Delete(path=b"/f")))
         files.gate.set()

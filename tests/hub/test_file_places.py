@@ -28,6 +28,8 @@ SLOW: list[AnyCall] = [
     Read(path=b"/f"),
     Write(path=b"/f"),
     Copy(source=b"/f", destination=b"/g"),
+    Move(source=b"/f", destination=b"/g"),
+    Delete(path=b"/f", recursive=True),
     Stat(path=b"/f", checksum=True),
 ]
 QUICK: list[AnyCall] = [
@@ -36,7 +38,6 @@ QUICK: list[AnyCall] = [
     Exist(paths=[b"/f"]),
     Uploaded(path=b"/f", upload="u"),
     Delete(path=b"/f"),
-    Move(source=b"/f", destination=b"/g"),
     Mkdir(path=b"/d"),
 ]
 

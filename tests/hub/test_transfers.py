@@ -336,6 +336,20 @@ async def test_callers_that_leave_at_any_moment_leave_the_link_whole(live):
     await link.heartbeat()
 
 
+async def test_a_link_that_stands_still_is_asked_no_more(live):
+    link, files = await joined(live)
+    link.hub_end.takes = trio.Event()  # the socket takes nothing
+
+    async def ask_and_leave() -> None:
+        for _ in range(300):
+            async with files.open(DELETE, KEY):
+                await trio.lowlevel.checkpoint()
+
+    with pytest.raises(Unavailable, match="takes nothing now"):
+        await ask_and_leave()
+    link.hub_end.takes.set()
+
+
 async def test_a_machine_has_no_more_calls_at_a_time_than_it_takes(live):
     link, files = await joined(live)
     begun = 0

@@ -9,8 +9,8 @@ import pytest
 from cmdop_appliance.agent.backlog import Backlog
 from cmdop_appliance.agent.journal import Journal
 from cmdop_appliance.agent.output import Outflow
+from cmdop_appliance.hub.command_link import CommandLink
 from cmdop_appliance.hub.output import LiveStream
-from cmdop_appliance.hub.session import AgentSession
 from cmdop_appliance.protocol.messages import Acknowledge
 from cmdop_appliance.store import metrics
 from tests.simulation.actors import Disks
@@ -102,13 +102,13 @@ def test_an_agent_that_does_not_wait_for_its_disk_is_found_out(stage, monkeypatc
 
 
 def test_a_hub_that_acknowledges_before_it_has_recorded_is_found_out(stage, monkeypatch, caplog):
-    record = AgentSession._end
+    record = CommandLink.ended
 
-    async def end(self, machine_id, epoch, message) -> None:
+    async def ended(self, message) -> None:
         await self._line.say(Acknowledge(id=message.id))
-        await record(self, machine_id, epoch, message)
+        await record(self, message)
 
-    monkeypatch.setattr(AgentSession, "_end", end)
+    monkeypatch.setattr(CommandLink, "ended", ended)
     assert notices(stage, "no true end", each_step("hub"))
 
 
