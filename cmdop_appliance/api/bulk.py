@@ -10,13 +10,14 @@ import logging
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
+from functools import partial
 from typing import Any, Final
 
 import trio
 
 from cmdop_appliance.api import exchange
 from cmdop_appliance.api.registry import OTHER_SPELLING, ROUTES, Route
-from cmdop_appliance.errors import ApplianceError, InvalidRequest, Unauthorized
+from cmdop_appliance.errors import ApplianceError, InvalidRequest
 from cmdop_appliance.hub.hub import Hub
 
 # A client that sends nothing of a body for so long is taken for gone (nginx's default).
@@ -67,21 +68,33 @@ class BulkRoutes:
         if isinstance(response.body, bytes):
             await _send_whole(send, response, response.body, body)
             return
+        sent: int | None = None  # of its body; None: not even the head
+
+        async def stream(pieces: AsyncGenerator[bytes, None]) -> None:
+            nonlocal sent
+            piece = await anext(pieces, b"")
+            sent = 0
+            await send(_head(response, body))
+            while piece:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+                sent += len(piece)
+                piece = await anext(pieces, b"")
+            await send({"type": "http.response.body"})
+
         async with aclosing(response.body) as pieces:
             try:
-                first = await anext(pieces, b"")
-            except ApplianceError as exc:  # nothing has left, so it can still be said
-                failure = exchange.error_response(exc, request, route.plane, self._hub.clock)
-                assert isinstance(failure.body, bytes)
-                await _send_whole(send, failure, failure.body, body)
-                return
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_cancel_when_revoked, request, nursery.cancel_scope)
-                await send(_head(response, body))
-                await _send_pieces(
-                    send, request, first, pieces, int(response.headers["Content-Length"])
+                await exchange.first_of(partial(stream, pieces), request.until_revoked)
+            except ApplianceError as exc:
+                if sent is None:  # nothing has left, so it can still be said
+                    failure = exchange.error_response(exc, request, route.plane, self._hub.clock)
+                    assert isinstance(failure.body, bytes)
+                    await _send_whole(send, failure, failure.body, body)
+                    return
+                # Without an end, and so it shows that this is not all.
+                _log.warning(
+                    "answer broken off",
+                    extra={"request_id": request.request_id, "code": exc.code, "sent": sent},
                 )
-                nursery.cancel_scope.cancel()
 
     def _find(self, scope: Mapping[str, Any]) -> tuple[Route, dict[str, str]] | None:
         """The route that a request is for, and what its path names; None: it is not for us."""
@@ -150,13 +163,6 @@ async def _cancel_when_gone(receive: Receive, scope: trio.CancelScope) -> None:
     scope.cancel()
 
 
-async def _cancel_when_revoked(request: exchange.Request, scope: trio.CancelScope) -> None:
-    try:
-        await request.until_revoked()
-    except Unauthorized:
-        scope.cancel()
-
-
 def _head(response: exchange.Response, body: _Body) -> dict[str, Any]:
     headers = dict(response.headers)
     if isinstance(response.body, bytes) and response.status != 304:
@@ -173,26 +179,3 @@ def _head(response: exchange.Response, body: _Body) -> dict[str, Any]:
 async def _send_whole(send: Send, response: exchange.Response, content: bytes, body: _Body) -> None:
     await send(_head(response, body))
     await send({"type": "http.response.body", "body": content})
-
-
-async def _send_pieces(
-    send: Send,
-    request: exchange.Request,
-    first: bytes,
-    pieces: AsyncGenerator[bytes, None],
-    length: int,
-) -> None:
-    """Send a body of `length` bytes; if there are fewer, the answer has no end, and so it shows."""
-    sent, piece = 0, first
-    try:
-        while piece:
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
-            sent += len(piece)
-            piece = await anext(pieces, b"")
-    except ApplianceError as exc:
-        _log.warning(
-            "answer broken off",
-            extra={"request_id": request.request_id, "code": exc.code, "sent": sent},
-        )
-    if sent == length:  # if not, and nothing was raised, the caller's key is good no more
-        await send({"type": "http.response.body"})

@@ -17,10 +17,11 @@ from urllib.parse import parse_qsl
 
 import msgspec
 import trio
-from msgspec import UNSET, Meta, Struct, inspect
+from msgspec import Meta, Struct
 
-from cmdop_appliance.api.fields import PATTERN_REASONS, Offset, bad_parameter
-from cmdop_appliance.api.registry import JSON, Plane, Route
+from cmdop_appliance.api.fields import Offset, bad_parameter
+from cmdop_appliance.api.reading import read_body, read_query
+from cmdop_appliance.api.registry import Plane, Route
 from cmdop_appliance.auth import NOBODY, Caller, Scope, new_secret, presented_key
 from cmdop_appliance.clock import Clock, rfc3339
 from cmdop_appliance.errors import (
@@ -58,10 +59,7 @@ _CREDENTIALS: Final = frozenset(
 )
 # A key that is revoked gets nothing more after this, also not the rest of an answer (semantics.md).
 _LOOK_AGAIN_S: Final = 1.0
-_DIGITS: Final = re.compile(r"[0-9]+")
-_DIGITS_READ: Final = 19  # more make a number no better: it is beyond all bounds already
 _IDEMPOTENCY_KEY: Final = re.compile(r"[ -~]{1,200}")  # contract.md §1
-_PLACE: Final = re.compile(r" - at `(?:key` in `)?\$\.?(.*)`$")
 
 _log = logging.getLogger("cmdop.api")
 
@@ -161,16 +159,14 @@ async def _respond(hub: Hub, route: Route, path: Mapping[str, str], request: Req
             _count(hub, caller, request)
             caller.require(*route.scopes)
         identified_s = trio.current_time()
-        query = _read_query(route.query, request.query)
+        query = read_query(route.query, request.query)
         if route.id_from is not None:
             path = {**path, "id": getattr(query, route.id_from)}
-        body = await _read_body(route.body, request)
+        content_type = request.headers.get("content-type", "")
+        body = await read_body(route.body, content_type, request.read_body)
         once = _read_once(hub, caller, route, path, query if route.is_bulk else body, request)
         if caller is not NOBODY:
-            request.pieces = functools.partial(
-                _sent_while_good, hub, caller, request.pieces, identified_s
-            )
-            request.until_revoked = functools.partial(_until_revoked, hub, caller)
+            request.until_revoked = functools.partial(_until_revoked, hub, caller, identified_s)
         result = await route.handler(Call(hub, caller, path, body, query, request, once))
         if caller is not NOBODY and trio.current_time() - identified_s >= _LOOK_AGAIN_S:
             await _look_again(hub, caller)
@@ -183,7 +179,7 @@ async def _respond(hub: Hub, route: Route, path: Mapping[str, str], request: Req
     if isinstance(result, Response):
         known = request.headers.get("if-none-match", "")
         if not isinstance(result.body, bytes):
-            if caller is not NOBODY:
+            if caller is not NOBODY and not route.is_bulk:  # else who sends it on is looking
                 result.body = _while_good(hub, caller, result.body)
         elif route.has_etag and result.headers["ETag"] in known:
             result = Response(304, result.headers, b"")
@@ -254,6 +250,24 @@ def refuse_credentials(query: str) -> None:
             )
 
 
+async def first_of(*parts: Callable[[], Awaitable[object]]) -> None:
+    """Run these side by side until one of them ends, and raise what it raised."""
+    failures: list[ApplianceError] = []
+
+    async def run(part: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await part()
+        except ApplianceError as exc:
+            failures.append(exc)
+        nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        for part in parts:
+            nursery.start_soon(run, part)
+    if failures:
+        raise failures[0]
+
+
 async def _look_again(hub: Hub, caller: Caller) -> None:
     """Pass if the caller's key is still good.
 
@@ -264,29 +278,11 @@ async def _look_again(hub: Hub, caller: Caller) -> None:
         await hub.callers.require_still_good(caller)
 
 
-async def _until_revoked(hub: Hub, caller: Caller) -> None:
+async def _until_revoked(hub: Hub, caller: Caller, looked_s: float) -> None:
     while True:
-        await trio.sleep(_LOOK_AGAIN_S)
+        await trio.sleep_until(looked_s + _LOOK_AGAIN_S)
         await _look_again(hub, caller)
-
-
-async def _sent_while_good(
-    hub: Hub, caller: Caller, pieces: Pieces, looked_s: float
-) -> AsyncGenerator[bytes, None]:
-    """A body that is streamed, looking once a second whether the caller's key is still good.
-
-    Raises:
-        Unauthorized: it is not.
-    """
-    async with aclosing(pieces()) as arriving:
-        while True:
-            piece = await anext(arriving, None)
-            if trio.current_time() - looked_s >= _LOOK_AGAIN_S:
-                await _look_again(hub, caller)
-                looked_s = trio.current_time()
-            if piece is None:  # what was sent is taken only now, and by a key that is good
-                return
-            yield piece
+        looked_s = trio.current_time()
 
 
 async def _while_good(
@@ -354,110 +350,6 @@ def _read_once(
         now_ms=hub.clock.now_ms(),
         caller_key=presented_key(request.headers.get("authorization")),
     )
-
-
-def _read_query(kind: type[Struct] | None, query: str) -> Any:
-    if kind is None:
-        return None
-    values = dict(parse_qsl(query, keep_blank_values=True, encoding="latin-1"))  # byte by byte
-    numbers, raw, words = _rules(kind)
-    for name in values.keys() - raw:
-        values[name] = values[name].encode("latin-1").decode(errors="replace")
-    for name in numbers & values.keys():
-        if not _DIGITS.fullmatch(values[name]):  # msgspec would take 1e3 as well
-            raise bad_parameter(name, words[name])
-        values[name] = values[name][:_DIGITS_READ]
-    try:
-        read = msgspec.convert(values, kind, strict=False)
-    except msgspec.ValidationError as exc:
-        name, reason = _blame(exc)
-        raise bad_parameter(name, words.get(name, reason)) from None
-    for known in msgspec.structs.fields(kind):
-        name = known.encode_name
-        if name in values and getattr(read, known.name) is None:  # msgspec takes "null" for it
-            raise bad_parameter(name, words.get(name, "null is no value of it"))
-    return read
-
-
-@functools.cache
-def _rules(kind: type[Struct]) -> tuple[frozenset[str], frozenset[str], dict[str, str]]:
-    """(the whole numbers among the parameters, the raw texts, what must be what, in words)."""
-    info = inspect.type_info(kind)
-    assert isinstance(info, inspect.StructType)
-    numbers, raw, words = set(), set(), {}
-    for parameter in info.fields:
-        name = parameter.encode_name
-        for part in getattr(parameter.type, "types", (parameter.type,)):
-            match part:
-                case inspect.IntType(ge=least, le=most):
-                    numbers.add(name)
-                    bound = "" if most is None else f" and at most {most}"
-                    words[name] = f"must be a whole number of at least {least}{bound}"
-                case inspect.BoolType():
-                    words[name] = "must be true or false"
-                case inspect.LiteralType(values=values):
-                    words[name] = f"must be one of {', '.join(map(str, values))}"
-                case inspect.Metadata(extra={"is_raw": True}):
-                    raw.add(name)
-    return frozenset(numbers), frozenset(raw), words
-
-
-async def _read_body(kind: type[Struct] | None, request: Request) -> Any:
-    if kind is None:
-        return None
-    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    body = b""
-    if content_type == JSON or (not content_type and not needs_body(kind)):
-        body = await request.read_body()
-        if not body and not needs_body(kind):
-            return kind()
-    if content_type != JSON:
-        raise InvalidRequest(
-            "the body must be JSON", hint="send it with `Content-Type: application/json`"
-        )
-    try:
-        text = body.decode()  # strict, also where the fields that we know do not look
-        try:
-            return msgspec.json.decode(text, type=kind)
-        except msgspec.ValidationError:
-            # It stopped at the first wrong value: is the rest JSON, and is null all that is wrong?
-            return msgspec.convert(_without_nulls(msgspec.json.decode(text), kind), kind)
-    except msgspec.ValidationError as exc:
-        name, reason = _blame(exc)
-        raise ValidationFailed("Validation failed", **{name: reason}) from None
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
-        raise InvalidRequest(f"malformed JSON: {exc}") from None
-
-
-def needs_body(kind: type[Struct]) -> bool:
-    """False: every field has a default, so that a request may come without a body."""
-    return any(known.required for known in msgspec.structs.fields(kind))
-
-
-def _without_nulls(given: Any, kind: type[Struct]) -> Any:
-    """What was given, without the nulls of fields that have a default: they stand for it."""
-    if not isinstance(given, dict):
-        return given
-    optional = {
-        known.encode_name
-        for known in msgspec.structs.fields(kind)
-        if not known.required and known.default is not UNSET
-    }
-    return {k: v for k, v in given.items() if v is not None or k not in optional}
-
-
-def _blame(error: msgspec.ValidationError) -> tuple[str, str]:
-    """(field, reason) from msgspec's words."""
-    text = str(error)
-    place = _PLACE.search(text)
-    reason = text[: place.start()] if place else text
-    if missing := re.search(r"missing required field `(\w+)`", reason):
-        inside = f"{place[1]}." if place and place[1] else ""
-        return inside + missing[1], "is required"
-    for pattern, words in PATTERN_REASONS.items():
-        if reason.endswith(f"matching regex {pattern!r}"):
-            reason = words
-    return (place[1] if place and place[1] else "body"), reason[:1].lower() + reason[1:]
 
 
 def _envelope(result: Any, status: int, request: Request, clock: Clock) -> Response:

@@ -12,8 +12,9 @@ import msgspec
 from msgspec import Struct
 
 from cmdop_appliance import __version__
-from cmdop_appliance.api.exchange import Call, Response, Window, needs_body
+from cmdop_appliance.api.exchange import Call, Response, Window
 from cmdop_appliance.api.multipart import MEDIA as MULTIPART
+from cmdop_appliance.api.reading import needs_body
 from cmdop_appliance.api.registry import CMDOP, JSON, ROOT, ROUTES, Route, route
 from cmdop_appliance.api.schemas import REFERENCE, Json, Schemas, query_fields
 from cmdop_appliance.auth import Scope

@@ -5,7 +5,8 @@ import stat
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from shlex import quote
 from typing import Any, Final
 
 from cmdop_appliance.cli import failures
@@ -14,8 +15,8 @@ from cmdop_appliance.cli.places import below, is_directory, is_directory_text, l
 from cmdop_appliance.cli.progress import Progress
 from cmdop_appliance.cli.text import unicode_text
 from cmdop_appliance.sdk import Client, CmdopError, Conflict, Forbidden
-from cmdop_appliance.sdk.part_files import less_umask
 from cmdop_appliance.sdk.types import FileEntry, Machine
+from cmdop_appliance.sdk.umask import less_umask
 
 # Directories in each other: each is open while those in it are copied, and a descriptor is dear.
 _LEVELS: Final = 200
@@ -84,7 +85,7 @@ class Copying:
                     exit_code=failures.USAGE,
                     hint="name the file",
                 )
-            with self._one("-", shown) as (record, progress):
+            with self._one("-", shown, there=destination) as (record, progress):
                 written = self._files.upload(
                     self._machine["id"], sys.stdin.buffer, destination, progress=progress
                 )
@@ -116,7 +117,7 @@ class Copying:
             self._refuse(source, self._shown(destination), _reason(exc))
             return
         except CmdopError as exc:
-            self._pass_over(source, self._shown(destination), exc)
+            self._pass_over(source, self._shown(destination), exc, there=destination)
             return
         for entry in found:
             target = below(destination, entry.name)
@@ -150,7 +151,8 @@ class Copying:
     def _send_file(
         self, source: str, destination: str, mode: int, *, is_there: bool | None
     ) -> None:
-        with self._one(source, self._shown(destination)) as (record, progress):
+        shown = self._shown(destination)
+        with self._one(source, shown, there=destination) as (record, progress):
             if is_there is None:
                 is_there = self._look(destination)[1]
             written = self._files.upload(
@@ -283,9 +285,12 @@ class Copying:
 
     @contextmanager
     def _one(
-        self, source: str, destination: str, *, here: str = ""
+        self, source: str, destination: str, *, here: str = "", there: str = ""
     ) -> Iterator[tuple[dict[str, Any], Progress]]:
-        """One file, whose failure is noted and passed over; `here`: where it shall be, if here."""
+        """One file, whose failure is noted and passed over.
+
+        `here`, `there`: where it shall be, if that is here, or on the machine.
+        """
         record = self._record(source, destination)
         try:
             with Progress(source, quiet=self._quiet) as progress:
@@ -296,14 +301,20 @@ class Copying:
             reason = _reason_at(here, exc) if here else _reason(exc)
             self._refuse(source, destination, reason)
         except CmdopError as exc:
-            self._pass_over(source, destination, exc)
+            self._pass_over(source, destination, exc, there=there)
         else:
             self.records.append(record)
 
-    def _pass_over(self, source: str, destination: str, error: CmdopError) -> None:
-        failure = as_failure(error)
-        if failure.exit_code in _FOR_ALL or getattr(error, "code", "") == "machine_not_found":
+    def _pass_over(
+        self, source: str, destination: str, error: CmdopError, *, there: str = ""
+    ) -> None:
+        """`there`: see `_one`."""
+        failure, code = as_failure(error), getattr(error, "code", "")
+        if failure.exit_code in _FOR_ALL or code == "machine_not_found":
             raise error
+        parent = str(PurePosixPath(there).parent)
+        if there and code == "file_not_found" and not self._look(parent)[1]:
+            failure.hint = f"cmdop files mkdir -p {quote(self._shown(parent))}"
         self._fail(source, destination, failure)
 
     def _refuse(self, source: str, destination: str, reason: str, *, hint: str = "") -> None:

@@ -3,7 +3,7 @@
 import queue
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -64,7 +64,11 @@ def copy_files(
     try:
         if to is not None:
             if any(froms):
-                raise _on_machines_both()
+                raise Failure(
+                    "both sides are on machines",
+                    exit_code=failures.USAGE,
+                    hint="on one machine: cmdop files cp; between two: copy it here, and from here",
+                )
             if is_selector(to.machine):
                 return _to_many(client, sources, to, form, recursive=recursive)
             copying = _begin(client, to.machine, recursive=recursive, quiet=quiet)
@@ -140,7 +144,7 @@ def _to_many(
             copying.send_all(sources, to.path)
             return copying.records
 
-    found = dict(_on_each(machines, send))
+    found = _on_each(machines, send)
     records = [record for machine in machines for record in found[machine["id"]]]
     if form in ("json", "jsonl"):
         show(records, [], form)
@@ -152,8 +156,8 @@ def _to_many(
 
 def _on_each(
     machines: Sequence[Machine], send: Callable[[Machine], list[dict[str, Any]]]
-) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """What came of each machine, by its id, as it comes.
+) -> dict[str, list[dict[str, Any]]]:
+    """What came of each machine, by its id.
 
     The threads die with the program: after Ctrl-C nobody waits for a machine that is away.
     """
@@ -173,11 +177,13 @@ def _on_each(
 
     for _ in range(min(_AT_A_TIME, len(machines))):
         threading.Thread(target=work, daemon=True).start()
+    found = {}
     for _ in machines:
         machine_id, came = done.get()
         if isinstance(came, BaseException):
             raise came
-        yield machine_id, came
+        found[machine_id] = came
+    return found
 
 
 def _row(machine: Machine, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -195,11 +201,3 @@ def _row(machine: Machine, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _require_one(sources: Sequence[str]) -> None:
     if len(sources) > 1:
         raise Failure("with - there is one source", exit_code=failures.USAGE)
-
-
-def _on_machines_both() -> Failure:
-    return Failure(
-        "both sides are on machines",
-        exit_code=failures.USAGE,
-        hint="on one machine: cmdop files cp; between two: copy it here, and from here",
-    )

@@ -6,11 +6,11 @@ from typing import Final
 
 from cmdop_appliance.cli import failures
 from cmdop_appliance.cli.failures import Failure
+from cmdop_appliance.cli.targets import split_target
 from cmdop_appliance.sdk import APIError, NotFound
 from cmdop_appliance.sdk.resources.files import Files
 from cmdop_appliance.sdk.types import FileEntry
 
-_TAG: Final = "tag:"
 _HOME: Final = "."  # what paths on a machine count from
 
 
@@ -21,21 +21,14 @@ class Remote:
     machine: str  # as it was written
     path: str  # from the root, or from the home of the agent's user
 
-    def __str__(self) -> str:
-        return f"{self.machine}:{self.path}"
-
 
 def read_place(text: str) -> Remote | None:
     """What `MACHINE:PATH` names; None: it is a path here.
 
-    As with scp, what has a slash before its first colon is here, and so is what begins with a
-    colon. `MACHINE:` is the home of the agent's user there, and so is a `~`.
+    `MACHINE:` is the home of the agent's user there, and so is a `~`.
     """
-    tagged = text.startswith(_TAG) and ":" in text.removeprefix(_TAG).partition("/")[0]
-    head, colon, path = text.removeprefix(_TAG if tagged else "").partition(":")
-    if not (head and colon) or "/" in head:
-        return Remote(_TAG, _from_home(path)) if tagged else None
-    return Remote(f"{_TAG}{head}" if tagged else head, _from_home(path))
+    found = split_target(text)
+    return None if found is None else Remote(found[0], _from_home(found[1]))
 
 
 def remote_place(text: str) -> Remote:

@@ -24,6 +24,18 @@ def is_selector(wanted: str) -> bool:
     return wanted.startswith(_TAG) or any(char in wanted for char in "*?[")
 
 
+def split_target(text: str) -> tuple[str, str] | None:
+    """(the machine or selector that `WANTED:PATH` begins with, its path); None: it is a path only.
+
+    As with scp, what has a slash before its first colon is one, and so is what begins with a colon.
+    """
+    tagged = text.startswith(_TAG) and ":" in text.removeprefix(_TAG).partition("/")[0]
+    tag = _TAG if tagged else ""
+    head, colon, path = text.removeprefix(tag).partition(":")
+    wanted = tag + head
+    return (wanted, path) if wanted and colon and "/" not in wanted else None
+
+
 def find_machines(client: Client, wanted: str) -> list[Machine]:
     """All machines that a selector fits, by name: those with all of its tags, or by a pattern.
 

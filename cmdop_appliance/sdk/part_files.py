@@ -10,19 +10,18 @@ import hashlib
 import json
 import os
 import stat
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from cmdop_appliance.sdk.errors import CmdopError
 from cmdop_appliance.sdk.transport import PIECE_BYTES
+from cmdop_appliance.sdk.umask import less_umask
 
 _NAME_BYTES: Final = 255  # of a file name (NAME_MAX, linux/limits.h)
 _PART: Final = ".cmdop-part"
 _FROM: Final = ".cmdop-from"
 _OURS_ONLY: Final = 0o600
-_UMASK: Final = threading.Lock()
 
 
 class PartFile:
@@ -185,11 +184,3 @@ def _beside(name: str, ending: str) -> str:
     if len(os.fsencode(hidden)) <= _NAME_BYTES:
         return hidden
     return f".{hashlib.sha256(os.fsencode(name)).hexdigest()}{ending}"
-
-
-def less_umask(mode: int) -> int:
-    """The permissions of `mode`, less what this process takes from those of new files."""
-    with _UMASK:  # it can only be read by setting it
-        found = os.umask(0o077)
-        os.umask(found)
-    return mode & 0o777 & ~found

@@ -197,6 +197,46 @@ class Transport:
         finally:
             connection.close()
 
+    def long_request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, object] | None = None,
+        body: Mapping[str, object] | None = None,
+        was_there: bool = False,
+    ) -> dict[str, Any]:
+        """As `request`, of what may take as long as all of a disk does: it is not asked for twice.
+
+        `was_there`: see `is_passing`.
+        """
+        headers, sent = {}, b""
+        if body is not None:
+            headers = {"Content-Type": "application/json", "Idempotency-Key": str(uuid4())}
+            sent = json.dumps(body).encode()
+        patience = self.patience()
+        failed: CmdopError | None = None
+        while True:
+            try:
+                with self.exchange(
+                    method,
+                    path,
+                    query=query,
+                    headers=headers,
+                    body=[sent],
+                    length=None if body is None else len(sent),
+                ) as response:
+                    return self.read(response)
+            except NotFound as exc:
+                if method == "DELETE" and failed is not None and exc.code == "file_not_found":
+                    return {}  # an attempt before took it away
+                raise
+            except CmdopError as exc:
+                if not is_passing(exc, was_there=was_there or failed is not None):
+                    raise
+                failed = exc
+            patience.pause(failed)
+
     def _is_taken(self, sock: socket.socket, piece: bytes | memoryview) -> bool:
         """Send all of `piece`; False: the hub wants no more, and has said why, or is gone."""
         # Over TLS there may be something to read that is no answer, such as a session ticket.

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import UNSET
 
-from cmdop_appliance.api.exchange import needs_body
+from cmdop_appliance.api.reading import needs_body
 from cmdop_appliance.api.registry import HAPI
 from tests.api.contract_table import (
     WITH_BODY,

@@ -34,7 +34,7 @@ def agent_files(state_dir: Path) -> Files:
 def put(files: Files, path: AnyPath, data: bytes, **call: Any) -> Written:
     """Write a file, or the last part of an upload that has the bytes before `offset`."""
     whole = call.pop("whole", data)
-    with closing(files.place(Write(path=os.fsencode(path), **call))) as writing:
+    with closing(files.place(Write(path=os.fsencode(path), **call), lambda: False)) as writing:
         if data:
             writing.write(data)
         written = writing.finish(call.get("offset", 0) + len(data), sha256(whole))
@@ -45,7 +45,7 @@ def put(files: Files, path: AnyPath, data: bytes, **call: Any) -> Written:
 def keep(files: Files, path: AnyPath, upload: str, data: bytes, offset: int = 0) -> int:
     """Write a part of an upload; how much has arrived then."""
     call = Write(path=os.fsencode(path), upload=upload, offset=offset)
-    with closing(files.place(call)) as writing:
+    with closing(files.place(call, lambda: False)) as writing:
         writing.write(data)
         kept = writing.finish(offset + len(data), None)
     assert isinstance(kept, Kept)

@@ -124,12 +124,13 @@ def main() -> None:
 
 def _obey(order: dict[str, Any], writer: int) -> None:
     state, path, data = Path(order["state"]), order["path"], bytes.fromhex(order["data"])
+    call = Write(path=os.fsencode(path), **order["call"])
     answer: dict[str, str] = {}
     try:
         files = agent_files(state)
         os.kill(os.getpid(), signal.SIGSTOP)
         try:
-            with closing(files.place(Write(path=os.fsencode(path), **order["call"]))) as writing:
+            with closing(files.place(call, lambda: False)) as writing:
                 writing.write(data)
                 writing.finish(len(data), sha256(data))
         except FileFailure as failure:

@@ -24,13 +24,19 @@ from functools import partial
 from typing import Final
 
 from cmdop_appliance.agent.files.digests import Digests, is_unchanged, settles_in_s
-from cmdop_appliance.agent.files.failures import FileFailure, Stopped, shown
-from cmdop_appliance.agent.files.linux import LOOK, copy_attributes, path_of, sync_file_system
+from cmdop_appliance.agent.files.failures import FileFailure, IsStopped, Stopped, failing, shown
+from cmdop_appliance.agent.files.linux import (
+    FRESH,
+    LOOK,
+    copy_attributes,
+    path_of,
+    sync_file_system,
+)
 from cmdop_appliance.agent.files.reading import open_regular
 from cmdop_appliance.agent.files.replacing import Terms, replacing
 from cmdop_appliance.agent.files.roots import Place, Roots, sync_directory
 from cmdop_appliance.agent.files.temporaries import Temporary
-from cmdop_appliance.agent.files.trees import IsStopped, failing, steps
+from cmdop_appliance.agent.files.trees import steps
 from cmdop_appliance.agent.files.uploads import Uploads
 
 # Copied between two questions whether that is still wanted: some 10 ms of work.
@@ -40,7 +46,6 @@ _READ_BYTES: Final = 1024 * 1024
 # What the kernel says of two files that it does not copy by itself; copy_file_range(2).
 _CANNOT: Final = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 _FILE_BITS: Final = 0o1777  # of a mode, without set-user-id and set-group-id
-_FRESH: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Copier:
@@ -135,7 +140,7 @@ class Copier:
                     with failing(_counterpart(inner, source, destination)):
                         if step.kind == "enter":
                             if handles:
-                                _make_private(inner.name, dir_fd=handles[-1])
+                                os.mkdir(inner.name, 0o700, dir_fd=handles[-1])
                                 handles.append(self._roots.enter(handles[-1], inner.name))
                             else:
                                 handles.append(os.dup(copy))
@@ -171,7 +176,7 @@ def _copy_inner(source: Place, directory: int, is_stopped: IsStopped) -> None:
             os.close(link)
         return
     with _opened(source) as (handle, status):
-        copy = os.open(source.name, _FRESH, 0o600, dir_fd=directory)
+        copy = os.open(source.name, FRESH, 0o600, dir_fd=directory)
         try:
             _copy_content(source, handle, status, copy, is_stopped)
             _dress(status, handle, copy)
@@ -238,7 +243,3 @@ def _take_back(copy: int) -> None:
     with suppress(OSError):  # a link has nothing in it, and cannot be changed so
         os.fchown(copy, os.geteuid(), -1)
         os.fchmod(copy, 0o700)
-
-
-def _make_private(name: bytes, *, dir_fd: int) -> None:
-    os.mkdir(name, 0o700, dir_fd=dir_fd)

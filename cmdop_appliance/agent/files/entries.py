@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from cmdop_appliance.protocol.files import Entry, Kind
-from cmdop_appliance.protocol.limits import LABEL_CHARS, PATH_BYTES
+from cmdop_appliance.protocol.limits import ENTRIES_ITEMS, LABEL_CHARS, PATH_BYTES
 
 # Names of directories that are being paged through, kept for the next page: some 50 MB at most.
 _KEPT_NAMES: Final = 500_000
@@ -26,7 +26,7 @@ class Listings:
     """The names in directories, by bytes, such that a page does not read the whole again.
 
     The first page reads the directory; those after it go on in what that has found, for as long as
-    the directory says that it is the same.
+    the directory says that it is the same. Of one that fits on a page nothing is kept.
     """
 
     def __init__(self) -> None:
@@ -52,8 +52,10 @@ class Listings:
             if hidden or not name.startswith(b".")
         )
         with self._lock:
-            self._count += len(names) - len(self._kept.pop(key, ()))
-            self._kept[key] = names
+            self._count -= len(self._kept.pop(key, ()))
+            if len(names) > ENTRIES_ITEMS:
+                self._kept[key] = names
+                self._count += len(names)
             while self._count > _KEPT_NAMES:
                 _, dropped = self._kept.popitem(last=False)
                 self._count -= len(dropped)

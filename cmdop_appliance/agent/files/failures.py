@@ -2,7 +2,11 @@
 
 import errno
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
+
+IsStopped = Callable[[], bool]  # True: nobody waits for the call any more
 
 _SHOWN_CHARS: Final = 200  # of a path, in a message
 
@@ -59,6 +63,21 @@ def failure_of(error: OSError, path: bytes) -> FileFailure:
         return FileFailure(code, f"{shown(path)} {matter}")
     reason = os.strerror(error.errno) if error.errno else str(error)
     return FileFailure("file_io_error", f"{shown(path)} cannot be used: {reason.lower()}")
+
+
+@contextmanager
+def failing(path: bytes) -> Iterator[None]:
+    """An OSError in the block is raised as the FileFailure that it means for `path`."""
+    try:
+        yield
+    except OSError as exc:
+        raise failure_of(exc, path) from exc
+
+
+def swapped(path: bytes) -> FileFailure:
+    """Somebody gave the name to another thing between two looks at it."""
+    message = f"{shown(path)} was changed meanwhile: another thing has its name now; try again"
+    return FileFailure("changed_during_read", message)
 
 
 def shown(path: bytes) -> str:

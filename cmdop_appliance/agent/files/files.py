@@ -1,11 +1,11 @@
 """All that the hub may ask of this machine's files, behind what agent.toml allows."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from cmdop_appliance.agent.files.digests import Digests
-from cmdop_appliance.agent.files.failures import FileFailure
+from cmdop_appliance.agent.files.failures import FileFailure, IsStopped
 from cmdop_appliance.agent.files.operations import Operations
 from cmdop_appliance.agent.files.reading import Reading
 from cmdop_appliance.agent.files.roots import Roots
@@ -58,7 +58,7 @@ class Files:
     def carry_out(
         self,
         call: List | Stat | Exist | Uploaded | Delete | Move | Copy | Mkdir,
-        is_stopped: Callable[[], bool],
+        is_stopped: IsStopped,
     ) -> AnyAnswer:
         """The answer, once all is done and on the disk. `is_stopped` is asked during long work.
 
@@ -96,7 +96,7 @@ class Files:
         with self._roots.place(call.path, follow=True) as place:
             return Reading(place, call, self._digests)
 
-    def place(self, call: Write, is_stopped: Callable[[], bool] = lambda: False) -> Writing:
+    def place(self, call: Write, is_stopped: IsStopped) -> Writing:
         """A file to write; the caller closes it. `is_stopped` is asked in its long work, too.
 
         Raises:

@@ -14,6 +14,10 @@ from typing import Final
 PASS: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Opens a name, be it a link or closed to the agent, to look at what has it, and to change that.
 LOOK: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+# Opens a directory to list it, or to have the disk hold the names in it.
+LIST: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# Makes a file, where nothing has its name, and opens it to write.
+FRESH: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _RENAME_NOREPLACE: Final = 1  # linux/fs.h
 # What a kernel without it says, and a file system without it; renameat2(2).
@@ -67,8 +71,7 @@ def _rename_over_claim(source: bytes, source_dir: int, name: bytes, directory: i
     if is_directory:
         os.mkdir(name, 0o700, dir_fd=directory)
     else:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        os.close(os.open(name, flags, 0o600, dir_fd=directory))
+        os.close(os.open(name, FRESH, 0o600, dir_fd=directory))
     try:
         os.rename(source, name, src_dir_fd=source_dir, dst_dir_fd=directory)
     except OSError:

@@ -10,10 +10,10 @@ from msgspec import structs
 from cmdop_appliance.agent.files.copies import Copier
 from cmdop_appliance.agent.files.digests import Digests, version_of
 from cmdop_appliance.agent.files.entries import Describer, Listings
-from cmdop_appliance.agent.files.failures import FileFailure, Stopped, shown
+from cmdop_appliance.agent.files.failures import FileFailure, IsStopped, Stopped, shown
 from cmdop_appliance.agent.files.reading import sha256_of
 from cmdop_appliance.agent.files.roots import Place, Roots, means_directory
-from cmdop_appliance.agent.files.trees import IsStopped, remove
+from cmdop_appliance.agent.files.trees import remove
 from cmdop_appliance.agent.files.uploads import Uploads
 from cmdop_appliance.protocol import files as asked
 from cmdop_appliance.protocol.files import Entries, Existing, Found

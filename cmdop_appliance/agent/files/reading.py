@@ -10,12 +10,11 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Callable
 from contextlib import ExitStack, closing
 from typing import Final
 
 from cmdop_appliance.agent.files.digests import Digests, is_unchanged, settles_in_s, version_of
-from cmdop_appliance.agent.files.failures import FileFailure, Stopped, failure_of, shown
+from cmdop_appliance.agent.files.failures import FileFailure, IsStopped, Stopped, failing, shown
 from cmdop_appliance.agent.files.roots import Place
 from cmdop_appliance.protocol.answers import part_of
 from cmdop_appliance.protocol.files import Opened, Read
@@ -39,23 +38,22 @@ class Reading:
         Raises:
             FileFailure: there is no regular file that may be read, or it keeps changing.
         """
-        self.sha256: bytes | None = None  # of the whole file, once all of it was read here
         self._path = place.path
         self._digests = digests
         self._fd = -1
         self._content: bytes | None = None  # of a small file
         with ExitStack() as stack:
             stack.callback(self.close)
-            try:
+            with failing(place.path):
                 self._fd, self._status = open_regular(place)
                 self._look()
-            except OSError as exc:
-                raise failure_of(exc, place.path) from exc
             stack.pop_all()
         self.opened = self._opened(call)
         self._at = self.opened.first
         is_whole = self.opened.first == 0 and self.opened.end == self.opened.size
-        self._hash = hashlib.sha256() if is_whole else None
+        # Of the whole file, if that is what is read here; else not known before its end.
+        self.sha256 = self.opened.sha256 if is_whole else None
+        self._hash = hashlib.sha256() if is_whole and self.sha256 is None else None
 
     def read(self, most: int) -> bytes:
         """The next bytes, at most so many; none: that was all, and nobody has changed it.
@@ -83,11 +81,9 @@ class Reading:
             self._fd = -1
 
     def _read_unchanged(self, most: int) -> bytes:
-        try:
+        with failing(self._path):
             data = os.pread(self._fd, most, self._at)
             now = os.fstat(self._fd)
-        except OSError as exc:
-            raise failure_of(exc, self._path) from exc
         if not is_unchanged(self._status, now) or (most > 0 and not data):
             raise self._changed()
         return data
@@ -180,9 +176,7 @@ def check_regular(place: Place, status: os.stat_result | None) -> None:
         )
 
 
-def sha256_of(
-    place: Place, digests: Digests, is_stopped: Callable[[], bool] = lambda: False
-) -> bytes:
+def sha256_of(place: Place, digests: Digests, is_stopped: IsStopped) -> bytes:
     """The sha256 of the file at a place.
 
     Raises:
@@ -190,8 +184,8 @@ def sha256_of(
             waits for this any more.
     """
     with closing(Reading(place, Read(path=place.path), digests)) as reading:
-        while (sha256 := reading.opened.sha256 or reading.sha256) is None:
+        while reading.sha256 is None:
             if is_stopped():
                 raise Stopped
             reading.read(_HASHED_BYTES)
-    return sha256
+        return reading.sha256

@@ -18,7 +18,7 @@ from typing import Final
 from weakref import WeakValueDictionary
 
 from cmdop_appliance.agent.files.digests import Digests
-from cmdop_appliance.agent.files.failures import FileFailure, shown
+from cmdop_appliance.agent.files.failures import FileFailure, IsStopped, failing, shown
 from cmdop_appliance.agent.files.linux import (
     LOOK,
     copy_attributes,
@@ -28,7 +28,6 @@ from cmdop_appliance.agent.files.linux import (
 )
 from cmdop_appliance.agent.files.reading import check_regular, sha256_of
 from cmdop_appliance.agent.files.roots import Place, status_of
-from cmdop_appliance.agent.files.trees import IsStopped, failing
 from cmdop_appliance.agent.files.uploads import Uploads
 
 # The greatest number of a user or group: the one above says "as it is" to chown(2).
@@ -82,27 +81,29 @@ def check(
     Raises:
         FileFailure: why not, or nobody waits for this any more.
     """
-    if place.status is None and place.is_for_directory:
-        message = f"{shown(place.path)}/ can only be a directory, by the / at its end"
-        raise FileFailure("is_a_directory", message)
-    if place.status is not None:
-        check_regular(place, place.status)
-        if may_be_planted(place.parent, place.status):
-            raise FileFailure(
-                "file_permission_denied",
-                f"{shown(place.path)} is a file of user {place.status.st_uid} in a directory where"
-                " anybody may put one, and nothing is written to it: delete it first",
-            )
-    if place.status is not None and not terms.overwrite:
-        raise FileFailure("file_exists", f"{shown(place.path)} exists, and is to stay")
-    if terms.if_match is None:
+    if place.status is None:
+        if place.is_for_directory:
+            message = f"{shown(place.path)}/ can only be a directory, by the / at its end"
+            raise FileFailure("is_a_directory", message)
+        if terms.if_match is not None:
+            raise _changed(place, "it is not there")
         return
-    if place.status is None or sha256_of(place, digests, is_stopped) != terms.if_match:
+    check_regular(place, place.status)
+    if may_be_planted(place.parent, place.status):
         raise FileFailure(
-            "changed",
-            f"{shown(place.path)} is not what it was to be (if_match): "
-            + ("it is not there" if place.status is None else "it has another sha256"),
+            "file_permission_denied",
+            f"{shown(place.path)} is a file of user {place.status.st_uid} in a directory where"
+            " anybody may put one, and nothing is written to it: delete it first",
         )
+    if not terms.overwrite:
+        raise FileFailure("file_exists", f"{shown(place.path)} exists, and is to stay")
+    if terms.if_match is not None and sha256_of(place, digests, is_stopped) != terms.if_match:
+        raise _changed(place, "it has another sha256")
+
+
+def _changed(place: Place, how: str) -> FileFailure:
+    message = f"{shown(place.path)} is not what it was to be (if_match): {how}"
+    return FileFailure("changed", message)
 
 
 def put_in_place(

@@ -14,13 +14,19 @@ import os
 import stat
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from cmdop_appliance.agent.files.failures import FileFailure, failure_of, shown
-from cmdop_appliance.agent.files.linux import PASS, may_be_planted, rename_exclusively
+from cmdop_appliance.agent.files.failures import FileFailure, failing, shown
+from cmdop_appliance.agent.files.linux import (
+    LIST,
+    LOOK,
+    PASS,
+    may_be_planted,
+    rename_exclusively,
+)
 from cmdop_appliance.agent.files.needed import Needed, needed_at
 from cmdop_appliance.agent.policy import FilesPolicy
 from cmdop_appliance.protocol.limits import PATH_BYTES
@@ -30,8 +36,6 @@ _LINKS: Final = 40
 # Components on one way, where each `..` walks anew: some 50 ms of work. A path of PATH_BYTES has at
 # most 2,048.
 _STEPS: Final = 10_000
-_LIST: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
-_LINK: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 
 _Parts = tuple[bytes, ...]
 _Identity = tuple[int, int]  # device and inode
@@ -88,7 +92,7 @@ class Roots:
     """What of the file system agent.toml opens to the hub, less the directories `keep_out`.
 
     A relative path counts from `home`; an empty one is home or, where that is not open, the first
-    root. `config` is agent.toml, which may be read.
+    root. `config` is agent.toml, which stays as it is.
     """
 
     def __init__(
@@ -106,6 +110,7 @@ class Roots:
         ]
         self._roots = {real for _, real in self._spelled}
         self._keep_out = tuple(keep_out)
+        self._kept = [Needed(_absolute(kept), "the agent's or the hub's own") for kept in keep_out]
         self._home = self._empty = _parts(home)
         if policy.roots and not self._is_open(_parts(os.path.realpath(home))):
             self._empty = _parts(os.fsencode(policy.roots[0]))
@@ -114,7 +119,7 @@ class Roots:
                 _joined(self._home),
                 "the home of the agent's user; delete or move what is in it by name",
             ),
-            *(Needed(_absolute(kept), "the agent's or the hub's own") for kept in keep_out),
+            *self._kept,
         ]
         if config is not None:
             self._needs.append(Needed(_absolute(config), "agent.toml, which no hub may change"))
@@ -141,18 +146,11 @@ class Roots:
                 "invalid_path",
                 f"{shown(path)} is no path: those have no NUL, and at most {PATH_BYTES} bytes",
             )
-        walk = None
-        try:
-            walk = _Walk(self._meant(asked), path)
+        with failing(path), closing(_Walk(self._meant(asked), path)) as walk:
             name, status = self._follow(walk, follow, make_parents, remedy)
             real = _joined(walk.walked if name == b"." else (*walk.walked, name))
             as_asked = real if b".." in asked else _joined(asked)
             yield Place(as_asked, real, walk.directory, name, status, walk.is_for_directory)
-        except OSError as exc:
-            raise failure_of(exc, path) from exc
-        finally:
-            if walk is not None:
-                os.close(walk.directory)
 
     def enter(self, directory: int, name: bytes) -> int:
         """A descriptor to list the directory `name` in an open one; the caller closes it.
@@ -161,7 +159,7 @@ class Roots:
             FileFailure: it is the agent's or the hub's own.
             OSError: it cannot be opened, or is no directory.
         """
-        handle = os.open(name, _LIST, dir_fd=directory)
+        handle = os.open(name, LIST, dir_fd=directory)
         try:
             self._check_not_kept(os.fstat(handle), name)
         except BaseException:
@@ -176,10 +174,7 @@ class Roots:
             FileFailure: this leads to home, agent.toml or the agent's own, or is a root.
         """
         place.check_not_root()
-        needed = needed_at(self._needs, place.parent, place.name, place.status)
-        if needed is not None:
-            message = f"{shown(place.path)} is, or holds, {needed.what}"
-            raise FileFailure("path_not_allowed", message)
+        _check_none_at(self._needs, place)
 
     def check_whole(self, place: Place) -> None:
         """What is done to all that is in a directory is not done to the agent's or the hub's own.
@@ -187,11 +182,7 @@ class Roots:
         Raises:
             FileFailure: such a directory is beneath.
         """
-        status = place.found()
-        above = {folder for kept in self._keep_out for folder in kept.resolve().parents}
-        if stat.S_ISDIR(status.st_mode) and _identity(status) in _identities(above):
-            message = f"{shown(place.path)} holds files of the agent or the hub itself"
-            raise FileFailure("path_not_allowed", message)
+        _check_none_at(self._kept, place)
 
     def _follow(
         self, walk: "_Walk", follow: bool, make_parents: bool, remedy: str
@@ -295,6 +286,9 @@ class _Walk:
         self.links = 0
         self.is_for_directory = means_directory(path)
 
+    def close(self) -> None:
+        os.close(self.directory)
+
     def enter(self, name: bytes) -> None:
         inner = os.open(name, PASS, dir_fd=self.directory)
         os.close(self.directory)
@@ -312,7 +306,7 @@ class _Walk:
 def sync_directory(directory: int) -> None:
     """Wait until the disk holds the names in a directory; it need not be open for reading."""
     try:
-        handle = os.open(b".", _LIST, dir_fd=directory)
+        handle = os.open(b".", LIST, dir_fd=directory)
     except PermissionError:  # it may be written to, but not listed: there is no way to wait
         return
     try:
@@ -341,8 +335,15 @@ def means_directory(path: bytes) -> bool:
     return path.endswith((b"/", b"/."))
 
 
+def _check_none_at(needs: Sequence[Needed], place: Place) -> None:
+    needed = needed_at(needs, place.parent, place.name, place.status)
+    if needed is not None:
+        message = f"{shown(place.path)} is, or holds, {needed.what}"
+        raise FileFailure("path_not_allowed", message)
+
+
 def _text_of(walk: _Walk, name: bytes) -> bytes:
-    link = os.open(name, _LINK, dir_fd=walk.directory)
+    link = os.open(name, LOOK, dir_fd=walk.directory)
     try:
         status = os.fstat(link)
         if not stat.S_ISLNK(status.st_mode):

@@ -13,6 +13,7 @@ the same inode for it. So a directory is emptied, and a file gone on with, only 
 was made: open to the agent's user alone. Of anything else no more is taken away than he could take
 away himself: one name.
 """
+# ruff: noqa: PTH118 - pathlib knows no bytes
 
 import os
 import stat
@@ -25,16 +26,14 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from cmdop_appliance.agent.files.failures import FileFailure, failure_of, shown
-from cmdop_appliance.agent.files.linux import LOOK
+from cmdop_appliance.agent.files.failures import FileFailure, failure_of, shown, swapped
+from cmdop_appliance.agent.files.linux import LIST, LOOK
 from cmdop_appliance.agent.files.roots import Place, status_of
-from cmdop_appliance.agent.files.trees import swapped
 from cmdop_appliance.private import sync_directory
 from cmdop_appliance.protocol.files import Bytes32, UploadId
 
 SUFFIX: Final = ".jsonl"  # of a record
 _PRIVATE: Final = 0o700
-_LIST: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 Key = tuple[bytes, str]  # the target's real path; the upload, or what stands for one
 
@@ -77,7 +76,7 @@ class Record(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Temporary:
-    """One file in the making. Whoever calls it, or changes what it has, holds its `lock`."""
+    """One file in the making. Whoever changes it, or what it has, holds its `lock`."""
 
     def __init__(self, folder: Path, token: str, record: Record, *, is_begun: bool = False) -> None:
         self.lock = threading.Lock()
@@ -87,9 +86,9 @@ class Temporary:
         self.record = record
         self.hash: tuple[Any, int] | None = None  # a running sha256, and of how many bytes
         self.name = f".cmdop-{token}.part".encode()
-        self.key: Key = (_joined(record.directory, record.target), record.upload or token)
+        self.key: Key = (os.path.join(record.directory, record.target), record.upload or token)
         self.path = folder / f"{token}{SUFFIX}"
-        self.place = _joined(record.directory, self.name)
+        self.place = os.path.join(record.directory, self.name)
         self._is_begun = is_begun
 
     def let_go(self) -> None:
@@ -110,8 +109,9 @@ class Temporary:
 
     def done_at(self, place: Place) -> Done | None:
         """How it ended, if what stands at its target is what it became, and nobody wrote to it."""
-        done, status = self.record.done, place.status
-        if done is None or status is None or not self.record.is_of(status):
+        record, status = self.record, place.status  # once: another thread may note what is new
+        done = record.done
+        if done is None or status is None or not record.is_of(status):
             return None
         is_same = (status.st_size, status.st_mtime_ns) == (done.size, done.modified_ns)
         return done if is_same else None
@@ -143,7 +143,7 @@ class Temporary:
         """
         self._begin(directory)
         os.mkdir(self.name, _PRIVATE, dir_fd=directory)
-        return self._noted(os.open(self.name, _LIST, dir_fd=directory), stat.S_IFDIR)
+        return self._noted(os.open(self.name, LIST, dir_fd=directory), stat.S_IFDIR)
 
     def make_link(self, directory: int, text: bytes) -> int:
         """Have a link made instead: a descriptor of it (`O_PATH`).
@@ -244,7 +244,3 @@ class Temporary:
 def _line(record: Record) -> bytes:
     """On a line of its own, whatever the one before came to."""
     return b"\n" + msgspec.json.encode(record) + b"\n"
-
-
-def _joined(directory: bytes, name: bytes) -> bytes:
-    return directory.rstrip(b"/") + b"/" + name

@@ -7,15 +7,20 @@ is touched that does not lie in a directory that was found there.
 
 import os
 import stat
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Generator
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from cmdop_appliance.agent.files.failures import FileFailure, Stopped, failure_of, shown
+from cmdop_appliance.agent.files.failures import (
+    FileFailure,
+    IsStopped,
+    Stopped,
+    failing,
+    shown,
+    swapped,
+)
 from cmdop_appliance.agent.files.roots import Place, Roots
-
-IsStopped = Callable[[], bool]
 
 # Directories within one another, of which each costs a descriptor, or two; no program makes more.
 _DEPTH: Final = 200
@@ -91,21 +96,6 @@ def remove(roots: Roots, place: Place, is_stopped: IsStopped) -> None:
                     os.unlink(inner.name, dir_fd=inner.parent)
                 elif step.kind == "leave":
                     os.rmdir(inner.name, dir_fd=inner.parent)
-
-
-@contextmanager
-def failing(path: bytes) -> Iterator[None]:
-    """An OSError in the block is raised as the FileFailure that it means for `path`."""
-    try:
-        yield
-    except OSError as exc:
-        raise failure_of(exc, path) from exc
-
-
-def swapped(path: bytes) -> FileFailure:
-    """Somebody gave the name to another thing between two looks at it."""
-    message = f"{shown(path)} was changed meanwhile: another thing has its name now; try again"
-    return FileFailure("changed_during_read", message)
 
 
 def _entered(roots: Roots, place: Place) -> _Level:

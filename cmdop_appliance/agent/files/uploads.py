@@ -40,7 +40,7 @@ class Uploads:
         """Read the records in `folder`, which need not be there yet."""
         self._folder = folder
         self._roots = roots
-        self._lock = threading.RLock()
+        self._lock = threading.Lock()
         self._known: dict[Key, Temporary] = {}
         for path in folder.glob(f"*{SUFFIX}"):
             self._read(path)
@@ -83,32 +83,20 @@ class Uploads:
         status = temporary.status(place.parent)
         return 0 if status is None else status.st_size
 
-    def remove(self, temporary: Temporary, directory: int) -> None:
-        """Take it away, then its record. Its lock is held.
-
-        Raises:
-            FileFailure, OSError: it is still there, and the sweep tries again.
-        """
-        self._take_away(temporary, directory)
-        self.forget(temporary)
-
     def give_up(self, temporary: Temporary, directory: int) -> None:
         """Have nobody go on with it: it is taken away now, or by the sweep. Its lock is held."""
         try:
-            self.remove(temporary, directory)
+            self._take_away(temporary, directory)
         except (OSError, FileFailure) as exc:
             self._leave(temporary, exc)
+        else:
+            self.forget(temporary)
 
     def forget(self, temporary: Temporary) -> None:
         """Take away the record of what is gone, or has become its target. Its lock is held."""
         with self._lock:
-            temporary.is_forgotten = True
-            if self._known.get(temporary.key) is temporary:
-                del self._known[temporary.key]
-        try:
-            temporary.path.unlink(missing_ok=True)
-        except OSError as exc:  # the next agent finds that there is nothing, and tries again
-            log.warning("record of a file not removed", extra={"error": str(exc)})
+            self._drop(temporary)
+        _remove_record(temporary.path)
 
     def sweep(self) -> None:
         """Take away what nobody goes on with: of a dead agent, or of an upload grown old."""
@@ -158,10 +146,14 @@ class Uploads:
         log.warning("what is left of a file stays", extra={"error": str(error)})
         left = temporary.left_over()
         with self._lock:
-            temporary.is_forgotten = True
-            if self._known.get(temporary.key) is temporary:
-                del self._known[temporary.key]
+            self._drop(temporary)
             self._known[left.key] = left
+
+    def _drop(self, temporary: Temporary) -> None:
+        """Have nobody find it any more. Both locks are held, its own and this one's."""
+        temporary.is_forgotten = True
+        if self._known.get(temporary.key) is temporary:
+            del self._known[temporary.key]
 
     def _make_room(self) -> Temporary | None:
         """One upload more can be begun. What gives way for it: locked, and nobody finds it now.
@@ -175,8 +167,7 @@ class Uploads:
         for known in sorted(uploads, key=lambda one: (one.record.done is None, one.used_at_s)):
             if known.lock.acquire(blocking=False):
                 if known.holder is None:
-                    known.is_forgotten = True
-                    del self._known[known.key]
+                    self._drop(known)
                     return known
                 known.lock.release()
         raise FileFailure(
@@ -204,12 +195,19 @@ class Uploads:
             with suppress(msgspec.DecodeError):  # torn
                 record = msgspec.json.decode(line, type=Record)
         if record is None:  # it was not yet on the disk, so there is no temporary
-            log.warning("damaged record of a file removed", extra={"record": path.name})
-            path.unlink()
+            log.warning("record of a file damaged", extra={"record": path.name})
+            _remove_record(path)
             return
         temporary = Temporary(self._folder, path.stem, record, is_begun=True)
         temporary.used_at_s = used_at_s
         self._known[temporary.key] = temporary
+
+
+def _remove_record(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as exc:  # the next agent tries again
+        log.warning("record of a file not removed", extra={"error": str(exc)})
 
 
 def _is_ahead(at_s: float) -> bool:

@@ -8,11 +8,10 @@ from dataclasses import replace
 from typing import Any, Final
 
 from cmdop_appliance.agent.files.digests import Digests, is_settled
-from cmdop_appliance.agent.files.failures import FileFailure, Stopped, shown
+from cmdop_appliance.agent.files.failures import FileFailure, IsStopped, Stopped, failing, shown
 from cmdop_appliance.agent.files.replacing import Terms, check, group_id, put_in_place, user_id
 from cmdop_appliance.agent.files.roots import Roots
 from cmdop_appliance.agent.files.temporaries import Done
-from cmdop_appliance.agent.files.trees import IsStopped, failing
 from cmdop_appliance.agent.files.uploads import Uploads
 from cmdop_appliance.protocol.files import Kept, Placed, Write, Written
 
@@ -173,7 +172,7 @@ class Writing:
                 raise self._wrong(sha256)
             return before.created
         if self._hash.digest() != sha256:
-            self._uploads.remove(temporary, self._place.parent)
+            self._uploads.give_up(temporary, self._place.parent)
             raise self._wrong(sha256)
         if before is not None:  # the same once more: what stands there is its own
             terms = replace(terms, overwrite=True, if_match=sha256)

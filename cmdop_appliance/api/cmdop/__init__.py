@@ -13,6 +13,9 @@ from cmdop_appliance.api.cmdop import (
     commands as commands,
 )
 from cmdop_appliance.api.cmdop import (
+    downloads as downloads,
+)
+from cmdop_appliance.api.cmdop import (
     enrolment_tokens as enrolment_tokens,
 )
 from cmdop_appliance.api.cmdop import (
@@ -31,7 +34,7 @@ from cmdop_appliance.api.cmdop import (
     sessions as sessions,
 )
 from cmdop_appliance.api.cmdop import (
-    transfers as transfers,
+    uploads as uploads,
 )
 from cmdop_appliance.api.cmdop import (
     workspaces as workspaces,

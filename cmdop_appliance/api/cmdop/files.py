@@ -5,17 +5,21 @@ from typing import Annotated, Any, Final, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from cmdop_appliance.api.cmdop.machines import Deleted
-from cmdop_appliance.api.exchange import LIMIT_MAX, Call, Listed, Window
-from cmdop_appliance.api.fields import Mode, Offset, Owner, RawText, Sha256, Time, when
-from cmdop_appliance.api.file_routes import (
+from cmdop_appliance.api.cmdop.file_routes import (
     WRITE_ERRORS,
+    FileWritten,
     PathBody,
     PathQuery,
     body_path,
     file_route,
+    mode_bits,
     query_path,
+    write_call,
+    written_view,
 )
+from cmdop_appliance.api.cmdop.machines import Deleted
+from cmdop_appliance.api.exchange import LIMIT_MAX, Call, Listed, Window
+from cmdop_appliance.api.fields import Mode, Offset, Owner, RawText, Sha256, Time, when
 from cmdop_appliance.auth import Scope
 from cmdop_appliance.errors import (
     ChangedDuringRead,
@@ -80,7 +84,7 @@ class FileBody(PathBody, kw_only=True):
     if_match: Sha256 | None = None  # only if the file has this sha256 now
 
 
-class TransferBody(Struct, kw_only=True):
+class MoveBody(Struct, kw_only=True):
     """From where to where; each path may be given as base64 instead."""
 
     source: str | UnsetType = UNSET
@@ -142,16 +146,6 @@ class FileContent(Struct, frozen=True, kw_only=True):
     size: int  # of the whole file
     encoding: Encoding
     sha256: str | None  # of the whole file; null: this is a part of it
-
-
-class FileWritten(Struct, frozen=True, kw_only=True):
-    """A file that is in place."""
-
-    path: str
-    path_base64: str | None
-    size: int
-    created: bool  # false: there was one before
-    sha256: str
 
 
 @file_route("GET", "", scope=Scope.FILES_READ, query=FileList, answer=Directory)
@@ -227,24 +221,9 @@ async def write_file(call: Call[FileBody, None]) -> FileWritten:
     """Put a file in place: all of it or nothing, and on the disk when this is answered."""
     body = call.body
     content = _content(body)
-    asked = machine.Write(
-        path=body_path(body),
-        mode=_mode(body.mode),
-        owner=body.owner,
-        group=body.group,
-        create_parents=body.create_parents,
-        overwrite=body.overwrite,
-        if_match=None if body.if_match is None else bytes.fromhex(body.if_match),
-    )
+    asked = write_call(body, body_path(body))
     written = await call.hub.files.write(call.caller, call.path["id"], asked, content)
-    path, path_base64 = shown(written.path)
-    return FileWritten(
-        path=path,
-        path_base64=path_base64,
-        size=written.size,
-        created=written.created,
-        sha256=written.sha256.hex(),
-    )
+    return FileWritten(**written_view(written))
 
 
 @file_route(
@@ -266,11 +245,11 @@ async def delete_file(call: Call[None, FileDelete]) -> Deleted:
     "POST",
     "/move",
     scope=Scope.FILES_WRITE,
-    body=TransferBody,
+    body=MoveBody,
     answer=FileEntry,
     errors=(DirectoryNotEmpty, FileExists, Forbidden, IsADirectory, NoSpace, NotARegularFile),
 )
-async def move_file(call: Call[TransferBody, None]) -> FileEntry:
+async def move_file(call: Call[MoveBody, None]) -> FileEntry:
     """Give a file or a directory another path, and answer what stands there now."""
     return await _make(call, machine.Move(**_ends(call.body)))
 
@@ -279,7 +258,7 @@ async def move_file(call: Call[TransferBody, None]) -> FileEntry:
     "POST",
     "/copy",
     scope=Scope.FILES_WRITE,
-    body=TransferBody,
+    body=MoveBody,
     answer=FileEntry,
     errors=(
         ChangedDuringRead,
@@ -291,7 +270,7 @@ async def move_file(call: Call[TransferBody, None]) -> FileEntry:
         NotARegularFile,
     ),
 )
-async def copy_file(call: Call[TransferBody, None]) -> FileEntry:
+async def copy_file(call: Call[MoveBody, None]) -> FileEntry:
     """Copy a file, or a directory with all that is in it, and answer the copy."""
     return await _make(call, machine.Copy(**_ends(call.body)))
 
@@ -307,7 +286,7 @@ async def copy_file(call: Call[TransferBody, None]) -> FileEntry:
 async def make_directory(call: Call[DirectoryBody, None]) -> FileEntry:
     """Make a directory."""
     asked = machine.Mkdir(
-        path=body_path(call.body), parents=call.body.parents, mode=_mode(call.body.mode)
+        path=body_path(call.body), parents=call.body.parents, mode=mode_bits(call.body.mode)
     )
     return await _make(call, asked)
 
@@ -319,7 +298,7 @@ async def _make(
     return _entry(found.entry, found.path)
 
 
-def _ends(body: TransferBody) -> dict[str, Any]:
+def _ends(body: MoveBody) -> dict[str, Any]:
     return {
         "source": body_path(body, "source"),
         "destination": body_path(body, "destination"),
@@ -340,10 +319,6 @@ def _content(body: FileBody) -> bytes:
             hint="a file of any size goes to PUT /machines/:id/files/upload",
         )
     return content
-
-
-def _mode(text: str | None) -> int | None:
-    return None if text is None else int(text, 8)
 
 
 def _entry(entry: Entry, path: bytes) -> FileEntry:

@@ -47,7 +47,7 @@ async def check_paths(call: Call[PathsBody, None]) -> PathsExist:
     """Which of these paths exist on a machine, whatever they are."""
     exists = dict.fromkeys(call.body.paths, False)
     # No system has a longer one, and the empty one names nothing (POSIX).
-    asked = {path: path.encode() for path in exists if 0 < len(path.encode()) <= PATH_BYTES}
+    asked = {path: said for path in exists if 0 < len(said := path.encode()) <= PATH_BYTES}
     try:
         found = await call.hub.files.exist(call.caller, call.path["id"], list(asked.values()))
     except MachineNotFound:

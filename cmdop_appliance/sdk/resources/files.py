@@ -4,20 +4,17 @@ A path without a leading "/" counts from the home of the agent's user, and "." i
 """
 
 import hashlib
-import json
 import os
 from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import PurePosixPath
-from typing import Any, BinaryIO, Final
-from uuid import uuid4
+from typing import BinaryIO, Final
 
 from cmdop_appliance.sdk.downloads import Download
-from cmdop_appliance.sdk.errors import APIError, CmdopError, NotFound, UnexpectedAnswer
+from cmdop_appliance.sdk.errors import APIError, CmdopError, UnexpectedAnswer
 from cmdop_appliance.sdk.file_paths import path_bytes, path_field, with_exact_names
 from cmdop_appliance.sdk.part_files import PartFile, part_file
-from cmdop_appliance.sdk.patience import is_passing
 from cmdop_appliance.sdk.resources.resource import PAGE_ITEMS, Resource, data_of, path_to
 from cmdop_appliance.sdk.types import FileEntry, FileStat, ReadFile, WrittenFile
 from cmdop_appliance.sdk.uploads import (
@@ -77,7 +74,7 @@ class Files(Resource):
         """As `stat`, with the checksum; `was_there`: see `is_passing`."""
         query = {**path_field(path), "checksum": "true"}
         route = f"{_route(machine_id)}/stat"
-        answer = self._ask("GET", route, query=query, was_there=was_there)
+        answer = self._transport.long_request("GET", route, query=query, was_there=was_there)
         return with_exact_names(data_of(answer), FileStat)
 
     def read(
@@ -135,7 +132,7 @@ class Files(Resource):
             Conflict: the directory is not empty, and `recursive` is not set.
         """
         query = {**path_field(path), "recursive": _flag(recursive)}
-        self._ask("DELETE", _route(machine_id), query=query)
+        self._transport.long_request("DELETE", _route(machine_id), query=query)
 
     def move(
         self, machine_id: str, source: str, destination: str, *, overwrite: bool = False
@@ -164,43 +161,8 @@ class Files(Resource):
             **path_field(destination, "destination"),
             "overwrite": overwrite,
         }
-        answer = self._ask("POST", f"{_route(machine_id)}/{action}", body=body)
+        answer = self._transport.long_request("POST", f"{_route(machine_id)}/{action}", body=body)
         return with_exact_names(data_of(answer), FileEntry)
-
-    def _ask(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, object] | None = None,
-        body: Mapping[str, object] | None = None,
-        was_there: bool = False,
-    ) -> dict[str, Any]:
-        """The answer, which may take as long as all of a disk does: it is not asked for twice."""
-        headers = {"Content-Type": "application/json", "Idempotency-Key": str(uuid4())}
-        sent = b"" if body is None else json.dumps(body).encode()
-        patience = self._transport.patience()
-        failed: CmdopError | None = None
-        while True:
-            try:
-                with self._transport.exchange(
-                    method,
-                    path,
-                    query=query,
-                    headers=headers if body else None,
-                    body=[memoryview(sent)],
-                    length=len(sent) if body else None,
-                ) as response:
-                    return self._transport.read(response)
-            except NotFound as exc:
-                if method == "DELETE" and failed is not None and exc.code == "file_not_found":
-                    return {}  # an attempt before took it away
-                raise
-            except CmdopError as exc:
-                if not is_passing(exc, was_there=was_there or failed is not None):
-                    raise
-                failed = exc
-            patience.pause(failed)
 
     def mkdir(
         self, machine_id: str, path: str, *, parents: bool = False, mode: int | None = None
@@ -307,13 +269,18 @@ class Files(Resource):
             return {"path": local, "size": part.size, "sha256": part.sha256()}
 
     def _mode(self, machine_id: str, path: str, there: FileStat) -> int:
-        """Of the file that a path leads to; that of a link says nothing."""
+        """Of the file that a path leads to; that of a link says nothing.
+
+        Where a link leads cannot always be told: then it is private.
+        """
         for _ in range(_LINKS):
             if there["type"] != "symlink":
                 return int(there["mode"], 8)
             path = str(PurePosixPath(path).parent / (there.get("target") or ""))
-            with suppress(APIError):
+            try:
                 there = self.stat(machine_id, path)
+            except APIError:
+                break
         return _PRIVATE
 
 

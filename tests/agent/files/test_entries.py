@@ -83,7 +83,7 @@ def test_the_first_page_always_tells_what_is_there_now(tmp_path):
 
 def test_a_page_goes_on_in_what_the_first_has_found(root):
     """A directory of 100,000 names is read once, and not for each of 1,000 pages."""
-    for number in range(50):
+    for number in range(ENTRIES_ITEMS + 1):
         (root / str(number)).touch()
     listings, directory = Listings(), os.open(root, os.O_RDONLY)
     try:
@@ -99,6 +99,7 @@ def test_a_page_goes_on_in_what_the_first_has_found(root):
 
 def test_what_is_kept_of_many_directories_is_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr("cmdop_appliance.agent.files.entries._KEPT_NAMES", 10)
+    monkeypatch.setattr("cmdop_appliance.agent.files.entries.ENTRIES_ITEMS", 3)
     listings, handles, kept = Listings(), [], []
     try:
         for number in range(3):
@@ -116,6 +117,22 @@ def test_what_is_kept_of_many_directories_is_bounded(tmp_path, monkeypatch):
     finally:
         for handle in handles:
             os.close(handle)
+
+
+@pytest.mark.parametrize("count", [0, ENTRIES_ITEMS])
+def test_nothing_is_kept_of_a_directory_that_fits_on_a_page(root, count):
+    """Else a walk through a million empty ones would fill the agent's memory."""
+    for number in range(count):
+        (root / str(number)).touch()
+    listings, directory = Listings(), os.open(root, os.O_RDONLY)
+    try:
+        first = listings.names(directory, hidden=True, anew=True)
+        again = listings.names(directory, hidden=True, anew=False)
+    finally:
+        os.close(directory)
+    assert len(first) == count
+    assert again == first
+    assert again is not first
 
 
 def test_a_name_that_has_vanished_is_left_out(root):

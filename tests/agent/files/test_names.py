@@ -98,7 +98,7 @@ def test_whatever_is_asked_is_done_inside_or_refused(files, top, path, other, is
     ):
         _tolerating(lambda call=call: carry_out(files, call))
     _tolerating(lambda: files.open(Read(path=path)).close())
-    _tolerating(lambda: files.place(Write(path=other, create_parents=True)).close())
+    _tolerating(lambda: files.place(Write(path=other, create_parents=True), lambda: False).close())
     assert open_descriptors() == before
     assert names_in(os.fsencode(top)) == [b"outside", b"root", b"state"]
     assert names_in(os.fsencode(top / "outside")) == [b"f"]

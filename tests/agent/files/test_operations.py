@@ -212,7 +212,7 @@ def test_nothing_is_done_to_the_agents_own_directory_nor_to_what_holds_it(root, 
         with pytest.raises(FileFailure):
             files.open(Read(path=path))
         with pytest.raises(FileFailure):
-            files.place(Write(path=path))
+            files.place(Write(path=path), lambda: False)
     assert picture(holder) == before
     assert not (root / "new").exists()
 
@@ -502,7 +502,8 @@ COPY = Copy(source=b"x", destination=b"y")
 def test_what_agent_toml_denies_is_refused_by_its_key(root, tmp_path, call, key):
     policy = FilesPolicy(read=key != "files.read", write=key != "files.write", roots=(str(root),))
     files = Files(tmp_path / "state", policy)
-    ask = {Read: files.open, Write: files.place}.get(type(call), partial(do, files))
+    place = partial(files.place, is_stopped=lambda: False)
+    ask = {Read: files.open, Write: place}.get(type(call), partial(do, files))
     with pytest.raises(FileFailure, match=re.escape(f"({key})")) as caught:
         ask(call)
     assert caught.value.code == "path_not_allowed"

@@ -12,10 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cmdop_appliance.agent.files.digests import Digests, is_settled, version_of
-from cmdop_appliance.agent.files.failures import FileFailure
+from cmdop_appliance.agent.files.failures import FileFailure, failing
 from cmdop_appliance.agent.files.reading import MADE_UP_BYTES, SMALL_BYTES, open_regular
 from cmdop_appliance.agent.files.roots import Roots
-from cmdop_appliance.agent.files.trees import failing
 from cmdop_appliance.agent.policy import FilesPolicy
 from cmdop_appliance.protocol.files import Read, Stat
 from tests.support.agent_files import agent_files, fails, get, put, sha256
@@ -98,6 +97,14 @@ def test_what_the_kernel_makes_up_can_be_read(files, path):
         content.splitlines()[0].split(b":")[0]
         == Path(path).read_bytes().splitlines()[0].split(b":")[0]
     )
+
+
+def test_a_checksum_of_what_the_kernel_makes_up_is_made_anew_each_time(files):
+    path = Path("/proc/sys/kernel/random/uuid")  # another at each read, and its status stays
+    get(files, path)
+    told = {stat(files, path, checksum=True).sha256 for _ in range(3)}
+    assert len(told - {None}) == 3
+    assert stat(files, path).sha256 is None
 
 
 def test_more_than_memory_is_for_of_what_the_kernel_makes_up_is_left_to_commands(files):
@@ -270,6 +277,19 @@ def test_a_checksum_is_known_once_the_file_was_read_whole_until_it_changes(files
     assert stat(files, path).sha256 is None
     assert stat(files, path, checksum=True).sha256 == sha256(path.read_bytes())
     assert known() == sha256(path.read_bytes())
+
+
+@pytest.mark.parametrize("size", [0, SMALL_BYTES, len(LARGE)])
+def test_a_file_of_which_the_checksum_is_known_is_not_hashed_again(files, tmp_path, size):
+    path = tmp_path / "file"
+    path.write_bytes(LARGE[:size])
+    get(files, path)
+    with closing(opened(files, path)) as reading:
+        assert reading.sha256 == reading.opened.sha256 == sha256(LARGE[:size])
+        assert b"".join(iter(lambda: reading.read(PIECE), b"")) == LARGE[:size]
+        assert reading.sha256 == sha256(LARGE[:size])
+    with closing(opened(files, path, offset=size + 1, length=1)) as reading:
+        assert (reading.sha256 is not None) is (size == 0)  # of which nothing is all
 
 
 def test_a_checksum_that_nobody_waits_for_is_given_up(files, path):

@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from contextlib import closing, contextmanager, suppress
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -59,7 +60,7 @@ def path(folder):
 
 
 def placed(files, path, **call):
-    return files.place(Write(path=os.fsencode(path), **call))
+    return files.place(Write(path=os.fsencode(path), **call), lambda: False)
 
 
 def records_in(state):
@@ -126,6 +127,26 @@ def test_uploads_of_other_names_and_to_other_files_are_others(files, folder):
         arrived(files, folder / name, upload)
         for name, upload in (("a", "u"), ("a", "v"), ("b", "u"))
     ] == [1, 2, 3]
+
+
+def test_the_wrong_checksum_is_said_also_when_the_disk_keeps_what_has_arrived(
+    files, path, state, monkeypatch
+):
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, "read-only")
+
+    keep(files, path, "u", b"abc")
+    with (
+        closing(placed(files, path, upload="u", offset=3)) as writing,
+        monkeypatch.context() as patch,
+        fails("checksum_mismatch"),
+    ):
+        patch.setattr(os, "unlink", refuse)
+        writing.finish(3, sha256(b"abd"))
+    assert arrived(files, path, "u") == 0
+    assert len(parts_in(path.parent)) == 1
+    files.sweep()
+    assert parts_in(path.parent) == records_in(state) == []
 
 
 def test_an_upload_is_to_the_file_that_a_link_leads_to(files, folder):
@@ -523,6 +544,19 @@ def test_a_damaged_record_goes(files, state, path):
         after = agent_files(state)
         assert records_in(state) == [record]
         assert arrived(after, path, "u") == 3
+
+
+def test_a_damaged_record_that_cannot_be_taken_away_holds_up_no_agent(
+    files, state, path, monkeypatch
+):
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, "read-only")
+
+    keep(files, path, "u", b"abc")
+    (state / "files" / "bad.jsonl").write_bytes(b"{")
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        assert arrived(agent_files(state), path, "u") == 3
 
 
 def test_a_record_that_cannot_be_read_holds_up_no_agent(files, state, path):

@@ -62,7 +62,7 @@ def nothing_is_left(tmp_path, state):
 
 
 def placed(files, path, **call):
-    return files.place(Write(path=os.fsencode(path), **call))
+    return files.place(Write(path=os.fsencode(path), **call), lambda: False)
 
 
 def mode_of(path):

@@ -30,8 +30,11 @@ from cmdop_appliance.errors import (
     SessionNotActive,
     ValidationFailed,
 )
+from cmdop_appliance.hub.files import shown
+from cmdop_appliance.protocol.files import Write, Written
 from cmdop_appliance.protocol.limits import PATH_BYTES
 
+BYTES: Final = "application/octet-stream"
 # What can go wrong where a file is put in place, beyond what can with any.
 WRITE_ERRORS: Final[tuple[type[ApplianceError], ...]] = (
     ChecksumMismatch,
@@ -65,6 +68,33 @@ class PathBody(Struct, kw_only=True):
 
     path: str | UnsetType = UNSET
     path_base64: str | UnsetType = UNSET
+
+
+class AsWritten(Protocol):
+    """What a query or a body says of how a file is to be; what it leaves out stays as it was."""
+
+    @property
+    def mode(self) -> str | None: ...
+    @property
+    def owner(self) -> str | None: ...
+    @property
+    def group(self) -> str | None: ...
+    @property
+    def create_parents(self) -> bool: ...
+    @property
+    def overwrite(self) -> bool: ...
+    @property
+    def if_match(self) -> str | None: ...
+
+
+class FileWritten(Struct, frozen=True, kw_only=True):
+    """A file that is in place."""
+
+    path: str
+    path_base64: str | None
+    size: int
+    created: bool  # false: there was one before
+    sha256: str
 
 
 def file_route(
@@ -151,6 +181,38 @@ def body_path(body: Struct, name: str = "path") -> bytes:
         None,
         _not_valid,
     )
+
+
+def write_call(given: AsWritten, path: bytes, upload: str | None = None, offset: int = 0) -> Write:
+    """What the machine is asked, for a file that is to be put in place as it is `given`."""
+    return Write(
+        path=path,
+        upload=upload,
+        offset=offset,
+        mode=mode_bits(given.mode),
+        owner=given.owner,
+        group=given.group,
+        create_parents=given.create_parents,
+        overwrite=given.overwrite,
+        if_match=None if given.if_match is None else bytes.fromhex(given.if_match),
+    )
+
+
+def mode_bits(text: str | None) -> int | None:
+    """The mode that octal digits say."""
+    return None if text is None else int(text, 8)
+
+
+def written_view(written: Written) -> dict[str, Any]:
+    """The fields of a `FileWritten`."""
+    path, path_base64 = shown(written.path)
+    return {
+        "path": path,
+        "path_base64": path_base64,
+        "size": written.size,
+        "created": written.created,
+        "sha256": written.sha256.hex(),
+    }
 
 
 def _read(
