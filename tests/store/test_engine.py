@@ -609,3 +609,11 @@ async def test_a_reader_that_meets_a_disk_error_ends_the_store_too(disk, tmp_pat
             await store.run(read)
         with trio.fail_after(BOUND):
             await store.wait_broken()
+
+
+async def test_no_statement_is_planned_anew_for_other_values(tmp_path):
+    async with open_store(tmp_path) as store:
+        await store.run(reads(lambda tx: tx.value("SELECT 1")))  # which opens a reader
+        for connection in (store._writer, *store._readers):
+            assert connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, -1) == 1
+        assert store._readers
