@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tests.torture import simulation
 from tests.torture.agent_kills import AGENT_KILLS
+from tests.torture.cron import CRON
 from tests.torture.cuts import CUTS
 from tests.torture.files_cuts import FILES_CUTS
 from tests.torture.files_faults import FILES_FAULTS
@@ -26,7 +27,9 @@ from tests.torture.hub_kills_followed import HUB_KILLS_FOLLOWED
 from tests.torture.hub_kills_ledger import HUB_KILLS_LEDGER
 from tests.torture.lost import LOST
 from tests.torture.parts import Outcome, print_ledger, run_part
+from tests.torture.schedules_kills import SCHEDULES_KILLS
 from tests.torture.sweep import SWEEP
+from tests.torture.webhooks_kills import WEBHOOKS_KILLS
 
 PARTS = (
     AGENT_KILLS,
@@ -41,6 +44,9 @@ PARTS = (
     FILES_KILLS,
     FILES_SWAPPER,
     FILES_FAULTS,
+    CRON,
+    SCHEDULES_KILLS,
+    WEBHOOKS_KILLS,
 )
 
 say = partial(print, flush=True)  # the other end may be a file that somebody watches

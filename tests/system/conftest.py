@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from tests.support.appliance import Agent, Api, Hub, running_agent, running_hub
+from tests.support.quick_hub import FileClock, ms_of
 
 
 @dataclass(frozen=True)
@@ -37,3 +38,11 @@ def api(fleet):
 @pytest.fixture
 def machine(fleet):
     return fleet.machine
+
+
+@pytest.fixture(scope="module")
+def clock(place):
+    """A clock for the module's hub: it stands until a test turns it."""
+    clock = FileClock(place / "clock")
+    clock.set(ms_of("2030-01-02T10:00:30Z"), 0)
+    return clock

@@ -63,6 +63,20 @@ def test_the_documentation_is_in_the_one_file(binary, place):
             assert answer.read()
 
 
+def test_the_time_zones_are_in_the_one_file(binary, tmp_path):
+    with swept(tmp_path), served([binary], tmp_path, PYTHONTZPATH=""):  # a system that has none
+        shown = subprocess.run(
+            [binary, "schedules", "preview", "30 2 29 3 *", "--tz", "Europe/Berlin"],
+            capture_output=True,
+            text=True,
+            env={"PATH": os.environ["PATH"], "CMDOP_DATA_DIR": str(tmp_path / "data")},
+            timeout=60,
+            check=False,
+        )
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert "02:30" in shown.stdout
+
+
 def test_the_exit_code_passes_through(binary, place):
     done = _exec(binary, place, "sh", "-c", "exit 7")
     assert (done.returncode, done.stdout, done.stderr) == (7, "", "")

@@ -20,6 +20,7 @@ PATIENCE_S = 90.0
 IMPATIENT = threading.Event()
 _RETRY_S = 0.02
 _POLL_MOST_S = 0.2
+_PAGE = 100  # of a list, at the most
 _PIECE_S = 0.1  # of a command's time; each has its share of the output
 
 
@@ -93,6 +94,14 @@ class PatientApi(Api):
             assert time.monotonic() < give_up, f"{method} {path}: {trouble}"
             assert not IMPATIENT.is_set(), "interrupted"
             time.sleep(_RETRY_S)
+
+    def all(self, path: str, **query: str) -> list[Any]:
+        """A list to its end, page by page."""
+        filters = "".join(f"&{name}={value}" for name, value in query.items())
+        found: list[Any] = []
+        while page := self.get(f"{path}?limit={_PAGE}&offset={len(found)}{filters}"):
+            found += page
+        return found
 
     def ask(self, machine_id: str, ask: Ask) -> str:
         """The command's id, once the hub has acknowledged it."""

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from tests.support import quick_hub
 from tests.support.appliance import Agent, Hub, ending, stopped_agent, wait_for
 from tests.support.fault_proxy import FaultProxy, Faults, running_proxy
+from tests.support.quick_hub import FileClock
 from tests.support.stepped import Steps
 from tests.torture.asks import PATIENCE_S, Ask, PatientApi
 
@@ -100,10 +102,18 @@ class Site:
 
 @contextmanager
 def running_site(
-    place: Path, *, config: str = "", stepped: bool = False, quick: bool = True
+    place: Path,
+    *,
+    config: str = "",
+    stepped: bool = False,
+    quick: bool = True,
+    clock: FileClock | None = None,
 ) -> Iterator[Site]:
-    """A hub with a connected agent; `stepped`: both fall as `site.steps` says."""
-    with _begun(place, config, stepped=stepped, quick=quick) as site:
+    """A hub with a connected agent; `stepped`: both fall as `site.steps` says.
+
+    With a `clock` the hub has the time from there, and its steps are those of `quick_hub`.
+    """
+    with _begun(place, config, stepped=stepped, quick=quick, clock=clock) as site:
         site.agent.join(site.hub)
         yield site
 
@@ -124,7 +134,9 @@ def running_site_behind_proxy(
 
 
 @contextmanager
-def _begun(place: Path, config: str, *, stepped: bool, quick: bool) -> Iterator[Site]:
+def _begun(
+    place: Path, config: str, *, stepped: bool, quick: bool, clock: FileClock | None = None
+) -> Iterator[Site]:
     place.mkdir(parents=True, exist_ok=True)
     hub = Hub(place, f"127.0.0.1:{_free_port()}")
     with ExitStack() as stack:
@@ -137,6 +149,9 @@ def _begun(place: Path, config: str, *, stepped: bool, quick: bool) -> Iterator[
         if stepped:
             hub.program = STEPPED
             hub.variables["STEPS"] = agent.variables["STEPS"] = str(site.steps.path)
+        if clock is not None:
+            hub.program = quick_hub.PROGRAM
+            hub.variables |= {"STEPS": str(site.steps.path), "CLOCK": str(clock.path)}
         hub.start(config=config)
         yield site
         site.check_end()
