@@ -1,6 +1,7 @@
 """Durations as people write them."""
 
 import re
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 import click
@@ -25,6 +26,11 @@ def milliseconds(text: str) -> int:
     if value_ms > _MOST_DAYS * _MS["d"]:
         raise ValueError(f"must be at most {_MOST_DAYS}d")
     return value_ms
+
+
+def ago(duration_ms: int | None) -> datetime | None:
+    """The moment so long before now; None: none is said."""
+    return None if duration_ms is None else datetime.now(UTC) - timedelta(milliseconds=duration_ms)
 
 
 class Duration(click.ParamType[int]):

@@ -1,9 +1,7 @@
 """`cmdop exec`: a command on a machine, as if it ran here."""
 
-import shlex
 import sys
 from contextlib import suppress
-from typing import Final
 
 import click
 
@@ -14,22 +12,13 @@ from cmdop_appliance.cli.failures import Failure
 from cmdop_appliance.cli.follow import OURS, FollowingCommand, Foreground, follow
 from cmdop_appliance.cli.targets import find_machine
 from cmdop_appliance.cli.text import visible
+from cmdop_appliance.cli.words import WordsCommand, shell_text, variables, words_behind
 from cmdop_appliance.sdk import Client, CmdopError, Conflict
 from cmdop_appliance.sdk.types import CommandOptions, Machine
 
-_WORDS: Final = "cmdop.exec.words"
 
-
-class ExecCommand(FollowingCommand):
-    """Takes what follows `--` as it is."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Click's parsing, for what stands before `--`."""
-        if "--" in args:
-            at = args.index("--")
-            ctx.meta[_WORDS] = tuple(args[at + 1 :])
-            args = args[:at]
-        return super().parse_args(ctx, args)
+class ExecCommand(WordsCommand, FollowingCommand):
+    """Takes what follows `--` as it is, and fails with 255."""
 
 
 @click.command("exec", cls=ExecCommand, options_metavar="[OPTIONS]")
@@ -46,9 +35,7 @@ class ExecCommand(FollowingCommand):
 @click.option("--serial-key", metavar="K", help="Start after those before it with this key.")
 @click.option("--supersede-key", metavar="K", help="Replace unsent commands with this key.")
 @click.option("--detach", is_flag=True, help="Only start it, and print its id.")
-@click.pass_context
 def exec_command(
-    ctx: click.Context,
     client: Client,
     machine: str,
     words: tuple[str, ...],
@@ -72,13 +59,13 @@ def exec_command(
     Exit codes: the command's own (128+n when signal n ended it), 124 on timeout, 255 when the
     command could not be run or followed. Ctrl-C cancels the command; a second one leaves it alone.
     """
-    text = _shell_text(words, ctx.meta.get(_WORDS))
+    text = shell_text(words, words_behind(), "cmdop exec MACHINE -- COMMAND…")
     if queue_timeout is not None and not queue:
         raise Failure("--queue-timeout needs --queue", exit_code=OURS)
     options: CommandOptions = {
         "timeout_ms": timeout,
         "cwd": cwd,
-        "env": _variables(env),
+        "env": variables(env) or None,
         "user": user,
         "stdin": _standard_input() if stdin else None,
         "queue": queue or None,
@@ -118,34 +105,6 @@ def _tell_if_waiting(client: Client, machine: Machine, command_id: str) -> None:
     if command and command["status"] == "pending" and command["session_id"] is None:
         name, shown = visible(machine["name"]), visible(command_id)
         print(f"{name} is away: {shown} waits for it; Ctrl-C cancels it", file=sys.stderr)
-
-
-def _shell_text(before: tuple[str, ...], after: tuple[str, ...] | None) -> str:
-    if before and after is not None:
-        raise Failure(
-            f'"{before[0]}" stands before --',
-            exit_code=OURS,
-            hint="only options and the machine go before it, all of the command after it",
-        )
-    words = after or before
-    if not words:
-        raise Failure("no command is given", exit_code=OURS, hint="cmdop exec MACHINE -- COMMAND…")
-    text = words[0] if len(words) == 1 else shlex.join(words)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise Failure("the command has bytes that are not UTF-8", exit_code=OURS) from None
-    return text
-
-
-def _variables(assignments: tuple[str, ...]) -> dict[str, str] | None:
-    variables = {}
-    for assignment in assignments:
-        name, equals, value = assignment.partition("=")
-        if not (name and equals):
-            raise Failure(f'--env needs NAME=VALUE, not "{assignment}"', exit_code=OURS)
-        variables[name] = value
-    return variables or None
 
 
 def _standard_input() -> str:

@@ -50,6 +50,8 @@ def as_failure(error: CmdopError) -> Failure:
     match error:
         case NotFound(code="command_not_found"):
             code, hint = NOT_FOUND, "cmdop commands ls"
+        case NotFound(code="webhook_not_found"):
+            code, hint = NOT_FOUND, "cmdop webhooks ls"
         case NotFound():
             code = NOT_FOUND
         case RateLimited():

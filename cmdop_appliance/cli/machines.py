@@ -2,16 +2,18 @@
 
 import shlex
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 import click
 
+from cmdop_appliance.cli import failures
 from cmdop_appliance.cli.connection import Hub, client_options, hub_options, open_client
-from cmdop_appliance.cli.durations import Duration
-from cmdop_appliance.cli.failures import USAGE, Failure
+from cmdop_appliance.cli.durations import Duration, ago
+from cmdop_appliance.cli.failures import Failure
 from cmdop_appliance.cli.names import Names, split
+from cmdop_appliance.cli.options import is_removal_meant
 from cmdop_appliance.cli.output import nameless_output_option, output_option, show, show_one
 from cmdop_appliance.cli.targets import find_machine
 from cmdop_appliance.cli.text import visible
@@ -86,16 +88,15 @@ def list_metrics(
     It is kept by the minute for 2 days, and by 15 minutes for 60.
     """
     found = find_machine(client, machine)
-    from_ = datetime.now(UTC) - timedelta(milliseconds=since) if since else None
     try:
-        points = client.machines.metrics(found["id"], from_=from_, step_ms=step)["points"]
+        points = client.machines.metrics(found["id"], from_=ago(since), step_ms=step)["points"]
     except InvalidRequest as exc:
         if "step" not in exc.details:
             raise
         raise Failure(
             "--step must be a multiple of 1m, or of 15m for what is older than 2 days,"
             " and make no more than 1000 lines",
-            exit_code=USAGE,
+            exit_code=failures.USAGE,
             hint="without it the lines are as fine as can be",
         ) from exc
     if form in ("json", "jsonl"):
@@ -179,9 +180,8 @@ def remove_machine(client: Client, machine: str, *, yes: bool) -> int:
     """Remove a machine: its credential is revoked and its connection cut."""
     found = find_machine(client, machine)
     name = visible(f"{found['name']} ({found['id']})")
-    on_terminal = sys.stdin is not None and sys.stdin.isatty()
-    if on_terminal and not yes and not click.confirm(f"remove {name}?", err=True):
-        return 1
+    if not is_removal_meant(name, yes=yes):
+        return failures.OTHER
     client.machines.delete(found["id"])
     print(f"removed {name}", file=sys.stderr)
     return 0

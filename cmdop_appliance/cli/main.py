@@ -27,8 +27,10 @@ _COMMANDS: Final = {  # name: where it is; imported when it is used, so that `ve
     "exec": "cmdop_appliance.cli.exec:exec_command",
     "files": "cmdop_appliance.cli.files:files",
     "machines": "cmdop_appliance.cli.machines:machines",
+    "schedules": "cmdop_appliance.cli.schedules:schedules",
     "serve": "cmdop_appliance.cli.serve:serve",
     "version": "cmdop_appliance.cli.main:version",
+    "webhooks": "cmdop_appliance.cli.webhooks:webhooks",
     "workspaces": "cmdop_appliance.cli.workspaces:workspaces",
 }
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})

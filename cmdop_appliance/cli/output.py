@@ -32,8 +32,24 @@ output_option = _option(_FORMATS)
 nameless_output_option = _option(_FORMATS[:-1])  # of what has no name
 
 
-def show(rows: Iterable[Row], columns: Sequence[str], form: str | None) -> None:
-    """Print a list. json and jsonl: the hub's own records; name: the first column only."""
+def is_table(form: str | None) -> bool:
+    """True: what is shown in this form is for a person."""
+    return form == "table" or (form is None and sys.stdout.isatty())
+
+
+def show(
+    rows: Iterable[Row],
+    columns: Sequence[str],
+    form: str | None,
+    *,
+    spare: Sequence[str] = (),
+    last_is_whole: bool = False,
+) -> None:
+    """Print a list. json and jsonl: the hub's own records; name: the first column only.
+
+    A table that is wider than the terminal does without the `spare` columns, the first of them
+    first. `last_is_whole`: its last column is never cut, and runs on.
+    """
     match form:
         case "json":
             print(visible_json(list(rows), indent=2))
@@ -44,8 +60,8 @@ def show(rows: Iterable[Row], columns: Sequence[str], form: str | None) -> None:
             for row in rows:
                 print(_cell(row.get(columns[0])))
         case _:
-            if form == "table" or sys.stdout.isatty():
-                _print_table(columns, list(rows))
+            if is_table(form):
+                _print_table(columns, list(rows), spare, last_is_whole=last_is_whole)
             else:
                 for row in rows:
                     print("\t".join(_cell(row.get(column)) for column in columns))
@@ -62,7 +78,7 @@ def show_one(record: Row, form: str | None, *, name: str = "id") -> None:
             print(_cell(record.get(name)))
         case _:
             width = max(map(len, record), default=0)
-            aligned = form == "table" or sys.stdout.isatty()
+            aligned = is_table(form)
             for field, value in record.items():
                 label = f"{visible(field):{width}}  " if aligned else f"{visible(field)}\t"
                 print(f"{label}{_cell(value)}")
@@ -70,7 +86,7 @@ def show_one(record: Row, form: str | None, *, name: str = "id") -> None:
 
 def _cell(value: object) -> str:
     match value:
-        case None:
+        case None | "":
             return "-"
         case str():
             return visible(value)
@@ -80,28 +96,42 @@ def _cell(value: object) -> str:
             return visible_json(value)
 
 
-def _print_table(columns: Sequence[str], rows: Sequence[Row]) -> None:
+def _print_table(
+    columns: Sequence[str], rows: Sequence[Row], spare: Sequence[str], *, last_is_whole: bool
+) -> None:
     now = datetime.now(UTC)
-    header = [_title(column) for column in columns]
-    lines = [[_short(column, row.get(column), now) for column in columns] for row in rows]
-    table = [header, *lines]
-    room = shutil.get_terminal_size().columns - len(_GAP) * (len(columns) - 1)
-    widths = [max(map(len, cells)) for cells in zip(*table, strict=True)]
+    table = {
+        column: [_title(column), *(_short(column, row.get(column), now) for row in rows)]
+        for column in columns
+    }
+    widths = {column: max(map(len, cells)) for column, cells in table.items()}
+    runs_on = columns[-1] if last_is_whole else None
+    if runs_on is not None:
+        widths[runs_on] = len(_title(runs_on))
+    room = shutil.get_terminal_size().columns + len(_GAP)
+    for column in spare:
+        if sum(widths.values()) + len(_GAP) * len(widths) <= room:
+            break
+        del table[column], widths[column]
+    room -= len(_GAP) * len(widths)
     # An id or a time cut short is of no use; of the other columns the widest give way first.
     elastic = [
-        number
-        for number, column in enumerate(columns)
-        if column not in _IDS and not _is_time(column)
+        column
+        for column in widths
+        if column not in _IDS and column != runs_on and not _is_time(column)
     ]
-    for number in elastic:
-        widths[number] = min(widths[number], max(room, _LEAST_WIDTH))
-    while elastic and sum(widths) > room:
+    for column in elastic:
+        widths[column] = min(widths[column], max(room, _LEAST_WIDTH))
+    while elastic and sum(widths.values()) > room:
         widest = max(elastic, key=widths.__getitem__)
         if widths[widest] <= _LEAST_WIDTH:
             break
         widths[widest] -= 1
-    for line in table:
-        cells = [_fit(cell, width) for cell, width in zip(line, widths, strict=True)]
+    for line in zip(*table.values(), strict=True):
+        cells = [
+            cell if column == runs_on else _fit(cell, widths[column])
+            for column, cell in zip(table, line, strict=True)
+        ]
         print(_GAP.join(cells).rstrip())
 
 

@@ -1,14 +1,16 @@
-"""Which machine, or machines, a person means."""
+"""Which machine or machines, or which other thing, a person means."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Final
+from typing import Final, TypeVar
 
 from cmdop_appliance.cli import failures
 from cmdop_appliance.cli.failures import Failure
 from cmdop_appliance.cli.names import split
 from cmdop_appliance.sdk import Client
 from cmdop_appliance.sdk.types import Machine
+
+R = TypeVar("R", bound=Mapping[str, object])
 
 _TAG: Final = "tag:"
 _LISTED: Final = 5  # candidates named in one error message
@@ -62,42 +64,54 @@ def pick(wanted: str, machines: Sequence[Machine]) -> Machine:
     Raises:
         Failure: none fits, or more than one does.
     """
-    ways: list[Callable[[Machine], bool]] = [
-        lambda machine: machine["id"] == wanted,
-        lambda machine: machine["name"] == wanted,
-        lambda machine: machine["hostname"] == wanted,
-        lambda machine: any(name.startswith(wanted) for name in _names(machine)),
-    ]
-    for fits in ways if wanted else []:
-        found = [machine for machine in machines if fits(machine)]
+    return pick_by(("id", "name", "hostname"), wanted, machines, "machine", "cmdop machines add")
+
+
+def pick_by(keys: Sequence[str], wanted: str, records: Sequence[R], kind: str, add: str) -> R:
+    """By the first of `keys` that has this value anywhere, else by the beginning of any of them.
+
+    The second of `keys` is what people call a record. `kind` is what all are called, and `add`
+    makes the first of them.
+
+    Raises: as `pick`.
+    """
+
+    def has_value(key: str) -> Callable[[R], bool]:
+        return lambda record: record[key] == wanted
+
+    def begins(record: R) -> bool:
+        return any(name.startswith(wanted) for name in _names(keys, record))
+
+    for fits in [*map(has_value, keys), begins] if wanted else []:
+        found = [record for record in records if fits(record)]
         if len(found) == 1:
             return found[0]
         if found:
-            raise _ambiguous(wanted, found)
-    raise _unknown(wanted, machines)
+            listed = [f"{record[keys[1]]} ({record['id']})" for record in found]
+            raise _ambiguous(wanted, listed, kind)
+    raise _unknown(wanted, [name for record in records for name in _names(keys, record)], kind, add)
 
 
-def _names(machine: Machine) -> list[str]:
-    return [name for name in (machine["id"], machine["name"], machine["hostname"]) if name]
+def _names(keys: Sequence[str], record: Mapping[str, object]) -> list[str]:
+    return [str(record[key]) for key in keys if record[key]]
 
 
-def _ambiguous(wanted: str, found: Sequence[Machine]) -> Failure:
-    listed = [f"{machine['name']} ({machine['id']})" for machine in found[:_LISTED]]
+def _ambiguous(wanted: str, found: Sequence[str], kind: str) -> Failure:
     more = ["…"] if len(found) > _LISTED else []
     return Failure(
-        f'"{wanted}" fits {len(found)} machines: {", ".join(listed + more)}',
+        f'"{wanted}" fits {len(found)} {kind}s: {", ".join([*found[:_LISTED], *more])}',
         exit_code=failures.USAGE,
         hint="use the id",
     )
 
 
-def _unknown(wanted: str, machines: Sequence[Machine]) -> Failure:
+def _unknown(wanted: str, names: Sequence[str], kind: str, add: str) -> Failure:
     from difflib import get_close_matches  # 5 ms, which only a typing error costs
 
-    close = get_close_matches(wanted, [name for machine in machines for name in _names(machine)])
+    close = get_close_matches(wanted, names)
     return Failure(
-        f'machine "{wanted}" not found',
+        f'{kind} "{wanted}" not found',
         exit_code=failures.NOT_FOUND,
         did_you_mean=close[0] if close else "",
-        hint="cmdop machines ls" if machines else "add one: cmdop machines add",
+        hint=f"cmdop {kind}s ls" if names else f"add one: {add}",
     )

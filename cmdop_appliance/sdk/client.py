@@ -17,6 +17,8 @@ from cmdop_appliance.sdk.types import Caller
 
 if TYPE_CHECKING:
     from cmdop_appliance.sdk.resources.files import Files
+    from cmdop_appliance.sdk.resources.schedules import Schedules
+    from cmdop_appliance.sdk.resources.webhooks import Webhooks
 
 
 class Client:
@@ -47,6 +49,20 @@ class Client:
         from cmdop_appliance.sdk.resources.files import Files  # 5 ms, which only files cost
 
         return Files(self._transport)
+
+    @cached_property
+    def schedules(self) -> "Schedules":
+        """Commands that the hub starts by a rule."""
+        from cmdop_appliance.sdk.resources.schedules import Schedules  # 3 ms, as above
+
+        return Schedules(self._transport)
+
+    @cached_property
+    def webhooks(self) -> "Webhooks":
+        """Receivers that the hub tells of events."""
+        from cmdop_appliance.sdk.resources.webhooks import Webhooks  # 3 ms, as above
+
+        return Webhooks(self._transport)
 
     def copy(self) -> "Client":
         """A client of the same hub for another thread, with a connection of its own."""

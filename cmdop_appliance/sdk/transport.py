@@ -84,6 +84,8 @@ class Transport:
     ) -> dict[str, Any]:
         """The answer as JSON. `path` is below /api/v1. A None in `query` or `body` is left out.
 
+        In the body of a PATCH it is null instead: that takes something off.
+
         A hub that restarts is waited for, and so is a machine whose agent has not found it again.
         `waits`: the answer comes when something has ended, so a long silence only means that the
         hub is asked whether it is still there.
@@ -293,7 +295,7 @@ class Transport:
             target += "?" + urlencode(chosen)
         payload = None
         if body is not None:
-            payload = json.dumps(_present(body)).encode()
+            payload = json.dumps(body if method == "PATCH" else _present(body)).encode()
             headers["Content-Type"] = "application/json"
         if connection.sock is None:
             with self._failures(sent=False):

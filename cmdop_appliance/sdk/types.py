@@ -108,6 +108,7 @@ class Command(TypedDict):
     machine_id: str
     session_id: str | None  # None: it was never sent to its machine
     batch_id: str | None
+    schedule_id: str | None
     command: str
     status: CommandStatus
     exit_code: int | None

@@ -17,10 +17,13 @@ STOP_S = 10
 
 @contextmanager
 def served(
-    program: Sequence[str | Path], place: Path, *, port: int = 0
+    program: Sequence[str | Path], place: Path, *, port: int = 0, **more: str
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """The hub's process, once its own machine is online. All it keeps is in `place`/data."""
-    environ = {"PATH": os.environ["PATH"], "HOME": str(place)}
+    """The hub's process, once its own machine is online. All it keeps is in `place`/data.
+
+    `more` is for its environment.
+    """
+    environ = {"PATH": os.environ["PATH"], "HOME": str(place), **more}
     listen = f"127.0.0.1:{port}"
     args = ["serve", "--local-agent", "--listen", listen, "--data-dir", place / "data"]
     with (

@@ -1,18 +1,33 @@
 """What the documents show is run here as it stands there."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
+from standardwebhooks.webhooks import WebhookVerificationError
 
+from cmdop_appliance.webhooks.signing import new_webhook_secret, signed_headers
 from tests.support.appliance import running_agent, running_hub
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ("access", "audit", "commands", "files", "monitoring", "sessions")
+DOCUMENTS = (
+    "access",
+    "audit",
+    "commands",
+    "files",
+    "monitoring",
+    "schedules",
+    "sessions",
+    "webhooks",
+)
 BLOCKS = [
     pytest.param(*block, id=f"{name}-{number}")
     for name in DOCUMENTS
@@ -20,7 +35,15 @@ BLOCKS = [
         re.findall(r"```(sh|python)\n(.*?)```", (ROOT / f"docs/{name}.md").read_text(), re.DOTALL)
     )
 ]
-pytestmark = pytest.mark.slow
+# What calls the example for Node: secret and signature as arguments, the body on standard input.
+NODE = """
+const [secret, signature] = process.argv.slice(1);
+const body = require("node:fs").readFileSync(0);
+console.log(JSON.stringify(eventOf(secret, { "x-cmdop-signature": signature }, body)));
+"""
+VERIFYING = re.findall(
+    r"```(python|bash|js)\n(.*?)```", (ROOT / "docs/webhooks.md").read_text(), re.DOTALL
+)
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +64,7 @@ def environ(tmp_path_factory):
         }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("language", "text"), BLOCKS)
 def test_an_example_does_what_it_says(environ, language, text):
     if "curl" in text and shutil.which("curl") is None:
@@ -55,3 +79,31 @@ def test_an_example_does_what_it_says(environ, language, text):
     if "Idempotency-Key" in text:
         first, second = re.findall(r'"id":"(cmd_\w+)"', done.stdout)
         assert first == second
+
+
+@pytest.mark.parametrize(("language", "text"), VERIFYING)
+def test_a_receiver_that_is_shown_tells_what_the_hub_signed_from_all_else(tmp_path, language, text):
+    if language == "js" and shutil.which("node") is None:
+        pytest.skip("no node: what docs/webhooks.md shows for it is not proved here")
+    secret, body = new_webhook_secret(), b'{"id":"evt_1"}'
+    headers = signed_headers(secret, "evt_1", int(time.time()), body)
+
+    def is_taken(received):
+        if language == "bash":
+            (tmp_path / "body").write_bytes(received)
+            environ = {"SECRET": secret, "SIGNATURE": headers["X-Cmdop-Signature"]}
+            environ["PATH"] = os.environ["PATH"]
+            program = ["bash", "-euc", text]
+            return subprocess.run(program, cwd=tmp_path, env=environ, check=False).returncode == 0
+        if language == "js":
+            program = ["node", "-e", text + NODE, "--", secret, headers["X-Cmdop-Signature"]]
+            done = subprocess.run(program, input=received, capture_output=True, check=False)
+            return done.returncode == 0 and json.loads(done.stdout) == {"id": "evt_1"}
+        shown: dict[str, Any] = {}
+        exec(text, shown)
+        with suppress(PermissionError, WebhookVerificationError):
+            return shown["event_of"](secret, headers, received) == {"id": "evt_1"}
+        return False
+
+    assert is_taken(body)
+    assert not is_taken(body + b" ")

@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from cmdop_appliance.cli.exec import _shell_text, _variables
-from cmdop_appliance.cli.failures import Failure
 from tests.sdk.scripted_hub import Answer, Asked, answer, end, output, scripted_hub, stream
 
 ROOT = Path(__file__).parents[2]
@@ -294,29 +292,3 @@ def test_an_offline_machine_is_255_with_the_reason():
         _, err = process.communicate(timeout=60)
     assert process.returncode == 255
     assert err == b"error: nas is not connected (GRACE_PERIOD)\nhint: --queue waits for it\n"
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "text"),
-    [
-        ((), ("df -h | sort",), "df -h | sort"),
-        ((), ("echo", "a b", "$HOME"), "echo 'a b' '$HOME'"),
-        (("uptime",), None, "uptime"),
-    ],
-)
-def test_one_word_is_shell_text_and_several_are_one_command(before, after, text):
-    assert _shell_text(before, after) == text
-
-
-@pytest.mark.parametrize(
-    ("before", "after"), [((), ()), ((), None), (("git",), ("x",)), ((), ("\udcff",))]
-)
-def test_a_command_that_is_missing_split_or_not_text_is_refused(before, after):
-    with pytest.raises(Failure):
-        _shell_text(before, after)
-
-
-@pytest.mark.parametrize("assignment", ["A", "=1", ""])
-def test_a_variable_without_a_name_or_a_value_is_refused(assignment):
-    with pytest.raises(Failure, match="NAME=VALUE"):
-        _variables((assignment,))

@@ -35,8 +35,8 @@ def test_version_is_one_line(tmp_path):
 
 
 COMMANDS = [
-    *("agent", "auth", "commands", "cp", "exec", "files", "machines"),
-    *("serve", "server", "version"),
+    *("agent", "auth", "commands", "cp", "exec", "files", "machines", "schedules"),
+    *("serve", "server", "version", "webhooks"),
 ]
 
 

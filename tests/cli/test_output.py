@@ -50,6 +50,22 @@ def test_a_log_in_a_narrow_terminal_keeps_its_times_and_targets_whole(capsys, mo
     assert len(line) == 60
 
 
+def test_a_narrow_terminal_does_without_what_is_spare(capsys, monkeypatch):
+    row = {"id": "cmd_1", "name": "nas", "events": "x" * 20, "url": "y" * 20, "note": "z" * 40}
+
+    def titles(columns):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        spare = ["events", "url"]
+        show([row], [*row], "table", spare=spare, last_is_whole=True)
+        head, line = capsys.readouterr().out.splitlines()
+        assert line.endswith("  " + "z" * 40)
+        return head.split()
+
+    assert titles(61) == ["ID", "NAME", "EVENTS", "URL", "NOTE"]
+    assert titles(60) == ["ID", "NAME", "URL", "NOTE"]
+    assert titles(30) == ["ID", "NAME", "NOTE"]
+
+
 def test_bytes_have_a_unit_in_a_table_and_none_in_a_pipe(capsys):
     rows = [{"sent_bytes": count} for count in (999, 1000, 1_234_567, 5 * 10**9, 10**12, None)]
     show(rows, ["sent_bytes"], "table")
@@ -105,8 +121,8 @@ def test_name_is_the_first_column_alone(capsys):
 
 
 def test_one_record_is_a_line_per_field(capsys):
-    show_one({"id": "cmd_1", "stdout": "a\nb", "exit_code": None, "env": {"A": "1"}}, None)
-    assert capsys.readouterr().out == ('id\tcmd_1\nstdout\ta\\nb\nexit_code\t-\nenv\t{"A": "1"}\n')
+    show_one({"id": "cmd_1", "stdout": "a\nb", "stderr": "", "env": {"A": "1"}}, None)
+    assert capsys.readouterr().out == ('id\tcmd_1\nstdout\ta\\nb\nstderr\t-\nenv\t{"A": "1"}\n')
 
 
 def test_the_name_of_one_record_is_the_field_that_names_it(capsys):

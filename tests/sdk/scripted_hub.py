@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from cmdop_appliance.sdk import Client
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -115,3 +117,20 @@ def scripted_hub(script: Callable[[Asked], Answer], port: int = 0) -> Iterator[S
         finally:
             server.shutdown()
             thread.join()
+
+
+def asked_of(call: Callable[[Client], Any], data: object) -> tuple[Any, Asked]:
+    """What a call gives when the hub answers with `data`, and the one request that it made."""
+    with scripted_hub(lambda _: answer(data)) as hub, Client(hub.url, "k") as sdk:
+        made = call(sdk)
+        if data == []:
+            made = list(made)
+    (asked,) = hub.asked
+    return made, asked
+
+
+def sent_by(call: Callable[[Client], Any]) -> tuple[str, str, Any]:
+    """What a call asks for that gives one record: (method, path, body)."""
+    made, asked = asked_of(call, {"id": "id_1"})
+    assert made == {"id": "id_1"}
+    return asked.method, asked.path.removeprefix("/api/v1"), json.loads(asked.body or "null")

@@ -128,6 +128,12 @@ def test_what_is_missing_after_a_restart_was_not_taken_away_by_a_delete_that_nob
         _call_over_a_restart(monkeypatch, lambda client: client.machines.delete("m"), gone)
 
 
+@pytest.mark.parametrize("change", [{"name": "n"}, {"tags": []}, {"name": "n", "tags": ["a"]}])
+def test_a_change_of_a_machine_leaves_out_what_stays(change):
+    _, (asked,) = _call(lambda client: client.machines.edit("mach_1", **change), answer(MACHINE))
+    assert json.loads(asked.body) == change
+
+
 def test_every_call_has_a_key_of_its_own_or_the_callers():
     def calls(client):
         _start(client)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Literal, cast
 
-from cmdop_appliance.sdk.resources.resource import PAGE_ITEMS, Resource, data_of
+from cmdop_appliance.sdk.resources.resource import PAGE_ITEMS, Resource
 from cmdop_appliance.sdk.types import AuditEntry, AuditProof
 
 
@@ -32,5 +32,4 @@ class Audit(Resource):
 
     def verify(self, *, head: str | None = None) -> AuditProof:
         """Have the hub walk its whole log; `head` is a SEQ:HASH that it must still have."""
-        answer = self._transport.request("GET", "/audit/verify", query={"head": head})
-        return cast("AuditProof", data_of(answer))
+        return cast("AuditProof", self._answer("GET", "/audit/verify", query={"head": head}))

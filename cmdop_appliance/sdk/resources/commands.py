@@ -9,7 +9,6 @@ from cmdop_appliance.sdk.errors import UnexpectedAnswer
 from cmdop_appliance.sdk.resources.resource import (
     PAGE_ITEMS,
     Resource,
-    data_of,
     json_object,
     path_to,
 )
@@ -85,7 +84,7 @@ class Commands(Resource):
         Raises:
             NotFound: no such batch.
         """
-        return data_of(self._transport.request("GET", path_to("commands/batch", batch_id)))
+        return self._answer("GET", path_to("commands/batch", batch_id))
 
     def resume_batch(
         self, batch_id: str, *, wait: bool = True, idempotency_key: str | None = None
@@ -96,14 +95,13 @@ class Commands(Resource):
             NotFound: no such batch.
             Conflict: nothing of it was skipped.
         """
-        answer = self._transport.request(
+        return self._answer(
             "POST",
             path_to("commands/batch", batch_id) + "/resume",
             query=_waiting(wait),
             idempotency_key=idempotency_key,
             waits=wait,
         )
-        return data_of(answer)
 
     def _post(
         self,
@@ -116,22 +114,18 @@ class Commands(Resource):
     ) -> dict[str, Any]:
         fields = {_API_NAMES.get(name, name): value for name, value in options.items()}
         key = fields.pop("idempotency_key", None)
-        return data_of(
-            self._transport.request(
-                "POST",
-                path,
-                query=query,
-                body={**body, **fields},
-                idempotency_key=cast("str | None", key),
-                waits=waits,
-            )
+        return self._answer(
+            "POST",
+            path,
+            query=query,
+            body={**body, **fields},
+            idempotency_key=cast("str | None", key),
+            waits=waits,
         )
 
     def get(self, command_id: str) -> Command:
         """One command with at most 1 MiB of each output."""
-        return cast(
-            "Command", data_of(self._transport.request("GET", path_to("commands", command_id)))
-        )
+        return cast("Command", self._answer("GET", path_to("commands", command_id)))
 
     def list(
         self,

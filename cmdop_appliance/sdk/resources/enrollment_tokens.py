@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import cast
 
-from cmdop_appliance.sdk.resources.resource import Resource, data_of
+from cmdop_appliance.sdk.resources.resource import Resource
 from cmdop_appliance.sdk.types import EnrollmentToken
 
 
@@ -23,7 +23,7 @@ class EnrollmentTokens(Resource):
         Machines that join with it start with `tags`; None: with those of the key that asks.
         """
         body = {"ttl": ttl_ms, "max_uses": max_uses, "tags": None if tags is None else [*tags]}
-        answer = self._transport.request(
+        made = self._answer(
             "POST", "/enrollment-tokens", body=body, idempotency_key=idempotency_key
         )
-        return cast("EnrollmentToken", data_of(answer))
+        return cast("EnrollmentToken", made)

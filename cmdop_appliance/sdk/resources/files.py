@@ -67,8 +67,8 @@ class Files(Resource):
         if checksum:
             return self._summed(machine_id, path)
         query = path_field(path)
-        answer = self._transport.request("GET", f"{_route(machine_id)}/stat", query=query)
-        return with_exact_names(data_of(answer), FileStat)
+        answer = self._answer("GET", f"{_route(machine_id)}/stat", query=query)
+        return with_exact_names(answer, FileStat)
 
     def _summed(self, machine_id: str, path: str, *, was_there: bool = False) -> FileStat:
         """As `stat`, with the checksum; `was_there`: see `is_passing`."""
@@ -86,9 +86,7 @@ class Files(Resource):
             APIError: `file_too_large`; `download` has no such bound.
         """
         query = {**path_field(path), "offset": offset, "length": length}
-        content = data_of(
-            self._transport.request("GET", f"{_route(machine_id)}/content", query=query)
-        )
+        content = self._answer("GET", f"{_route(machine_id)}/content", query=query)
         with suppress(ValueError):
             match content:
                 case {"encoding": "utf-8", "content": str(text)}:
@@ -122,8 +120,8 @@ class Files(Resource):
             "if_match": if_match,
             "create_parents": create_parents or None,
         }
-        answer = self._transport.request("PUT", f"{_route(machine_id)}/content", body=body)
-        return with_exact_names(data_of(answer), WrittenFile)
+        answer = self._answer("PUT", f"{_route(machine_id)}/content", body=body)
+        return with_exact_names(answer, WrittenFile)
 
     def delete(self, machine_id: str, path: str, *, recursive: bool = False) -> None:
         """Take away a file, a link (never what it leads to), or a directory.
@@ -173,8 +171,8 @@ class Files(Resource):
             Conflict: something is there already.
         """
         body = {**path_field(path), "parents": parents, "mode": _octal(mode)}
-        answer = self._transport.request("POST", f"{_route(machine_id)}/mkdir", body=body)
-        return with_exact_names(data_of(answer), FileEntry)
+        answer = self._answer("POST", f"{_route(machine_id)}/mkdir", body=body)
+        return with_exact_names(answer, FileEntry)
 
     def upload(
         self,

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import cast
 
-from cmdop_appliance.sdk.resources.resource import Resource, data_of, path_to
+from cmdop_appliance.sdk.resources.resource import Resource, path_to
 from cmdop_appliance.sdk.types import APIKey
 
 
@@ -29,14 +29,12 @@ class Keys(Resource):
             "expires_in_days": expires_in_days,
             "tags": None if tags is None else [*tags],
         }
-        answer = self._transport.request(
-            "POST", "/api-keys", body=body, idempotency_key=idempotency_key
-        )
-        return cast("APIKey", data_of(answer))
+        made = self._answer("POST", "/api-keys", body=body, idempotency_key=idempotency_key)
+        return cast("APIKey", made)
 
     def get(self, key_id: str) -> APIKey:
         """One key, without its secret."""
-        return cast("APIKey", data_of(self._transport.request("GET", path_to("api-keys", key_id))))
+        return cast("APIKey", self._answer("GET", path_to("api-keys", key_id)))
 
     def list(self) -> Iterator[APIKey]:
         """All keys, without their secrets."""

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Literal, cast
 
-from cmdop_appliance.sdk.resources.resource import Resource, data_of, path_to
+from cmdop_appliance.sdk.resources.resource import Resource, path_to
 from cmdop_appliance.sdk.types import Machine, MachineStatus, Metrics
 
 
@@ -24,14 +24,12 @@ class Machines(Resource):
 
     def get(self, machine_id: str) -> Machine:
         """One machine with all the facts it reported."""
-        return cast(
-            "Machine", data_of(self._transport.request("GET", path_to("machines", machine_id)))
-        )
+        return cast("Machine", self._answer("GET", path_to("machines", machine_id)))
 
     def status(self, machine_id: str) -> MachineStatus:
         """How the machine is now: its link, and its last sample."""
         path = path_to("machines", machine_id) + "/status"
-        return cast("MachineStatus", data_of(self._transport.request("GET", path)))
+        return cast("MachineStatus", self._answer("GET", path))
 
     def metrics(
         self,
@@ -54,15 +52,19 @@ class Machines(Resource):
             "step": step_ms,
         }
         path = path_to("machines", machine_id) + "/metrics"
-        return cast("Metrics", data_of(self._transport.request("GET", path, query=query)))
+        return cast("Metrics", self._answer("GET", path, query=query))
 
     def edit(
         self, machine_id: str, *, name: str | None = None, tags: Sequence[str] | None = None
     ) -> Machine:
         """The machine with another name, or with these tags and no others; None: as before."""
-        body = {"name": name, "tags": None if tags is None else [*tags]}
+        body: dict[str, object] = {}
+        if name is not None:
+            body["name"] = name
+        if tags is not None:
+            body["tags"] = [*tags]
         path = path_to("machines", machine_id)
-        return cast("Machine", data_of(self._transport.request("PATCH", path, body=body)))
+        return cast("Machine", self._answer("PATCH", path, body=body))
 
     def delete(self, machine_id: str) -> None:
         """Forget the machine: its credential is revoked and its connection cut."""

@@ -22,6 +22,10 @@ class Resource:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
+    def _answer(self, method: str, path: str, **request: Any) -> dict[str, Any]:
+        """The one object that the hub answers with; `request`: see `Transport.request`."""
+        return data_of(self._transport.request(method, path, **request))
+
     def _pages(
         self, path: str, query: Mapping[str, object], page_items: int = PAGE_ITEMS
     ) -> Iterator[Any]:
@@ -95,6 +99,16 @@ def data_of(answer: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise UnexpectedAnswer("the hub answered without data")
     return data
+
+
+def require_known(options: Mapping[str, object], known: frozenset[str]) -> None:
+    """Pass if each option is one of these.
+
+    Raises:
+        TypeError: some are not, which are named.
+    """
+    if unknown := sorted(options.keys() - known):
+        raise TypeError(f"no option {', '.join(unknown)}; known are {', '.join(sorted(known))}")
 
 
 def json_object(event: ServerSentEvent) -> dict[str, Any]:

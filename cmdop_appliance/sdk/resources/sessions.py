@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import cast
 
-from cmdop_appliance.sdk.resources.resource import Resource, data_of, path_to
+from cmdop_appliance.sdk.resources.resource import Resource, path_to
 from cmdop_appliance.sdk.types import Session
 
 
@@ -18,6 +18,4 @@ class Sessions(Resource):
 
     def get(self, session_id: str) -> Session:
         """One session with its attached clients."""
-        return cast(
-            "Session", data_of(self._transport.request("GET", path_to("sessions", session_id)))
-        )
+        return cast("Session", self._answer("GET", path_to("sessions", session_id)))

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import cast
 
-from cmdop_appliance.sdk.resources.resource import Resource, data_of
+from cmdop_appliance.sdk.resources.resource import Resource
 from cmdop_appliance.sdk.types import NewWorkspace, Workspace
 
 
@@ -16,10 +16,10 @@ class Workspaces(Resource):
         Raises:
             Conflict: there is one of this namespace.
         """
-        answer = self._transport.request(
+        made = self._answer(
             "POST", "/workspaces", body={"namespace": namespace}, idempotency_key=idempotency_key
         )
-        return cast("NewWorkspace", data_of(answer))
+        return cast("NewWorkspace", made)
 
     def list(self) -> Iterator[Workspace]:
         """All workspaces of the hub."""
