@@ -1,7 +1,14 @@
 """Where a request comes from: its connection's address, or what a trusted proxy says instead."""
 
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
 from typing import Final
 
 # One subscriber has at least a /64 of IPv6 (RFC 6177), so a single address of it names nobody.
@@ -17,7 +24,7 @@ class Proxies:
         Raises:
             ValueError: one is neither; the text says which, and why.
         """
-        self._networks = [ip_network(network) for network in networks]
+        self._networks = networks_of(networks)
 
     def client_of(self, peer: str, forwarded: Iterable[str]) -> str:
         """Who asks on a connection from `peer`, which says `forwarded` (X-Forwarded-For).
@@ -37,6 +44,15 @@ class Proxies:
 
     def _trust(self, address: IPv4Address | IPv6Address) -> bool:
         return any(address in network for network in self._networks)
+
+
+def networks_of(texts: Iterable[str]) -> list[IPv4Network | IPv6Network]:
+    """Addresses and CIDR blocks as networks.
+
+    Raises:
+        ValueError: one is neither; the text says which, and why.
+    """
+    return [ip_network(text) for text in texts]
 
 
 def subscriber(address: str) -> str:

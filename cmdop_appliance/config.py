@@ -12,7 +12,7 @@ from typing import Annotated, Literal, get_origin
 import msgspec
 from msgspec import Meta, Struct
 
-from cmdop_appliance.addresses import Proxies
+from cmdop_appliance.addresses import Proxies, networks_of
 from cmdop_appliance.errors import StartupError
 from cmdop_appliance.settings import Settings, allowed_in, lowered
 
@@ -101,6 +101,21 @@ class RateLimitConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     requests_per_minute: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
 
 
+class WebhooksConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the hub may send webhooks."""
+
+    # Private and loopback networks that receivers may be in; public addresses always may.
+    allow_networks: list[str] = []
+    # A file of CA certificates (PEM) that vouch for receivers, beside the system's.
+    ca_file: str = ""
+
+    def __post_init__(self) -> None:
+        try:
+            networks_of(self.allow_networks)
+        except ValueError as exc:
+            raise ValueError(f"allow_networks: {exc}") from None
+
+
 class LogConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the hub writes to standard error."""
 
@@ -117,6 +132,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     limits: LimitsConfig = LimitsConfig()
     auth: AuthConfig = AuthConfig()
     rate_limit: RateLimitConfig = RateLimitConfig()
+    webhooks: WebhooksConfig = WebhooksConfig()
     log: LogConfig = LogConfig()
 
     @property

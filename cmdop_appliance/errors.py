@@ -74,6 +74,24 @@ class BatchNotFound(NotFound):
     code = "batch_not_found"
 
 
+class ScheduleNotFound(NotFound):
+    """No schedule of the caller's workspace has this id."""
+
+    code = "schedule_not_found"
+
+
+class WebhookNotFound(NotFound):
+    """No webhook of the caller's workspace has this id."""
+
+    code = "webhook_not_found"
+
+
+class DeliveryNotFound(NotFound):
+    """The webhook has no delivery with this id, or none that is kept."""
+
+    code = "delivery_not_found"
+
+
 class FileNotFound(NotFound):
     """The machine has nothing at this path."""
 

@@ -40,7 +40,14 @@ EventType = Literal[
     "command.timeout",
     "command.lost",
     "command.expired",
+    "schedule.completed",
+    "schedule.failed",
+    "schedule.missed",
+    "schedule.skipped",
     "file.uploaded",
+    "coding_session.started",
+    "coding_session.ended",
+    "webhook.disabled",
 ]
 EVENT_TYPES: Final[tuple[EventType, ...]] = get_args(EventType)
 # What the audit log tells of.
@@ -73,11 +80,29 @@ Action = Literal[
     "machine.joined",
     "machine.removed",
     "peer.locked_out",
+    "schedule.changed",
+    "schedule.created",
+    "schedule.deleted",
+    "schedule.run",
     "session.client_attached",
     "session.client_detached",
+    "webhook.changed",
+    "webhook.created",
+    "webhook.deleted",
+    "webhook.redelivered",
+    "webhook.tested",
     "workspace.created",
 ]
 ClientMode = Literal["operator", "observer"]
+# What becomes of a firing while a command of the one before is under way on its machine.
+Overlap = Literal["skip", "queue", "allow", "cancel_previous"]
+# What becomes of a firing that came due while nobody could start it.
+Misfire = Literal["run_once", "skip"]
+RunStatus = Literal["started", "missed", "skipped"]
+Preset = Literal["ntfy", "gotify", "discord", "slack", "telegram"]
+DeliveryStatus = Literal["pending", "delivered", "dead"]
+# What a delivery tells of: an event, or that somebody tests the webhook.
+DeliveredType = Literal[EventType, "webhook.test"]
 COMMAND_STATUSES: Final[tuple[str, ...]] = get_args(CommandStatus)
 
 # A machine has one session in these states, or none (contract.md §2).
@@ -204,6 +229,8 @@ class Command(Record, frozen=True, kw_only=True):
     machine_id: str
     session_id: str | None  # through which it was first sent; None: it certainly never was
     batch_id: str | None = None
+    schedule_id: str | None = None
+    run_id: str | None = None  # the history row of the schedule's firing
     command: str  # as the caller wrote it
     spec: Spec
     spec_hash: bytes
@@ -272,3 +299,115 @@ class Witness(Record, frozen=True, kw_only=True):
     hash: bytes
     seen_ms: int  # when it told so
     is_agreeing: bool  # with the log as it is now
+
+
+class Notify(Struct, frozen=True):
+    """Of which ends of its runs a schedule tells by an event."""
+
+    on_success: bool = False
+    on_failure: bool = False
+
+
+class Schedule(Record, frozen=True, kw_only=True):
+    """A cron rule and what it runs, on one machine, on those named, or on those with all tags."""
+
+    id: str
+    workspace_id: str
+    name: str
+    description: str
+    machine_id: str | None
+    machine_ids: list[str] | None
+    tags: list[str] | None
+    command: str  # as the caller wrote it
+    spec: Spec
+    cron: str
+    timezone: str
+    is_enabled: bool
+    overlap: Overlap
+    misfire: Misfire
+    misfire_window_ms: int
+    notify: Notify
+    operator: str  # who made it
+    created_ms: int
+    updated_ms: int
+    next_ms: int | None  # the first instant that is not decided yet; None: it is disabled
+    decided_ms: int  # the wall clock when that was worked out
+    last_run_id: str | None = None
+    # Of its last run, where the query tells them.
+    last_at_ms: int | None = None
+    last_exit_code: int | None = None
+    last_duration_ms: int | None = None
+
+
+class Run(Record, frozen=True, kw_only=True):
+    """The history row of a firing on one machine, or of one that ran nothing."""
+
+    id: str
+    workspace_id: str
+    schedule_id: str
+    scheduled_ms: int | None  # the instant that came due; None: it was asked for by hand
+    position: int  # among the machines of its firing
+    claim_ms: int | None = None  # the same, while nobody else may fire it
+    first_ms: int | None = None  # it stands for all firings from then on
+    first_run_id: str | None = None  # asked for by hand: the first run of that request
+    machine_id: str | None
+    command_id: str | None
+    status: RunStatus
+    reason: str | None = None  # why it ran nothing
+    message: str | None = None
+    is_ahead: bool = False  # it came while the clock was ahead of what it was set to later
+    created_ms: int
+
+
+class Webhook(Record, frozen=True, kw_only=True):
+    """Who is told of events of a workspace."""
+
+    id: str
+    workspace_id: str
+    url: str
+    events: list[str]  # types, or "*"
+    secret: str
+    preset: Preset | None
+    headers: dict[str, str]  # beside ours; their values are secrets
+    description: str
+    tags: list[str]  # it hears only of machines that carry all of them
+    is_enabled: bool
+    disabled_reason: str | None = None
+    seq: int = 0  # how many deliveries were entered for it
+    failing_since_ms: int | None = None
+    succeeded_ms: int | None = None
+    created_ms: int
+    updated_ms: int
+    pending: int = 0  # deliveries that wait, where the query counts them
+
+
+class Attempt(Record, frozen=True, kw_only=True):
+    """One POST of a delivery."""
+
+    delivery_id: str
+    number: int
+    at_ms: int
+    duration_ms: int
+    response_status: int | None
+    error: str | None
+    excerpt: str | None
+
+
+class Delivery(Record, frozen=True, kw_only=True):
+    """One event for one webhook."""
+
+    id: str
+    webhook_id: str
+    seq: int  # counts the deliveries of the webhook without gaps; 0: a test
+    event_id: str
+    type: DeliveredType
+    subject: str
+    data: dict[str, Any]
+    status: DeliveryStatus
+    reason: str | None = None  # why it is dead
+    attempts: int = 0  # since it was last put in line
+    tried: int = 0  # in all
+    next_attempt_ms: int | None  # None: it has ended, or waits behind one of the same subject
+    created_ms: int  # when the event happened, too
+    ended_ms: int | None = None
+    tries: list[Attempt] = []  # those that are kept, the newest first, where the query has them

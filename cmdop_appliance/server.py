@@ -19,8 +19,8 @@ from cmdop_appliance.api.guard import HttpServer
 from cmdop_appliance.api.hot import HotRoute
 from cmdop_appliance.auth import Scope, new_key, secret_hash, shown_prefix
 from cmdop_appliance.clock import LeapWatch, SystemClock
-from cmdop_appliance.config import Config, load_config
-from cmdop_appliance.errors import StorageFull, Unavailable
+from cmdop_appliance.config import Config, WebhooksConfig, load_config
+from cmdop_appliance.errors import StartupError, StorageFull, Unavailable
 from cmdop_appliance.front import Front, PeekedStream, open_listeners
 from cmdop_appliance.hub.connection import LinkClosed, accept
 from cmdop_appliance.hub.hub import Hub
@@ -31,12 +31,15 @@ from cmdop_appliance.logs import log_to_stderr
 from cmdop_appliance.model import DEFAULT_NAMESPACE, DEFAULT_WORKSPACE, ApiKey
 from cmdop_appliance.private import write_private
 from cmdop_appliance.protocol.handshake import pin_of
+from cmdop_appliance.scheduler.loop import Scheduler
 from cmdop_appliance.store import (
     api_keys,
     audit,
+    deliveries,
     events,
     idempotency,
     metrics,
+    runs,
     sessions,
     workspaces,
 )
@@ -44,6 +47,9 @@ from cmdop_appliance.store.audit import Entry
 from cmdop_appliance.store.directory import claim
 from cmdop_appliance.store.engine import Store, open_store
 from cmdop_appliance.transfer import Room
+from cmdop_appliance.webhooks.deliver import Deliverer
+from cmdop_appliance.webhooks.sending import Sender, tls_context
+from cmdop_appliance.webhooks.targets import Networks
 
 READY_FILE: Final = "hub.json"
 ADMIN_KEY_FILE: Final = "admin.key"
@@ -99,6 +105,7 @@ def _raised(soft: int, hard: int) -> tuple[int, int]:
 
 async def _serve(config: Config, umask: int, open_files: tuple[int, int]) -> int:
     data_dir = config.data_dir
+    sender = _sender(config.webhooks)
     listeners = await open_listeners(*config.server.address)
     async with open_store(data_dir) as store:
         hub = await Hub.open(config, SystemClock(), store, data_dir)
@@ -109,12 +116,15 @@ async def _serve(config: Config, umask: int, open_files: tuple[int, int]) -> int
         http = HttpServer(make_app(hub))
         hot = HotRoute(hub, http)
         front = Front(serve_agent=partial(_serve_link, hub), serve_http=hot.serve)
+        deliverer = Deliverer(store, hub.bus, hub.clock, sender, hub.webhook_attempts)
         stop = trio.Event()
         async with trio.open_nursery() as services:
             await services.start(_set_on_signal, stop)
             services.start_soon(_stop_if_broken, store, stop)
             services.start_soon(_sweep, hub)
             services.start_soon(hub.outputs.flush_forever)
+            services.start_soon(Scheduler(hub.store, hub.commands, hub.clock).run)
+            services.start_soon(deliverer.run)
             services.start_soon(front.run, listeners)
             if config.server.local_agent:
                 services.start_soon(run_local_agent, hub, url, data_dir, umask, open_files)
@@ -133,6 +143,19 @@ async def _serve(config: Config, umask: int, open_files: tuple[int, int]) -> int
             await store.run(audit.append, Entry.by_hub(hub.clock.now_ms(), "hub.stopped"))
         hub.outputs.close()
         return EXIT_DISK_FAILED if store.is_broken else 0
+
+
+def _sender(config: WebhooksConfig) -> Sender:
+    """What posts webhooks, to where the configuration lets them go.
+
+    Raises:
+        StartupError: it allows what can never be, or names certificates that are none.
+    """
+    try:
+        networks = Networks(config.allow_networks)
+    except ValueError as exc:
+        raise StartupError(f"[webhooks] allow_networks: {exc}") from None
+    return Sender(networks, tls=tls_context(config.ca_file))
 
 
 async def _first_start(hub: Hub, data_dir: Path) -> None:
@@ -216,7 +239,13 @@ async def _sweep(hub: Hub) -> None:
             hub.callers.save_uses,
         ]
         if watch.is_steady(now_ms, trio.current_time()):
-            forgetting = (events.forget, idempotency.forget, metrics.roll_up)
+            forgetting = (
+                deliveries.forget,
+                events.forget,
+                idempotency.forget,
+                metrics.roll_up,
+                runs.forget,
+            )
             jobs += [partial(hub.store.run, forget, now_ms) for forget in forgetting]
         for job in jobs:
             # A full disk passes, and may take one job and not another; a failed one ends the hub

@@ -90,6 +90,8 @@ def test_every_key_has_a_variable(table: str, field):
         "local_agent": True,
         "trusted_proxies": ["10.0.0.0/8", "::1"],
         "level": "error",
+        "allow_networks": ["10.0.0.0/8", "::1"],
+        "ca_file": "ca.pem",
     }
     value = other.get(field.name, default + 1 if isinstance(default, int) else None)
     prefix = "CMDOP_" if table == "server" else f"CMDOP_{table.upper()}_"
@@ -141,13 +143,13 @@ def test_the_data_directory_is_absolute(tmp_path, monkeypatch):
             "\n[servers]\nx = 1\n",
             2,
             "[servers]",
-            "output, limits, auth, rate_limit, log",
+            "output, limits, auth, rate_limit, webhooks, log",
         ),
         (
             "listen = 'x'\n",
             1,
             "[listen]",
-            "output, limits, auth, rate_limit, log",
+            "output, limits, auth, rate_limit, webhooks, log",
         ),
         # a wrong type
         ("[sessions]\ngrace_ms = '1'\n", 2, "sessions.grace_ms", "expected `int`, got `str`"),
@@ -164,6 +166,8 @@ def test_the_data_directory_is_absolute(tmp_path, monkeypatch):
         ("[output]\nmax_bytes = 2097151\n", 2, "output.max_bytes", ">= 2097152"),
         ("[log]\nlevel = 'loud'\n", 2, "log.level", "debug, info, warning, error"),
         ("[server]\ndata_dir = ''\n", 2, "server.data_dir", "length >= 1"),
+        # a network that is none
+        ("[webhooks]\nallow_networks = ['lan']\n", 2, "webhooks.allow_networks", "'lan'"),
         # an address that is none
         ("[server]\nlisten = ':80'\n", 2, "server.listen", "HOST:PORT"),
         ("[server]\nlisten = 'localhost'\n", 2, "server.listen", "HOST:PORT"),

@@ -1,9 +1,10 @@
 """Rules for fields that several bodies and queries share."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
-from msgspec import Meta
+import msgspec
+from msgspec import UNSET, Meta, Struct
 
 from cmdop_appliance.clock import rfc3339
 from cmdop_appliance.errors import InvalidRequest
@@ -23,6 +24,8 @@ _CLIENT: Final = r"^[A-Za-z0-9_-]{1,64}\Z"
 _MODE: Final = r"^[0-7]{3,4}\Z"
 _SHA256: Final = r"^[0-9a-fA-F]{64}\Z"
 _LOG_HEAD: Final = r"^[1-9][0-9]{0,17}:[0-9a-f]{64}\Z"
+_SPOKEN: Final = r"^[^\x00-\x1f\x7f-\x9f]*[^\x00-\x1f\x7f-\x9f\s][^\x00-\x1f\x7f-\x9f]*\Z"
+_DESCRIPTION_CHARS: Final = 2000
 
 # What a text must be, in words: a pattern is none.
 PATTERN_REASONS: Final = {
@@ -38,6 +41,7 @@ PATTERN_REASONS: Final = {
     _SHA256: "must be a sha256: 64 hexadecimal digits",
     _LOG_HEAD: "must be SEQ:HASH, as `cmdop audit verify` prints it",
     _ENV_NAME: "must be the name of a variable, without = and NUL",
+    _SPOKEN: "must not be blank, nor contain control characters",
 }
 
 # Text that becomes a name, a path or an argument on some machine: NUL ends it there (execve(2)).
@@ -47,6 +51,8 @@ EnvName = Annotated[str, Meta(pattern=_ENV_NAME)]
 # Of a query: any bytes, percent-encoded; each character of the value stands for one of them.
 RawText = Annotated[str, Meta(extra={"is_raw": True})]
 Key = Annotated[str, Meta(min_length=1, max_length=200, pattern=NO_CONTROLS)]
+Title = Annotated[str, Meta(min_length=1, max_length=200, pattern=_SPOKEN)]
+Description = Annotated[AnyText, Meta(max_length=_DESCRIPTION_CHARS)]
 Owner = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS, pattern=NO_CONTROLS)]
 Mode = Annotated[str, Meta(pattern=_MODE)]  # of a file; int(mode, 8)
 Sha256 = Annotated[str, Meta(pattern=_SHA256)]
@@ -70,6 +76,12 @@ Duration = Annotated[int, Meta(ge=1, le=DURATION_MAX_MS)]
 
 # RFC 3339, in an answer in UTC; what is read, its reader checks.
 Time = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
+
+
+def changes_of(body: Struct) -> dict[str, Any]:
+    """The fields of a body that were not left out."""
+    values = msgspec.structs.asdict(body)
+    return {name: value for name, value in values.items() if value is not UNSET}
 
 
 def when(ms: int | None) -> str | None:

@@ -26,6 +26,7 @@ from cmdop_appliance.auth import Scope
 from cmdop_appliance.hub.hub import Hub
 from cmdop_appliance.hub.requests import BOUNDS_S
 from cmdop_appliance.model import LIVE_STATUSES, OPEN_STATUSES
+from cmdop_appliance.scheduler.firing import paused
 from cmdop_appliance.store import totals
 from cmdop_appliance.store.transaction import Tx, reads
 
@@ -59,11 +60,8 @@ class _Families(Collector):
 @reads
 def _stored(tx: Tx) -> list[Metric]:
     """What stands in the store."""
-    sessions, commands, machines = (
-        totals.live_sessions(tx),
-        totals.open_commands(tx),
-        totals.machines(tx),
-    )
+    sessions, commands = totals.live_sessions(tx), totals.open_commands(tx)
+    machines, deliveries = totals.machines(tx), totals.deliveries(tx)
     online = sum(sessions.get(status, 0) for status in LIVE_STATUSES)
     return [
         _gauges(
@@ -84,6 +82,15 @@ def _stored(tx: Tx) -> list[Metric]:
             "status",
             {status: commands.get(status, 0) for status in OPEN_STATUSES},
         ),
+        _gauges(
+            "cmdop_schedules", "Schedules, by whether they fire.", "state", totals.schedules(tx)
+        ),
+        _gauges(
+            "cmdop_webhook_deliveries",
+            "Deliveries that wait for their receivers, and dead ones of 30 days.",
+            "status",
+            {status: deliveries.get(status, 0) for status in ("pending", "dead")},
+        ),
     ]
 
 
@@ -99,6 +106,12 @@ def _counted(hub: Hub) -> Iterator[Metric]:
     for status, number in hub.commands.ended.items():
         ended.add_metric([status], number)
     yield ended
+    attempts = CounterMetricFamily(
+        "cmdop_webhook_attempts", "Requests that told receivers of events.", labels=["outcome"]
+    )
+    for outcome in ("delivered", "failed"):
+        attempts.add_metric([outcome], hub.webhook_attempts[outcome])
+    yield attempts
     yield CounterMetricFamily(
         "cmdop_output_received_bytes",
         "Output of commands that machines sent.",
@@ -109,6 +122,11 @@ def _counted(hub: Hub) -> Iterator[Metric]:
     )
     yield CounterMetricFamily(
         "cmdop_store_commit_seconds", "Time that commits took.", hub.store.commit_s
+    )
+    yield GaugeMetricFamily(
+        "cmdop_schedules_paused",
+        "1: the hub's clock is certainly wrong, and nothing fires.",
+        float(paused(hub.clock.now_ms()) is not None),
     )
     yield GaugeMetricFamily(
         "cmdop_store_queue_depth", "Writes that wait for the store.", hub.store.queue_depth

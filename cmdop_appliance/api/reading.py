@@ -15,7 +15,8 @@ from cmdop_appliance.errors import InvalidRequest, ValidationFailed
 
 _DIGITS: Final = re.compile(r"[0-9]+")
 _DIGITS_READ: Final = 19  # more make a number no better: it is beyond all bounds already
-_PLACE: Final = re.compile(r" - at `(?:key` in `)?\$\.?(.*)`$")
+# Of a dict it does not tell in which entry: `[...]`.
+_PLACE: Final = re.compile(r" - at `(?:key` in `)?\$\.?(.*?)(?:\[\.\.\.\])?`$")
 
 
 def read_query(kind: type[Struct] | None, query: str) -> Any:
@@ -62,11 +63,22 @@ def _rules(kind: type[Struct]) -> tuple[frozenset[str], frozenset[str], dict[str
                     words[name] = f"must be a whole number of at least {least}{bound}"
                 case inspect.BoolType():
                     words[name] = "must be true or false"
-                case inspect.LiteralType(values=values):
-                    words[name] = f"must be one of {', '.join(map(str, values))}"
                 case inspect.Metadata(extra={"is_raw": True}):
                     raw.add(name)
-    return frozenset(numbers), frozenset(raw), words
+    return frozenset(numbers), frozenset(raw), words | _choices(kind)
+
+
+@functools.cache
+def _choices(kind: type[Struct]) -> dict[str, str]:
+    """By field what it must be, in words, of those that have only a few values."""
+    info = inspect.type_info(kind)
+    assert isinstance(info, inspect.StructType)
+    return {
+        known.encode_name: f"must be one of {', '.join(map(str, part.values))}"
+        for known in info.fields
+        for part in getattr(known.type, "types", (known.type,))
+        if isinstance(part, inspect.LiteralType)
+    }
 
 
 async def read_body(
@@ -99,6 +111,7 @@ async def read_body(
             return msgspec.convert(_without_nulls(msgspec.json.decode(text), kind), kind)
     except msgspec.ValidationError as exc:
         name, reason = _blame(exc)
+        reason = _choices(kind).get(name, reason)
         raise ValidationFailed("Validation failed", **{name: reason}) from None
     except (msgspec.DecodeError, UnicodeError, RecursionError) as exc:
         raise InvalidRequest(f"malformed JSON: {exc}") from None

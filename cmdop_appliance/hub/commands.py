@@ -102,6 +102,11 @@ def output_subject(command_id: str) -> str:
     return f"output.{command_id}"
 
 
+def hash_of(spec: Spec) -> bytes:
+    """What tells an agent whether a command that it knows is dispatched once more."""
+    return hashlib.sha256(msgspec.json.encode(spec)).digest()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
     """How a command is to be carried out, beside what to run."""
@@ -202,6 +207,13 @@ class Commands:
             self._bus.publish(machine_subject(command.machine_id), CancelRequested(command_id))
         else:
             await self._tell([command, *others])
+
+    async def entered(self, changed: Sequence[Command], to_cancel: Sequence[Command] = ()) -> None:
+        """Tell of what another part of the hub has recorded: new commands, ends, and cancels."""
+        self.accepted += sum(command.finished_ms is None for command in changed)
+        await self._tell(changed)
+        for command in to_cancel:
+            self._bus.publish(machine_subject(command.machine_id), CancelRequested(command.id))
 
     async def remove_machine(self, caller: Caller, machine_id: str) -> None:
         """Take a machine out: its connection is cut, its open commands are lost.
@@ -430,7 +442,7 @@ class Commands:
             batch_id=None if batch is None else batch.id,
             command=text,
             spec=spec,
-            spec_hash=hashlib.sha256(msgspec.json.encode(spec)).digest(),
+            spec_hash=hash_of(spec),
             status="pending",
             operator=caller.email,
             supersede_key=ask.supersede_key,

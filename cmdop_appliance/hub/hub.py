@@ -1,5 +1,6 @@
 """The hub as one record: everything that a request or an agent's connection works with."""
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -44,6 +45,7 @@ class Hub:
     audit: Audit
     identity: Identity
     sessions: SessionServices
+    webhook_attempts: Counter[str]  # since the start: `delivered`, `failed`
 
     @classmethod
     async def open(cls, config: Config, clock: Clock, store: Store, data_dir: Path) -> Self:
@@ -84,4 +86,5 @@ class Hub:
             audit=audit,
             identity=identity,
             sessions=services,
+            webhook_attempts=Counter(),
         )

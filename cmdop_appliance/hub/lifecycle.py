@@ -5,14 +5,13 @@ A function that ends a command also moves its batch on, so that no crash comes i
 returns every record that changed, for those who wait for it.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import partial
 from typing import Final
 
 import msgspec
 
 from cmdop_appliance.auth import Caller, Reach
-from cmdop_appliance.clock import rfc3339
 from cmdop_appliance.errors import (
     ApplianceError,
     CommandNotFound,
@@ -20,7 +19,7 @@ from cmdop_appliance.errors import (
     Forbidden,
     SessionNotActive,
 )
-from cmdop_appliance.hub import presence
+from cmdop_appliance.hub import ends, presence
 from cmdop_appliance.hub.audit import Audit
 from cmdop_appliance.hub.output import Unsafe, save_all
 from cmdop_appliance.ids import made_ms
@@ -29,13 +28,12 @@ from cmdop_appliance.model import (
     Batch,
     Command,
     CommandStatus,
-    EventType,
     Machine,
     Refusal,
 )
 from cmdop_appliance.protocol.frames import StreamName
 from cmdop_appliance.protocol.messages import Finished, Spec, Started
-from cmdop_appliance.store import audit, batches, clients, events, machines, sessions
+from cmdop_appliance.store import audit, batches, clients, machines, sessions
 from cmdop_appliance.store import commands as rows
 from cmdop_appliance.store.audit import Entry
 from cmdop_appliance.store.idempotency import Once, claim
@@ -43,7 +41,6 @@ from cmdop_appliance.store.transaction import Tx, brief, reads
 
 # Commands that are kept though unknown here: a machine may invent as many as it likes.
 UNKNOWN_MOST: Final = 1000
-_NOT_THERE: Final = "the machine was not there when its turn came"
 
 _STATUS_OF_END: Final[dict[str, CommandStatus]] = {
     "timeout": "timeout",
@@ -51,15 +48,6 @@ _STATUS_OF_END: Final[dict[str, CommandStatus]] = {
     "failed": "failed",
     "lost": "lost",
     "expired": "expired",
-}
-# What was skipped never had its turn: its batch tells of it, no event does.
-_EVENT_OF_END: Final[dict[CommandStatus, EventType]] = {
-    "completed": "command.completed",
-    "failed": "command.failed",
-    "cancelled": "command.cancelled",
-    "timeout": "command.timeout",
-    "lost": "command.lost",
-    "expired": "command.expired",
 }
 
 
@@ -82,10 +70,10 @@ def start(tx: Tx, caller: Caller, command: Command, once: Once | None) -> list[C
         if made != command.id:
             return [rows.get(tx, caller.reach, made)]
     _require_operator(tx, caller, command.machine_id)
-    placed = _placed(tx, caller.reach, command)
+    placed = ends.placed(tx, caller.reach, command)
     rows.insert(tx, placed)
     _record(tx, caller, placed.created_ms, "command.accepted", placed)
-    return [placed, *_supersede(tx, placed, placed.created_ms)]
+    return [placed, *ends.supersede(tx, placed, placed.created_ms)]
 
 
 def start_batch(
@@ -116,7 +104,7 @@ def start_batch(
     for command in new:
         try:
             _require_operator(tx, caller, command.machine_id)
-            taken.append(_placed(tx, caller.reach, command))
+            taken.append(ends.placed(tx, caller.reach, command))
         except ApplianceError as exc:
             refused[command.machine_id] = Refusal(exc.code, exc.message, exc.details)
     batch = msgspec.structs.replace(batch, refused=refused)
@@ -129,7 +117,7 @@ def start_batch(
         held = msgspec.structs.replace(command, session_id=None, is_held=True)
         rows.insert(tx, held)
         changed[held.id] = held
-    changed |= {each.id: each for each in _move_on(tx, batch, batch.created_ms)}
+    changed |= {each.id: each for each in ends.move_on(tx, batch, batch.created_ms)}
     return batch, list(changed.values())
 
 
@@ -237,7 +225,7 @@ def started(tx: Tx, machine_id: str, epoch: int, message: Started, now_ms: int) 
     if not rows.started(tx, command.id, machine_id, started_ms):
         return None
     command = msgspec.structs.replace(command, status="running", started_ms=started_ms)
-    _tell(tx, "command.started", command, now_ms)
+    ends.tell(tx, "command.started", command, now_ms)
     return command
 
 
@@ -264,13 +252,13 @@ def finished(
     if started_ms is None and message.started_ms is not None:
         started_ms = _between(command.created_ms, message.started_ms, now_ms)
         begun = msgspec.structs.replace(command, status="running", started_ms=started_ms)
-        _tell(tx, "command.started", begun, now_ms)
+        ends.tell(tx, "command.started", begun, now_ms)
     finished_ms = now_ms
     if started_ms is not None and message.duration_ms is not None:
         finished_ms = _between(started_ms, started_ms + message.duration_ms, now_ms)
     save_all(tx, unsafe)
     stdout, stderr = message.stdout, message.stderr
-    return end(
+    return ends.end(
         tx,
         msgspec.structs.replace(
             command,
@@ -294,7 +282,7 @@ def finished(
 def rejected(
     tx: Tx, log: Audit, machine_id: str, epoch: int, command_id: str, reason: str, now_ms: int
 ) -> list[Command]:
-    """As `end`, for a command that its machine refuses to start or to know."""
+    """As `ends.end`, for a command that its machine refuses to start or to know."""
     command = own(tx, machine_id, epoch, command_id)
     if command.finished_ms is None:
         entry = Entry.by_hub(
@@ -305,49 +293,20 @@ def rejected(
             machine_id=machine_id,
         )
         log.append(tx, machine_id, entry.refused())
-    return end_here(tx, command, "failed", reason, "the machine refused the command", now_ms)
+    return ends.end_here(tx, command, "failed", reason, "the machine refused the command", now_ms)
 
 
 def unknown(
     tx: Tx, machine_id: str, epoch: int, command_id: str, reason: str, now_ms: int
 ) -> list[Command]:
-    """As `end`, for a command that was sent, and of which its machine knows nothing."""
+    """As `ends.end`, for a command that was sent, and of which its machine knows nothing."""
     command = own(tx, machine_id, epoch, command_id)
-    return end_here(
+    return ends.end_here(
         tx, command, "lost", reason, "the machine knows nothing of this command", now_ms
     )
 
 
 # ── ended, as the hub knows ──────────────────────────────────────────────────────────────────────
-
-
-def end(tx: Tx, ended: Command, now_ms: int) -> list[Command]:
-    """The record first; none, if an end was there before: that is the one that counts."""
-    if not rows.finish(tx, ended):
-        return []
-    ended = msgspec.structs.replace(ended, is_held=False)
-    _tell(tx, _EVENT_OF_END[ended.status], ended, now_ms)
-    if ended.batch_id is None:
-        return [ended]
-    batch = batches.get(tx, Reach(ended.workspace_id), ended.batch_id)
-    return [ended, *_move_on(tx, batch, now_ms)]
-
-
-def end_here(
-    tx: Tx, command: Command, status: CommandStatus, code: str | None, message: str, now_ms: int
-) -> list[Command]:
-    """`end` for what no machine says."""
-    return end(
-        tx,
-        msgspec.structs.replace(
-            command,
-            status=status,
-            finished_ms=max(command.created_ms, now_ms),
-            error_code=code,
-            error_message=message if code else None,
-        ),
-        now_ms,
-    )
 
 
 def cancel(tx: Tx, caller: Caller, command_id: str, now_ms: int) -> list[Command]:
@@ -363,7 +322,7 @@ def cancel(tx: Tx, caller: Caller, command_id: str, now_ms: int) -> list[Command
         _record(tx, caller, now_ms, "command.cancelled", command)
     if command.session_id is not None:
         return [command]
-    return end_here(tx, command, "cancelled", None, "", now_ms)
+    return ends.end_here(tx, command, "cancelled", None, "", now_ms)
 
 
 def remove_machine(tx: Tx, caller: Caller, machine_id: str, now_ms: int) -> list[Command]:
@@ -380,7 +339,7 @@ def remove_machine(tx: Tx, caller: Caller, machine_id: str, now_ms: int) -> list
         was_sent = command.session_id is not None
         message = "the machine was removed while the command was open"
         status: CommandStatus = "lost" if was_sent else "cancelled"
-        changed += end_here(tx, command, status, "machine_removed", message, now_ms)
+        changed += ends.end_here(tx, command, status, "machine_removed", message, now_ms)
     return changed
 
 
@@ -390,10 +349,10 @@ def sweep(tx: Tx, now_ms: int, silent_before_ms: int) -> list[Command]:
     changed = []
     for command in rows.unsent_since(tx, now_ms):
         code = None if command.is_queued else SessionNotActive.code
-        changed += end_here(tx, command, "expired", code, _NOT_THERE, now_ms)
+        changed += ends.end_here(tx, command, "expired", code, ends.NOT_THERE, now_ms)
     for command in rows.silent_since(tx, silent_before_ms):
         message = "its machine has not been heard of for long; its true end counts if it returns"
-        changed += end_here(tx, command, "lost", rows.SILENT, message, now_ms)
+        changed += ends.end_here(tx, command, "lost", rows.SILENT, message, now_ms)
     return changed
 
 
@@ -440,112 +399,6 @@ def _record_batch(
     ]
     if forbidden:
         log.append(tx, caller.key_id, entry(machine_ids=forbidden).refused())
-
-
-def _placed(tx: Tx, reach: Reach, command: Command) -> Command:
-    """The command with the session through which it is sent at once, if there is one."""
-    try:
-        session_id = rows.live_session(tx, reach, command.machine_id)
-    except SessionNotActive:
-        if not command.is_queued:
-            raise
-        return command
-    return msgspec.structs.replace(command, session_id=session_id)
-
-
-def _supersede(tx: Tx, command: Command, now_ms: int) -> list[Command]:
-    if command.supersede_key is None:
-        return []
-    changed = []
-    for older in rows.superseded_by(tx, command):
-        message = _took_place(command.id)
-        changed += end_here(tx, older, "cancelled", "superseded", message, now_ms)
-    return changed
-
-
-def _took_place(newer_id: str) -> str:
-    return f"{newer_id} took its place before it was sent"
-
-
-def _move_on(tx: Tx, batch: Batch, now_ms: int) -> Iterator[Command]:
-    """Let the next commands of a batch go, or skip them all; yields those that changed."""
-    while (progress := batches.progress(tx, batch.id)).held:
-        is_tried = progress.completed >= batch.canary
-        errors = progress.failed + len(batch.refused)
-        if (not is_tried and progress.failed) or (
-            batch.max_errors is not None and errors > batch.max_errors
-        ):
-            message = f"its batch {batch.id} was stopped by errors; resume it on the rest"
-            yield from rows.skip_held(tx, batch.id, "batch_stopped", message, now_ms)
-            return
-        room = batch.concurrency
-        if not is_tried:
-            room = min(room, batch.canary - progress.completed)
-        turn = batches.held(tx, batch.id, max(0, room - progress.under_way))
-        if not turn:
-            return
-        gone = [each for command in turn for each in _let_go(tx, command, now_ms)]
-        yield from gone
-        for command in gone:  # only now: what they make way for must see all of them
-            if command.finished_ms is None:
-                yield from _supersede(tx, command, now_ms)
-
-
-def _let_go(tx: Tx, command: Command, now_ms: int) -> Iterator[Command]:
-    wait_ms = command.start_until_ms - command.created_ms
-    command = msgspec.structs.replace(command, is_held=False, start_until_ms=now_ms + wait_ms)
-    if command.supersede_key and (newer := rows.superseder_of(tx, command)):
-        yield from _end_turn(tx, command, "cancelled", "superseded", _took_place(newer), now_ms)
-        return
-    try:
-        command = _placed(tx, Reach(command.workspace_id), command)
-    except ApplianceError as exc:  # it went away while others had their turn
-        if exc.details.get("current_status", "DISCONNECTED") == "DISCONNECTED":
-            yield from _end_turn(tx, command, "expired", exc.code, _NOT_THERE, now_ms)
-            return
-        # For a moment, as far as anybody knows: after a hub start every machine is away like this.
-    if rows.place(tx, command):
-        yield command
-
-
-def _end_turn(
-    tx: Tx, command: Command, status: CommandStatus, code: str, message: str, now_ms: int
-) -> Iterator[Command]:
-    """The end of a command whose batch looks itself at what comes next."""
-    ended = msgspec.structs.replace(
-        command, status=status, finished_ms=now_ms, error_code=code, error_message=message
-    )
-    if rows.finish(tx, ended):
-        _tell(tx, _EVENT_OF_END[ended.status], ended, now_ms)
-        yield ended
-
-
-def _tell(tx: Tx, kind: EventType, command: Command, now_ms: int) -> None:
-    events.append(
-        tx,
-        command.workspace_id,
-        kind,
-        subject=command.id,
-        machine_id=command.machine_id,
-        data={
-            "command_id": command.id,
-            "status": command.status,
-            "machine_id": command.machine_id,
-            "session_id": command.session_id,
-            "batch_id": command.batch_id,
-            "exit_code": command.exit_code,
-            "duration": command.duration_ms,
-            "started_at": _shown(command.started_ms),
-            "finished_at": _shown(command.finished_ms),
-            "user_email": command.operator,
-            "late": command.is_late,
-        },
-        now_ms=now_ms,
-    )
-
-
-def _shown(ms: int | None) -> str | None:
-    return None if ms is None else rfc3339(ms)
 
 
 def _between(low: int, value: int, high: int) -> int:

@@ -3,6 +3,8 @@
 But for `lost: silent`, which only says that a machine was not heard of for long.
 """
 
+from typing import Final
+
 import msgspec
 
 from cmdop_appliance.auth import Reach
@@ -14,7 +16,7 @@ from cmdop_appliance.errors import (
 )
 from cmdop_appliance.model import CONNECTED_STATUSES, Command, CommandStatus
 from cmdop_appliance.store import tallies
-from cmdop_appliance.store.conditions import IS_CURRENT, IS_OPEN, IS_PENDING
+from cmdop_appliance.store.conditions import IS_CONNECTED, IS_CURRENT, IS_OPEN, IS_PENDING
 from cmdop_appliance.store.listing import Page, Paging
 from cmdop_appliance.store.reach import within
 from cmdop_appliance.store.tallies import Asked
@@ -30,8 +32,7 @@ _WHENEVER_MS = 2**53
 COLUMNS = (
     f"command.*, CASE WHEN {IS_OPEN} AND session_id IS NOT NULL"  # noqa: S608
     f" AND NOT EXISTS (SELECT 1 FROM session WHERE session.machine_id = command.machine_id"
-    f" AND {IS_CURRENT}"
-    " AND session.status IN ('CONNECTED', 'BACKGROUND'))"
+    f" AND {IS_CURRENT} AND {IS_CONNECTED})"
     " THEN (SELECT last_seen_ms FROM machine WHERE machine.id = command.machine_id)"
     " END AS stale_ms"
 )
@@ -64,34 +65,44 @@ def live_session(tx: Tx, reach: Reach, machine_id: str) -> str:
     return str(session_id)
 
 
-def insert(tx: Tx, command: Command) -> None:
-    """Record a new command."""
-    tx.execute(
-        "INSERT INTO command (id, workspace_id, machine_id, session_id, batch_id, command,"
-        " spec_json, spec_hash, status, operator, supersede_key, created_ms, start_until_ms,"
-        " is_bounded, is_queued, is_held, is_late, is_unknown_to_hub, serial_key)"
-        " VALUES (:id, :workspace_id, :machine_id, :session_id, :batch_id, :command,"
-        " :spec, :spec_hash, :status, :operator, :supersede_key, :created_ms, :start_until_ms,"
-        " :is_bounded, :is_queued, :is_held, 0, :is_unknown_to_hub, :serial_key)",
-        id=command.id,
-        workspace_id=command.workspace_id,
-        machine_id=command.machine_id,
-        session_id=command.session_id,
-        batch_id=command.batch_id,
-        command=command.command,
-        spec=to_json(command.spec),
-        spec_hash=command.spec_hash,
-        status=command.status,
-        operator=command.operator,
-        supersede_key=command.supersede_key,
-        created_ms=command.created_ms,
-        start_until_ms=command.start_until_ms,
-        is_bounded=int(command.is_bounded),
-        is_queued=int(command.is_queued),
-        is_held=int(command.is_held),
-        is_unknown_to_hub=int(command.is_unknown_to_hub),
-        serial_key=command.spec.serial_key,
-    )
+_INSERT: Final = (
+    "INSERT INTO command (id, workspace_id, machine_id, session_id, batch_id, schedule_id, run_id,"
+    " command, spec_json, spec_hash, status, operator, supersede_key, created_ms, start_until_ms,"
+    " is_bounded, is_queued, is_held, is_late, is_unknown_to_hub, serial_key)"
+    " VALUES (:id, :workspace_id, :machine_id, :session_id, :batch_id, :schedule_id, :run_id,"
+    " :command, :spec, :spec_hash, :status, :operator, :supersede_key, :created_ms,"
+    " :start_until_ms, :is_bounded, :is_queued, :is_held, 0, :is_unknown_to_hub, :serial_key)"
+)
+
+
+def insert(tx: Tx, *new: Command) -> None:
+    """Record new commands."""
+    tx.many(_INSERT, map(_columns, new))
+
+
+def _columns(command: Command) -> dict[str, object]:
+    return {
+        "id": command.id,
+        "workspace_id": command.workspace_id,
+        "machine_id": command.machine_id,
+        "session_id": command.session_id,
+        "batch_id": command.batch_id,
+        "schedule_id": command.schedule_id,
+        "run_id": command.run_id,
+        "command": command.command,
+        "spec": to_json(command.spec),
+        "spec_hash": command.spec_hash,
+        "status": command.status,
+        "operator": command.operator,
+        "supersede_key": command.supersede_key,
+        "created_ms": command.created_ms,
+        "start_until_ms": command.start_until_ms,
+        "is_bounded": int(command.is_bounded),
+        "is_queued": int(command.is_queued),
+        "is_held": int(command.is_held),
+        "is_unknown_to_hub": int(command.is_unknown_to_hub),
+        "serial_key": command.spec.serial_key,
+    }
 
 
 @brief

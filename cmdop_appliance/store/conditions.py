@@ -8,3 +8,5 @@ IS_OPEN: Final = "command.status IN ('pending', 'running')"
 IS_PENDING: Final = f"{IS_OPEN} AND command.status || '' = 'pending'"
 # The one session of a machine that is not over: index `session_current`.
 IS_CURRENT: Final = "session.status NOT IN ('DISCONNECTED', 'ERROR')"
+# One whose machine is there now.
+IS_CONNECTED: Final = "session.status IN ('CONNECTED', 'BACKGROUND')"

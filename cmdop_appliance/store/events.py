@@ -5,6 +5,7 @@ from typing import Any, Final
 from cmdop_appliance.auth import Reach
 from cmdop_appliance.ids import new_id
 from cmdop_appliance.model import Event, EventType
+from cmdop_appliance.store import outbox
 from cmdop_appliance.store.reach import within
 from cmdop_appliance.store.transaction import Tx, reads, to_json
 
@@ -31,22 +32,36 @@ def append(
     now_ms: int,
     machine_id: str | None = None,
 ) -> None:
-    """Record that something happened to `subject` (an id), on this machine if on any."""
+    """Record that something happened to `subject` (an id), on this machine if on any.
+
+    Whatever is recorded, the webhooks that hear it will be told.
+    """
     seq = tx.value(
         "UPDATE workspace SET event_seq = event_seq + 1 WHERE id = :id RETURNING event_seq",
         id=workspace_id,
     )
-    tx.execute(
-        "INSERT INTO event (workspace_id, seq, id, type, subject, machine_id, data_json,"
-        " created_ms) VALUES (:workspace_id, :seq, :id, :type, :subject, :machine_id, :data,"
-        " :now_ms)",
+    event = Event(
         workspace_id=workspace_id,
         seq=seq,
         id=new_id("evt"),
         type=kind,
         subject=subject,
         machine_id=machine_id,
-        data=to_json(data),
+        data=data,
+        created_ms=now_ms,
+    )
+    text = to_json(data)
+    tx.execute(
+        "INSERT INTO event (workspace_id, seq, id, type, subject, machine_id, data_json,"
+        " created_ms) VALUES (:workspace_id, :seq, :id, :type, :subject, :machine_id, :data,"
+        " :now_ms)",
+        workspace_id=workspace_id,
+        seq=seq,
+        id=event.id,
+        type=kind,
+        subject=subject,
+        machine_id=machine_id,
+        data=text,
         now_ms=now_ms,
     )
     tx.execute(
@@ -54,6 +69,7 @@ def append(
         workspace_id=workspace_id,
         seq=seq - KEPT_MOST,
     )
+    outbox.enter(tx, event, text)
     tx.notify(subject_of(workspace_id))
 
 

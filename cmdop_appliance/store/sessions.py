@@ -18,7 +18,7 @@ from cmdop_appliance.model import (
 )
 from cmdop_appliance.protocol.messages import Facts, Telemetry
 from cmdop_appliance.store import clients, events, machines
-from cmdop_appliance.store.conditions import IS_CURRENT
+from cmdop_appliance.store.conditions import IS_CONNECTED, IS_CURRENT
 from cmdop_appliance.store.listing import Page, Paging, select_page
 from cmdop_appliance.store.reach import within
 from cmdop_appliance.store.transaction import Tx, brief, reads, to_json
@@ -230,7 +230,7 @@ def recover(tx: Tx, *, now_ms: int, grace_until_ms: int) -> None:
         "UPDATE session SET grace_until_ms = :grace_until_ms WHERE status = 'GRACE_PERIOD'",
         grace_until_ms=grace_until_ms,
     )
-    connected = "SELECT * FROM session WHERE status IN ('CONNECTED', 'BACKGROUND')"
+    connected = f"SELECT * FROM session WHERE {IS_CONNECTED}"  # noqa: S608
     for session in tx.all(Session, connected):
         _enter_grace(tx, session.id, now_ms, grace_until_ms)
 

@@ -31,6 +31,23 @@ def open_commands(tx: Tx) -> dict[str, int]:
     return _by_status(tx, f"command WHERE {IS_OPEN}")
 
 
+@reads
+def deliveries(tx: Tx) -> dict[str, int]:
+    """Deliveries that wait, and dead ones that are kept, by status."""
+    return {
+        **_by_status(tx, "delivery WHERE status = 'pending'"),
+        **_by_status(tx, "delivery WHERE status = 'dead' AND ended_ms IS NOT NULL"),
+    }
+
+
+@reads
+def schedules(tx: Tx) -> dict[str, int]:
+    """Schedules that fire, and those that are disabled."""
+    every = tx.value("SELECT COUNT(*) FROM schedule")
+    disabled = tx.value("SELECT COUNT(*) FROM schedule WHERE next_ms IS NULL")
+    return {"enabled": every - disabled, "disabled": disabled}
+
+
 def _by_status(tx: Tx, source: str) -> dict[str, int]:
     sql = f"SELECT status, COUNT(*) AS number FROM {source} GROUP BY status"  # noqa: S608
     return {total.status: total.number for total in tx.all(Total, sql)}

@@ -1,6 +1,6 @@
 """What a store function works with: a transaction that turns rows into records."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import apsw
@@ -32,6 +32,10 @@ class Tx:
         """Run a statement; the number of rows it changed."""
         self._connection.execute(sql, parameters)
         return self._connection.changes()
+
+    def many(self, sql: str, rows: Iterable[Mapping[str, object]]) -> None:
+        """Run a statement for each of these sets of parameters."""
+        self._connection.executemany(sql, rows)
 
     def one(self, model: type[R], sql: str, /, **parameters: object) -> R | None:
         """The first row as a record, or None."""

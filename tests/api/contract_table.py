@@ -21,7 +21,9 @@ from cmdop_appliance.errors import (
     CommandNotFound,
     MachineNotFound,
     NotFound,
+    ScheduleNotFound,
     SessionNotFound,
+    WebhookNotFound,
 )
 from tests.support.appliance import Answer, Api
 
@@ -44,6 +46,7 @@ class Expected:
     body: Mapping[str, object] = field(default_factory=dict)  # a good one
     wrong: Mapping[str, object] = field(default_factory=dict)  # field → a value it cannot have
     required: tuple[str, ...] = ()
+    nullable: tuple[str, ...] = ()  # fields without a default for which null is a value
     bad_query: tuple[str, ...] = ()  # beside those that every list refuses
     query: Mapping[str, str] = field(default_factory=dict)  # what a good one must have
     body_bytes: int = BODY_BYTES  # how long a body may be
@@ -81,6 +84,36 @@ RUN_WRONG = {
     "supersede_key": "",
     "serial_key": "a\nb",
     "pty": 1,
+}
+SCHEDULE_WRONG = {
+    "name": "",
+    "description": "x" * 2001,
+    "machine_id": "",
+    "machine_ids": [],
+    "tags": ["not a tag"],
+    "command": 1,
+    "cron": "0 3 * *",
+    "timezone": "Mars/Base",
+    "enabled": "yes",
+    "timeout": 0,
+    "cwd": "",
+    "env": {"A=B": "c"},
+    "user": ["root"],
+    "overlap": "perhaps",
+    "misfire": "run_twice",
+    "misfire_window": 999,
+    "notify": {"on_failure": 1},
+}
+# Nothing is dialled there, and no name server is asked.
+WEBHOOK = {"url": "http://localhost:1/", "events": ["webhook.disabled"]}
+WEBHOOK_WRONG = {
+    "url": "http://127.0.0.1/",
+    "events": ["command.finished"],
+    "secret": "short",
+    "enabled": "yes",
+    "description": "x" * 2001,
+    "preset": "pigeon",
+    "headers": {"Host": "x"},
 }
 BAD_UPLOAD = (
     *("path=", "path_base64=*", "sha256=0", "if_match=x", "mode=888", "mode=", "owner=", "group="),
@@ -186,6 +219,87 @@ TABLE: dict[Plane, dict[tuple[str, str], Expected]] = {
             READ_COMMANDS, CommandNotFound, "command", bad_query=("stream=both", "offset=-1")
         ),
         ("GET", "/commands/:id/stream"): Expected(READ_COMMANDS, CommandNotFound, "command"),
+        ("GET", "/schedules"): Expected(
+            ("schedules:read",), bad_query=("enabled=perhaps", "enabled=")
+        ),
+        ("POST", "/schedules"): Expected(
+            ("schedules:write",),
+            MachineNotFound,
+            body={
+                "name": "table",
+                "machine_id": f"mach_{ID}",
+                "command": "true",
+                "cron": "0 0 29 2 *",
+            },
+            wrong=SCHEDULE_WRONG,
+            required=("name", "command", "cron"),
+            nullable=("machine_ids", "tags"),
+        ),
+        ("GET", "/schedules/:id"): Expected(("schedules:read",), ScheduleNotFound, "schedule"),
+        ("PATCH", "/schedules/:id"): Expected(
+            ("schedules:write",),
+            ScheduleNotFound,
+            "schedule",
+            body={"name": "renamed"},
+            wrong=SCHEDULE_WRONG,
+            nullable=tuple(SCHEDULE_WRONG.keys() - {"name", "command", "cron"}),
+        ),
+        ("DELETE", "/schedules/:id"): Expected(("schedules:write",), ScheduleNotFound, "schedule"),
+        ("POST", "/schedules/:id/run"): Expected(
+            ("schedules:write",), ScheduleNotFound, "schedule"
+        ),
+        ("GET", "/schedules/:id/history"): Expected(
+            ("schedules:read",), ScheduleNotFound, "schedule", bad_query=("since=1",)
+        ),
+        ("GET", "/schedules/:id/preview"): Expected(
+            ("schedules:read",),
+            ScheduleNotFound,
+            "schedule",
+            bad_query=("count=0", "count=1001", "count=x"),
+        ),
+        ("POST", "/schedules/preview"): Expected(
+            ("schedules:read",),
+            body={"cron": "0 3 * * *"},
+            wrong={"cron": "", "timezone": "Mars/Base", "count": 1001},
+            required=("cron",),
+        ),
+        ("GET", "/webhooks"): Expected(
+            ("webhooks:manage",), bad_query=("enabled=perhaps", "enabled=")
+        ),
+        ("POST", "/webhooks"): Expected(
+            ("webhooks:manage",), body=WEBHOOK, wrong=WEBHOOK_WRONG, required=tuple(WEBHOOK)
+        ),
+        ("GET", "/webhooks/:id"): Expected(("webhooks:manage",), WebhookNotFound, "webhook"),
+        ("PATCH", "/webhooks/:id"): Expected(
+            ("webhooks:manage",),
+            WebhookNotFound,
+            "webhook",
+            body={"description": "changed"},
+            wrong=WEBHOOK_WRONG,
+            nullable=("preset",),
+        ),
+        ("DELETE", "/webhooks/:id"): Expected(("webhooks:manage",), WebhookNotFound, "webhook"),
+        ("POST", "/webhooks/:id/test"): Expected(("webhooks:manage",), WebhookNotFound, "webhook"),
+        ("GET", "/webhooks/:id/deliveries"): Expected(
+            ("webhooks:manage",),
+            WebhookNotFound,
+            "webhook",
+            bad_query=("status=lost", "event=command.finished", "event=", "since=1"),
+        ),
+        ("GET", "/webhooks/:id/deliveries/:delivery"): Expected(
+            ("webhooks:manage",), WebhookNotFound, "webhook"
+        ),
+        ("POST", "/webhooks/:id/deliveries/:delivery/redeliver"): Expected(
+            ("webhooks:manage",), WebhookNotFound, "webhook"
+        ),
+        ("POST", "/webhooks/:id/redeliver"): Expected(
+            ("webhooks:manage",),
+            WebhookNotFound,
+            "webhook",
+            body={"since": "2026-01-01T00:00:00Z"},
+            wrong={"since": "yesterday", "until": "2026-01-01", "status": "lost"},
+            required=("since",),
+        ),
         ("GET", "/events"): Expected(
             ANY_KEY, bad_query=("types=session", "types=", "types=session.*,x")
         ),
@@ -360,10 +474,10 @@ TOP_LISTS = params(
 # ── requests and answers ─────────────────────────────────────────────────────────────────────────
 
 
-def path_of(route: Route, of: str = ID, prefix: str | None = None) -> str:
-    """The whole path of a route about the thing `of`."""
+def path_of(route: Route, of: str = ID, prefix: str | None = None, **within: str) -> str:
+    """The whole path of a route about the thing `of`; `within` has what is a part of that."""
     prefix = route.plane.prefixes[0] if prefix is None else prefix
-    return prefix + re.sub(r":\w+", lambda _: of, route.path)
+    return prefix + re.sub(r":(\w+)", lambda name: within.get(name[1], of), route.path)
 
 
 def with_query(route: Route, path: str) -> str:

@@ -5,15 +5,16 @@ from itertools import count
 
 import schemathesis
 
-_MACHINE = os.environ["FUZZ_MACHINE"]
-# The run needs them to the end: the key it asks with, and a machine that takes commands.
-_KEPT = {os.environ["FUZZ_KEY_ID"], _MACHINE}
+_MACHINE, _SCHEDULE = os.environ["FUZZ_MACHINE"], os.environ["FUZZ_SCHEDULE"]
+# The run needs them to the end: the key it asks with, and what is asked about.
+_KEPT = {os.environ["FUZZ_KEY_ID"], _MACHINE, _SCHEDULE}
 # What is there, by the beginning of its path: of what it makes up, nothing is.
 _THERE = {
     "/api/v1/machines/{id}": _MACHINE,
     "/api/admin/machines/{id}": _MACHINE,
     "/api/v1/sessions/{id}": os.environ["FUZZ_SESSION"],
     "/api/v1/commands/batch/{id}": os.environ["FUZZ_BATCH"],
+    "/api/v1/schedules/{id}": _SCHEDULE,
     "/docs/{file}": "start.js",
 }
 _requests = count()
@@ -28,7 +29,7 @@ def before_call(context, case, kwargs):
             if f"{case.path}/".startswith(f"{beginning}/"):
                 case.path_parameters = dict.fromkeys(case.path_parameters, there)
         if isinstance(case.body, dict):
-            case.body |= _about_a_machine(case.body)
+            case.body |= _about_a_machine(case.body) | _by_a_rule(case.body)
         key = (case.headers or {}).get("Idempotency-Key")
         if isinstance(key, str) and key.strip() and len(key) < 180:
             case.headers["Idempotency-Key"] = f"{key.strip()}-{number}"
@@ -44,6 +45,11 @@ def _about_a_machine(body):
     if isinstance(ids, list) and 0 < len(ids) < 1000 and all(map(_is_text, ids)):
         return {"machine_ids": [*ids, _MACHINE]}
     return {}
+
+
+def _by_a_rule(body):
+    good = {"cron": "0 0 29 2 *", "timezone": "UTC"}
+    return {name: value for name, value in good.items() if _is_text(body.get(name))}
 
 
 def _is_text(value):

@@ -88,10 +88,11 @@ def test_no_body_is_one_without_fields(hub, route, content_type):
 @pytest.mark.parametrize("route", WITH_BODY)
 def test_null_stands_for_a_default_and_for_nothing_else(hub, route):
     fields = msgspec.structs.fields(route.body)
-    with_default = {f.name for f in fields if not f.required and f.default is not UNSET}
-    body = {**good(route), **dict.fromkeys(with_default)}
+    may_be_null = {f.name for f in fields if not f.required and f.default is not UNSET}
+    may_be_null |= set(expected(route).nullable)
+    body = {**good(route), **dict.fromkeys(may_be_null)}
     assert ask(hub.api, route, body=body).status not in (400, 422)
-    for name in {f.name for f in fields} - with_default:
+    for name in {f.name for f in fields} - may_be_null:
         not_valid(ask(hub.api, route, body={**good(route), name: None}), route, name)
 
 
@@ -123,6 +124,15 @@ def test_json_that_is_no_object_is_not_valid(hub, route, body):
 def test_a_wrong_value_is_named_with_the_reason(hub, route):
     for name, value in expected(route).wrong.items():
         not_valid(ask(hub.api, route, body={**good(route), name: value}), route, name)
+
+
+@pytest.mark.parametrize("route", WITH_BODY)
+def test_where_few_words_are_known_all_are_named(hub, route):
+    words = {"encoding", "misfire", "overlap", "preset", "status"}
+    for name in words & set(route.body.__struct_fields__):
+        for value in ("no such word", 1):
+            reason = not_valid(ask(hub.api, route, body={**good(route), name: value}), route, name)
+            assert reason is None or reason.startswith("must be one of ")
 
 
 @pytest.mark.parametrize("route", WITH_BODY)
@@ -160,7 +170,8 @@ def test_nul_is_not_valid_where_it_would_end_the_text(hub, route):
 
 @pytest.mark.parametrize("route", WITH_BODY)
 def test_a_huge_number_is_refused(hub, route):
-    for name in ("timeout", "queue_timeout", "ttl", "max_uses", "expires_in_days"):
+    names = ("timeout", "queue_timeout", "ttl", "max_uses", "expires_in_days")
+    for name in (*names, "misfire_window", "count"):
         if name not in route.body.__struct_fields__:
             continue
         for number in ("9" * 30, "9" * 5000, "1e400", "-1", "1.5", "9007199254740993"):

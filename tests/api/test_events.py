@@ -9,6 +9,7 @@ from typing import Any
 import apsw
 import pytest
 
+from cmdop_appliance.api.cmdop.events import _SCOPES
 from cmdop_appliance.model import EVENT_TYPES
 from cmdop_appliance.sdk.sse import EventParser
 from cmdop_appliance.store.engine import DATABASE_FILE
@@ -337,6 +338,10 @@ def test_a_key_hears_what_it_may_read(hub, agent, scope, families):
     now(hub.api, agent.machine_id)
     answer = heard_until_revoked(hub, hub.new_key(scope), "/events")
     assert {name.partition(".")[0] for name, _ in events_in(answer)} == families
+
+
+def test_every_event_has_a_scope_that_lets_a_key_hear_it():
+    assert {kind.partition(".")[0] for kind in EVENT_TYPES} == set(_SCOPES)
 
 
 def test_a_reader_hears_only_the_types_and_the_machine_that_it_asked_for(hub, agent, place):

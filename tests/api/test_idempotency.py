@@ -20,6 +20,10 @@ ASKED = [r for r in ROUTES if r.plane is CMDOP and r.method == "POST" and not r.
 POSTS = [route.path for route in ASKED]
 WITH_BODY = [route.path for route in ASKED if route.body]
 RESUME, DETACH = "/commands/batch/:id/resume", "/sessions/:id/detach"
+RUN, PREVIEW = "/schedules/:id/run", "/schedules/preview"
+TEST = "/webhooks/:id/test"
+AGAIN, AGAIN_ONE = "/webhooks/:id/redeliver", "/webhooks/:id/deliveries/:delivery/redeliver"
+MAKES_NOTHING = (PREVIEW, AGAIN, AGAIN_ONE)
 # What can be done once, whoever asks; the next one is told so.
 FILES = [
     f"{files}{path}"
@@ -61,6 +65,19 @@ class Place:
             "/commands/async": {"machine_id": self.agent.machine_id, **command},
             "/commands/batch": {"machine_ids": [self.agent.machine_id, NOBODY], **command},
             "/commands/batch/:id/resume": {},
+            "/schedules": {
+                "name": "leap day",
+                "machine_id": self.agent.machine_id,
+                "cron": "0 0 29 2 *",
+                "notify": {"on_success": True, "on_failure": True},
+                **command,
+            },
+            RUN: {},
+            "/webhooks": {"url": "http://localhost:1/", "events": ["webhook.disabled"]},
+            TEST: {},
+            AGAIN: {"since": "2020-01-01T00:00:00Z", "status": "pending"},
+            AGAIN_ONE: {},
+            PREVIEW: {"cron": "* * * * *", "count": 2},
             "/sessions/:id/attach": {},
             "/workspaces": {"namespace": f"team-{next(_numbers)}"},
             "/api-keys": {"name": "bot", "scopes": ["machines:read", "sessions:read"]},
@@ -84,6 +101,20 @@ class Place:
             return path.replace(":id", self.agent.machine_id)
         if path.startswith("/sessions/"):
             return path.replace(":id", self.session_id)
+        if path == RUN:
+            made = self.api.post("/schedules", **self.body("/schedules"))
+            return path.replace(":id", made["id"])
+        if path == TEST:
+            made = self.api.post("/webhooks", **self.body("/webhooks"))
+            return path.replace(":id", made["id"])
+        if path in (AGAIN, AGAIN_ONE):
+            events = ["session.client_attached", "session.client_detached"]
+            made = self.api.post("/webhooks", url="http://localhost:1/", events=events)
+            for way in ("attach", "detach"):
+                self.api.post(f"/sessions/{self.session_id}/{way}", client_id="cli_passing")
+            # The second of two waits behind the first, which fails again and again.
+            delivery, _ = self.api.get(f"/webhooks/{made['id']}/deliveries")
+            return path.replace(":id", made["id"]).replace(":delivery", delivery["id"])
         if path != RESUME:
             return path
         # More errors than allowed from the start: the one machine that is there is skipped.
@@ -99,7 +130,8 @@ class Place:
 
     def recorded(self) -> list[int]:
         """How many of everything there are."""
-        lists = ("/commands", "/api-keys", "/enrollment-tokens", "/workspaces")
+        lists = ("/commands", "/api-keys", "/enrollment-tokens", "/workspaces", "/schedules")
+        lists += ("/webhooks",)
         totals = [self.api.call("GET", path).json["meta"]["total"] for path in lists]
         return [*totals, len(self.api.get(f"/sessions/{self.session_id}")["attached_clients"])]
 
@@ -165,7 +197,7 @@ def test_an_attach_that_is_sent_again_after_the_detach_attaches_nobody(place, ke
     assert place.api.get(path)["attached_clients"] == before
 
 
-@pytest.mark.parametrize("path", POSTS)
+@pytest.mark.parametrize("path", [path for path in POSTS if path not in MAKES_NOTHING])
 def test_without_a_key_or_with_another_one_it_is_another_request(place, key, path):
     target, body = place.target(path), place.body(path)
     if path in ONLY_ONCE:
@@ -193,6 +225,9 @@ def test_another_body_is_a_conflict_and_nothing_is_recorded(place, key, path):
         "/sessions/:id/attach": {"mode": "observer"},
         DETACH: {"client_id": "cli_other"},
         "/workspaces": {"namespace": "other"},
+        PREVIEW: {"cron": "1 * * * *"},
+        "/webhooks": {"description": "other"},
+        AGAIN: {"status": "dead"},
         **{each: {"overwrite": True, "parents": True} for each in FILES},
     }.get(path, {"command": "echo other"})
     for other in ({**body, **changed}, {**body, "timeout": 1234} if "command" in body else None):

@@ -45,6 +45,9 @@ def test_what_was_done_is_what_was_counted(hub, agent, scraper):
     open_id = hub.api.start(agent.machine_id, "sleep 60")
     hub.api.call("POST", "/commands", {"machine_id": agent.machine_id})
     hub.api.call("GET", "/no/such/route")
+    rule = {"name": "x", "machine_id": agent.machine_id, "command": "true", "cron": "@yearly"}
+    hub.api.post("/schedules", **rule)
+    hub.api.post("/schedules", **rule, enabled=False)
     after = Scrape(scraper)
 
     def grown(name: str, **labels: str) -> float:
@@ -54,6 +57,9 @@ def test_what_was_done_is_what_was_counted(hub, agent, scraper):
     assert grown("cmdop_commands_ended_total", status="completed") == 4
     assert grown("cmdop_commands_ended_total", status="failed") == 1
     assert after("cmdop_commands_open", status="running") == 1
+    assert grown("cmdop_schedules", state="enabled") == 1
+    assert grown("cmdop_schedules", state="disabled") == 1
+    assert after("cmdop_schedules_paused") == 0
     assert grown("cmdop_output_received_bytes_total") == 3000
     assert grown("cmdop_requests_total", **_POST, status="200") == 4
     assert grown("cmdop_requests_total", **_POST, status="422") == 1

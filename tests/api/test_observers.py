@@ -13,7 +13,7 @@ import pytest
 
 from cmdop_appliance.api import app as app  # fills the registry
 from cmdop_appliance.api.registry import CMDOP, HAPI, ROUTES, SDK2
-from tests.api.contract_table import ask, error_of, expected, path_of
+from tests.api.contract_table import WEBHOOK, ask, error_of, expected, path_of
 from tests.api.worlds import World
 from tests.support.appliance import (
     Agent,
@@ -39,6 +39,11 @@ FILES = {  # puts, moves or takes away what stands on a machine
         ("POST", "/mkdir"),
     )
 }
+OF_SCHEDULE = {  # has a say in what runs on a machine, now or at its time
+    (CMDOP, "PATCH", "/schedules/:id"),
+    (CMDOP, "DELETE", "/schedules/:id"),
+    (CMDOP, "POST", "/schedules/:id/run"),
+}
 ENTERS = {  # types, runs, writes, resizes or signals on a machine
     (CMDOP, "POST", "/commands"),
     (CMDOP, "POST", "/commands/async"),
@@ -46,9 +51,12 @@ ENTERS = {  # types, runs, writes, resizes or signals on a machine
     (CMDOP, "POST", "/commands/batch/:id/resume"),
     (CMDOP, "DELETE", "/commands/:id"),
     (SDK2, "POST", "/admin/machines/:id/ask"),
+    (CMDOP, "POST", "/schedules"),
+    *OF_SCHEDULE,
     *FILES,
 }
 ASKS = {  # for something, though by POST
+    (CMDOP, "POST", "/schedules/preview"),
     (HAPI, "POST", "/api/machines/:id/paths/exists"),
 }
 LOOKS = {  # what an observer does to be one, and to be none
@@ -63,6 +71,12 @@ MANAGES = {  # about the hub's own records, whoever is attached to what
     (CMDOP, "POST", "/enrollment-tokens"),
     (CMDOP, "DELETE", "/enrollment-tokens/:id"),
     (CMDOP, "POST", "/workspaces"),
+    (CMDOP, "POST", "/webhooks"),
+    (CMDOP, "PATCH", "/webhooks/:id"),
+    (CMDOP, "DELETE", "/webhooks/:id"),
+    (CMDOP, "POST", "/webhooks/:id/test"),
+    (CMDOP, "POST", "/webhooks/:id/redeliver"),
+    (CMDOP, "POST", "/webhooks/:id/deliveries/:delivery/redeliver"),
 }
 CHANGES = {
     (route.plane, route.method, route.path): route for route in ROUTES if route.method != "GET"
@@ -110,6 +124,12 @@ def stopped_batch(hub: Hub, machine_id: str, command: str) -> str:
     return str(batch[machine_id]["batch_id"])
 
 
+def new_schedule(hub: Hub, command: str, **target: object) -> str:
+    """A schedule that comes due on a leap day."""
+    made = hub.api.post("/schedules", name="leap day", command=command, cron="0 0 29 2 *", **target)
+    return str(made["id"])
+
+
 def refusals(hub: Hub, api: Api) -> list[Any]:
     """What the audit log says that this key was refused."""
     actor = api.get("/auth/me")["email"]
@@ -143,7 +163,9 @@ def test_a_key_that_may_only_read_changes_nothing(hub, agent, place, reader, key
         "machine": agent.machine_id,
         "command": hub.api.start(agent.machine_id, "sleep 60"),
         "batch": stopped_batch(hub, agent.machine_id, f"touch {marker}"),
+        "schedule": new_schedule(hub, f"touch {marker}", machine_id=agent.machine_id),
         "key": hub.api.post("/api-keys", name="other", scopes=["machines:read"])["id"],
+        "webhook": hub.api.post("/webhooks", **WEBHOOK)["id"],
         "token": hub.api.post("/enrollment-tokens")["id"],
         "": "",
     }
@@ -153,16 +175,21 @@ def test_a_key_that_may_only_read_changes_nothing(hub, agent, place, reader, key
         "command": f"touch {marker}",
         "prompt": f"touch {marker}",
     }
-    before = recorded(hub)
+    before, schedules = recorded(hub), hub.api.get("/schedules")
+    webhooks = hub.api.get("/webhooks")
     path = path_of(route, about[expected(route).about])
     answer = ask(reader, route, path, body if route.body else None)
     error_of(answer, 403, "forbidden", route.plane)
     assert recorded(hub) == before
+    assert hub.api.get("/schedules") == schedules
+    assert hub.api.get("/webhooks") == webhooks
     assert nothing_came_of(hub, agent.machine_id, marker)
     assert hub.api.get(f"/commands/{about['command']}")["status"] == "running"
     assert hub.api.call("GET", f"/machines/{agent.machine_id}").status == 200
     assert len(refusals(hub, reader)) == 1
     hub.api.delete(f"/commands/{about['command']}")
+    hub.api.delete(f"/schedules/{about['schedule']}")
+    hub.api.delete(f"/webhooks/{about['webhook']}")
 
 
 def test_a_key_that_may_only_read_attaches_as_an_observer_alone(hub, reader, session_id):
@@ -282,6 +309,42 @@ def test_an_attached_observer_changes_no_file(hub, agent, onlooker, key):
     (entry,) = refusals(hub, onlooker)
     assert entry["target"] == agent.machine_id
     assert ask(hub.api, route, path, body).status == 200
+
+
+TARGETS: dict[str, Callable[[str], dict[str, object]]] = {
+    "one machine": lambda machine_id: {"machine_id": machine_id},
+    "named machines": lambda machine_id: {"machine_ids": [machine_id]},
+    "a group": lambda machine_id: {"tags": ["watched"]},
+}
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=TARGETS)
+def test_an_attached_observer_has_no_say_in_what_runs_by_itself(
+    hub, agent, place, onlooker, target
+):
+    marker, machine_id = mark(place), agent.machine_id
+    hub.api.call("PATCH", f"/machines/{machine_id}", {"tags": ["watched"]})
+    where = target(machine_id)
+    theirs = f"/schedules/{new_schedule(hub, f'touch {marker}', **where)}"
+    own = f"/schedules/{new_schedule(hub, f'touch {marker}', tags=['nobody'])}"
+    before = hub.api.get("/schedules")
+    new = {"name": "x", "command": f"touch {marker}", "cron": "* * * * *", **where}
+    for method, path, body in (
+        ("POST", "/schedules", new),
+        ("PATCH", theirs, {"name": "x"}),
+        ("PATCH", theirs, {"tags": ["nobody"]}),  # away from the machine
+        ("PATCH", own, where),  # and onto it
+        ("DELETE", theirs, None),
+        ("POST", f"{theirs}/run", None),
+    ):
+        error_of(onlooker.call(method, path, body), 403, "forbidden")
+    assert hub.api.get("/schedules") == before
+    assert len(refusals(hub, onlooker)) == 6
+    assert nothing_came_of(hub, machine_id, marker)
+    assert onlooker.call("PATCH", own, {"name": "x"}).status == 200
+    for path in (theirs, own):
+        assert onlooker.get(path)
+        hub.api.delete(path)
 
 
 def test_an_attached_observer_may_look_at_everything(hub, agent, onlooker, session_id):

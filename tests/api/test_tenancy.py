@@ -167,6 +167,7 @@ def test_filters_find_nothing_out_of_reach(part):
     for path, filters in {
         "/machines": (f"search={world.agent.name}",),
         "/sessions": (f"machine_id={ids['machine']}",),
+        "/schedules": (f"machine_id={ids['machine']}",),
         "/commands": (
             f"machine_id={ids['machine']}",
             f"session_id={ids['session']}",
@@ -182,9 +183,11 @@ def test_filters_find_nothing_out_of_reach(part):
 def test_whoever_owns_a_world_finds_all_of_it(part):
     """Or the other tests here would prove nothing."""
     _, world = part
-    paths = ("/machines", "/sessions", "/commands", "/api-keys", "/enrollment-tokens")
+    paths = ("/machines", "/sessions", "/commands", "/api-keys", "/enrollment-tokens", "/schedules")
+    paths += ("/webhooks",)
     text = "".join(world.api.call("GET", f"{path}?limit=100").body.decode() for path in paths)
     text += json.dumps(world.api.get(f"/sessions/{world.ids['session']}"))
+    text += json.dumps(world.api.get(f"/webhooks/{world.ids['webhook']}/deliveries"))
     assert not [secret for secret in world.secrets() if secret not in text]
     for route in (p.values[0] for p in OF_A_THING):
         if route.method == "GET":

@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from cmdop_appliance.api.registry import Route
-from tests.api.contract_table import expected, path_of
+from tests.api.contract_table import WEBHOOK, expected, path_of
 from tests.support.appliance import Agent, Api, Hub, wait_for
 
 _numbers = count()
@@ -28,8 +28,11 @@ class World:
         batch = api.post("/commands/batch", machine_ids=[agent.machine_id], command="true")
         self.ids["command"] = command["id"]
         self.ids["batch"] = batch[agent.machine_id]["batch_id"]
-        for kind in ("key", "token", "client"):
+        for kind in ("key", "token", "client", "schedule", "webhook"):
             self.ids[kind] = self.fresh(kind)
+        self.ids["delivery"] = api.post(f"/webhooks/{self.ids['webhook']}/test")["id"]
+        run = api.post(f"/schedules/{self.ids['schedule']}/run")
+        api.wait_end(run["command_id"])
         self.folder = agent.state_dir.with_name(f"{agent.name}-files")
         self.folder.mkdir(exist_ok=True)
         metrics = f"/sessions/{self.session_id}/metrics"
@@ -53,6 +56,17 @@ class World:
                 return str(api.post("/enrollment-tokens")["id"])
             case "client":
                 return str(api.post(f"/sessions/{self.ids['session']}/attach")["client_id"])
+            case "schedule":
+                made = api.post(
+                    "/schedules",
+                    name="leap day",
+                    machine_id=machine_id,
+                    command="true",
+                    cron="0 0 29 2 *",
+                )
+                return str(made["id"])
+            case "webhook":
+                return str(api.post("/webhooks", **WEBHOOK)["id"])
             case "command":
                 return api.start(machine_id, "sleep 300")
             case "batch":  # stopped by errors before its one command had its turn
@@ -87,7 +101,8 @@ class World:
         """The path of a route about what is here, with what its query must have."""
         here = {"machine_id": self.ids["machine"], "path": self.file(), "upload_id": "u"}
         query = {name: here[name] for name in expected(route).query}
-        path = path_of(route, self.ids.get(expected(route).about, ""))
+        delivery = self.ids["delivery"]
+        path = path_of(route, self.ids.get(expected(route).about, ""), delivery=delivery)
         return f"{path}?{urlencode(query)}" if query else path
 
     def file(self) -> str:
@@ -112,6 +127,9 @@ class World:
             "commands": all_of("/commands?limit=100", "id", "status", "cancel_requested"),
             "keys": all_of("/api-keys?limit=100", "id"),
             "tokens": all_of("/enrollment-tokens?limit=100", "id"),
+            "schedules": all_of("/schedules?limit=100", "id", "name", "updated_at"),
+            "webhooks": all_of("/webhooks?limit=100", "id", "enabled", "updated_at"),
+            "deliveries": all_of(f"/webhooks/{self.ids['webhook']}/deliveries", "id", "status"),
             "clients": session["attached_clients"],
             "files": sorted(path.name for path in self.folder.iterdir()),
         }

@@ -15,17 +15,24 @@ from cmdop_appliance.store import (
     batches,
     clients,
     commands,
+    deliveries,
     enrolments,
     events,
+    firings,
     idempotency,
+    leftovers,
     machines,
     metrics,
     migrate,
+    outbox,
     output,
+    runs,
+    schedules,
     sessions,
     settings,
     tallies,
     totals,
+    webhooks,
     workspaces,
 )
 from cmdop_appliance.store.api_keys import Use
@@ -41,17 +48,24 @@ NOUNS: tuple[ModuleType, ...] = (
     batches,
     clients,
     commands,
+    deliveries,
     enrolments,
     events,
+    firings,
     idempotency,
+    leftovers,
     machines,
     metrics,
     migrate,
+    outbox,
     output,
+    runs,
+    schedules,
     sessions,
     settings,
     tallies,
     totals,
+    webhooks,
     workspaces,
 )
 # What a key that is restricted to tags may know of.
@@ -166,6 +180,8 @@ def steps(tx: Tx) -> Iterator[str]:
     yield call(totals.machines)
     yield call(totals.live_sessions)
     yield call(totals.open_commands)
+    yield call(totals.schedules)
+    yield call(totals.deliveries)
     yield call(machines.set_online, machine.id, is_online=True)
     yield call(machines.edit, REACH, machine.id, name="web-2", tags=["prod", "web"])
     yield call(machines.flag_clone, machine.id, NOW)
@@ -233,6 +249,37 @@ def steps(tx: Tx) -> Iterator[str]:
             "since_ms": NOW,
         },
     )
+
+    schedule = records.schedule(machine.id)
+    yield call(schedules.insert, schedule)
+    group = records.schedule(None, tags=["prod", "web"])
+    yield call(schedules.insert, group)
+    yield call(schedules.get, REACH, schedule.id)
+    yield from pages(call, schedules, {"machine_id": machine.id, "is_enabled": True})
+    yield call(firings.next_due, NOW)
+    yield call(firings.due, NOW, 10)
+    yield call(firings.ahead, NOW, 10)
+    yield call(firings.enabled)
+    yield call(schedules.find, schedule.id)
+    yield call(firings.members, schedule.id)
+    yield call(firings.members_due, group)
+    yield call(firings.open_due, group)
+    yield call(firings.decided_due, group, NOW)
+    yield call(firings.unsent, schedule.id)
+    run = records.run(schedule, None, scheduled_ms=NOW + 1)
+    yield call(runs.insert, [run])
+    yield call(runs.get, run.id)
+    yield call(runs.made_by_hand, REACH, run.id)
+    yield call(firings.mark_ahead, schedule.id, NOW)
+    yield call(schedules.set_last, schedule.id, run.id, NOW)
+    yield call(firings.move, [(schedule, NOW)])
+    yield call(firings.decide, [(schedule.id, None)], NOW)
+    yield call(schedules.update, schedule, records.schedule(None, id=schedule.id, tags=["web"]))
+    for reach, since_ms in product((REACH, FEW), (None, NOW)):
+        yield call(runs.page, reach, schedule.id, Paging(), since_ms=since_ms)
+    yield call(schedules.delete, schedule.id)
+    yield call(runs.forget, NOW)
+
     yield call(sessions.lose, session_id, epoch, now_ms=NOW, grace_until_ms=NOW + 1)
     yield call(sessions.end_expired, NOW + 2)
     yield call(sessions.end, session_id, epoch, NOW)
@@ -244,6 +291,7 @@ def steps(tx: Tx) -> Iterator[str]:
     for reach, since_ms in product((REACH, FEW), (None, NOW)):
         yield call(tallies.count, reach, Asked(since_ms=since_ms))
     yield call(tallies.bucket_of, WORKSPACE, None, 0, down=True)
+    yield from steps_of_webhooks(tx, call, machine.id)
     yield call(machines.remove, REACH, machine.id, NOW)
 
     yield call(events.append, WORKSPACE, "machine.online", subject=machine.id, data={}, now_ms=NOW)
@@ -258,6 +306,9 @@ def steps(tx: Tx) -> Iterator[str]:
         machines.get,
         commands.get,
         batches.get,
+        schedules.get,
+        webhooks.get,
+        webhooks.delete,
         enrolments.get,
         enrolments.delete,
         api_keys.get,
@@ -269,6 +320,57 @@ def steps(tx: Tx) -> Iterator[str]:
         except ApplianceError:
             continue
         raise AssertionError(f"{fn.__name__} found what is not there")
+
+
+def steps_of_webhooks(tx: Tx, call, machine_id: str) -> Iterator[str]:
+    """The same for webhooks, and what they are told."""
+    webhook, few = records.webhook(), records.webhook(tags=["prod"])
+    yield call(webhooks.insert, webhook)
+    yield call(webhooks.insert, few)
+    yield call(webhooks.find, webhook.id)
+    yield call(webhooks.get, REACH, webhook.id)
+    yield call(webhooks.counted, webhook)
+    yield from pages(call, webhooks, {"is_enabled": True})
+    yield call(webhooks.succeeded, webhook.id, NOW)
+    yield call(webhooks.failed, webhook.id, NOW, is_silent=True)
+
+    events.append(
+        tx,
+        WORKSPACE,
+        "machine.online",
+        subject=machine_id,
+        data={},
+        now_ms=NOW,
+        machine_id=machine_id,
+    )
+    event = events.after(tx, REACH, 0, 100)[-1]
+    yield call(outbox.enter, event, "{}")
+    test = records.trial(webhook)
+    yield call(outbox.insert, test)
+    yield call(outbox.due, NOW + 10_000, 10)
+    yield call(outbox.mend, NOW)
+    yield call(deliveries.find, test.id)
+    yield call(outbox.attempted, test.id, **records.attempt())
+    yield call(deliveries.get, REACH, webhook.id, test.id)
+    yield call(outbox.put_off, test, NOW)
+    yield call(outbox.end, test, "dead", NOW, "why")
+    yield call(outbox.redeliver, webhook.id, [test.id], NOW)
+    yield call(deliveries.between, webhook.id, 0, None, "pending")
+    asked = {"status": "dead", "kind": "machine.online", "since_ms": NOW}
+    yield call(deliveries.page, REACH, webhook.id, Paging())
+    paging = Paging(20, 0, "created_at")
+    yield call(deliveries.page, REACH, webhook.id, paging, **asked)
+    yield call(deliveries.forget, NOW)
+
+    yield call(webhooks.disable, webhook.id, "why", NOW)
+    yield call(leftovers.clear_away, webhook.id, NOW)
+    yield call(leftovers.leave, webhook.id)
+    yield call(leftovers.leave_every)
+    yield call(leftovers.first)
+    yield call(leftovers.has_any, webhook.id)
+    yield call(webhooks.edit, webhook, {"is_enabled": False}, NOW)
+    yield call(webhooks.delete, REACH, webhook.id)
+    yield call(leftovers.clear_away, webhook.id, NOW)
 
 
 def pages(call, noun: ModuleType, filters: dict[str, object]) -> Iterator[str]:

@@ -11,6 +11,7 @@ import pytest
 from cmdop_appliance.errors import NotFound
 from cmdop_appliance.hub import lifecycle
 from cmdop_appliance.ids import new_id
+from cmdop_appliance.model import Delivery
 from cmdop_appliance.protocol.messages import AuditHead, Started
 from cmdop_appliance.store import (
     api_keys,
@@ -18,18 +19,27 @@ from cmdop_appliance.store import (
     batches,
     clients,
     commands,
+    deliveries,
     events,
+    firings,
     idempotency,
+    leftovers,
     machines,
     metrics,
     migrate,
+    outbox,
     output,
+    runs,
+    schedules,
     sessions,
     totals,
+    webhooks,
 )
 from cmdop_appliance.store.engine import Store, open_store
 from cmdop_appliance.store.listing import Paging
 from cmdop_appliance.store.transaction import Tx
+from cmdop_appliance.webhooks import outcomes
+from cmdop_appliance.webhooks.sending import Answer
 from tests.store import scenario
 from tests.support import records
 from tests.support.live_hub import finished
@@ -220,11 +230,74 @@ HOT = {
         lambda tx: events.append(
             tx, WORKSPACE, "machine.online", subject="mach", data={}, now_ms=NOW
         ),
-        {ID.format("workspace"), ID.format("event")},
+        {ID.format("workspace"), ID.format("event"), "webhook_enabled"},
+    ),
+    "an event that a webhook hears": (
+        lambda tx: (
+            webhooks.insert(tx, records.webhook(id="hook", seq=outbox.KEPT_MOST)),
+            outbox.enter(tx, records.event(), "{}"),
+        ),
+        {
+            ID.format("webhook"),
+            "webhook_by_age",
+            "webhook_enabled",
+            "delivery_in_line",
+            "delivery_by_seq",
+            ID.format("attempt"),
+        },
+    ),
+    "a webhook by id": (
+        lambda tx: webhooks.counted(tx, records.webhook()) and webhooks.get(tx, REACH, "hook"),
+        {ID.format("webhook"), "delivery_in_line"},
+    ),
+    "the webhooks of a workspace": (
+        lambda tx: webhooks.page(tx, REACH, PAGE),
+        {"webhook_by_age"},
+    ),
+    "the deliveries of a webhook": (
+        lambda tx: (
+            webhooks.insert(tx, records.webhook(id="hook")),
+            outbox.insert(tx, records.trial(records.webhook(id="hook"))),
+            deliveries.page(tx, REACH, "hook", PAGE, since_ms=NOW),
+        ),
+        {ID.format("webhook"), "webhook_by_age", "delivery_by_age", ID.format("attempt")},
+    ),
+    "deliveries that are kept no longer": (
+        lambda tx: deliveries.forget(tx, NOW),
+        {"delivery_ended", ID.format("delivery"), ID.format("attempt")},
     ),
     "events that are kept no longer": (
         lambda tx: events.forget(tx, NOW),
         {"event_by_age", ID.format("event")},
+    ),
+    "when something comes due": (
+        lambda tx: firings.next_due(tx, NOW),
+        {"schedule_ahead", "schedule_due"},
+    ),
+    "what has come due": (lambda tx: firings.due(tx, NOW, 10), {"schedule_due"}),
+    "what was decided before": (
+        lambda tx: firings.decided_due(tx, records.schedule("mach"), NOW),
+        {"schedule_due", "run_by_instant"},
+    ),
+    "what of a schedule waits for its machine": (
+        lambda tx: firings.unsent(tx, "sched"),
+        {"command_of_schedule"},
+    ),
+    "a schedule by id": (
+        lambda tx: schedules.get(tx, REACH, "sched"),
+        {ID.format("schedule"), ID.format("run"), ID.format("command")},
+    ),
+    "the schedules of a workspace": (
+        lambda tx: schedules.page(tx, REACH, PAGE),
+        {"schedule_by_age", ID.format("run"), ID.format("command")},
+    ),
+    "the history of a schedule": (
+        lambda tx: runs.page(tx, REACH, "sched", PAGE, since_ms=NOW),
+        {"run_by_schedule"},
+    ),
+    "runs that are kept no longer": (
+        lambda tx: runs.forget(tx, NOW),
+        {"run_by_age", *map(ID.format, ("run", "schedule", "schedule_gone"))},
     ),
     "a heartbeat": (
         lambda tx: sessions.heartbeat(tx, "sess", 1, NOW),
@@ -258,7 +331,9 @@ async def test_what_is_hot_finds_its_rows_by_the_right_index_and_in_order(store,
         return steps
 
     steps = [step for step in await store.run(plan) if "SUBQUERY" not in step]
-    used = [re.fullmatch(r"SEARCH \w+ USING (?:COVERING )?INDEX (\w+) .*", step) for step in steps]
+    used = [
+        re.fullmatch(r"SEARCH \w+ USING (?:COVERING )?INDEX (\w+)(?: .*)?", step) for step in steps
+    ]
     assert all(used), steps  # neither a scan nor a sort
     assert {match[1] for match in used} == indexes
 
@@ -288,16 +363,37 @@ class Past:
             ended = records.command(self.machine.id, session_id, supersede_key="k")
             commands.insert(tx, ended)
             commands.finish(tx, records.ended(ended))
-            names = [row[1] for row in tx._connection.execute("PRAGMA table_info(command)")]
-            values = ", ".join("id || n" if name == "id" else name for name in names)
-            tx.execute(
-                "WITH RECURSIVE numbers (n) AS"
-                " (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < :most)"
-                f" INSERT INTO command SELECT {values} FROM command, numbers"
-                " WHERE command.id = :id",
-                most=ENDED // 2,
-                id=ended.id,
-            )
+            self._copy("command", ended.id, ENDED // 2, id="id || n")
+        self.webhook = records.webhook()
+        webhooks.insert(tx, self.webhook)
+        first = self.first = self.delivery(
+            1, next_attempt_ms=NOW
+        )  # one after the other about one thing …
+        self._copy("delivery", first.id, ENDED, id="id || n", seq="1 + n", next_attempt_ms="NULL")
+        other = self.delivery(ENDED + 2, next_attempt_ms=NOW + 60_000)  # … each about another …
+        more = {"subject": "subject || n", "next_attempt_ms": "next_attempt_ms + n"}
+        self._copy("delivery", other.id, ENDED, id="id || n", seq="seq + n", **more)
+        self.ended = self.delivery(2 * ENDED + 3, next_attempt_ms=NOW)  # … and those that are over
+        outbox.end(tx, self.ended, "delivered", NOW)
+        self._copy("delivery", self.ended.id, ENDED, id="id || n", seq="seq + n")
+        webhooks.insert(tx, records.webhook(is_enabled=False))
+
+    def delivery(self, seq: int, **fields) -> Delivery:
+        made = records.trial(self.webhook, seq=seq, **fields)
+        outbox.insert(self.tx, made)
+        return made
+
+    def _copy(self, table: str, row_id: str, times: int, **values: str) -> None:
+        names = [row[1] for row in self.tx._connection.execute(f"PRAGMA table_info({table})")]
+        columns = ", ".join(values.get(name, name) for name in names)
+        self.tx.execute(
+            "WITH RECURSIVE numbers (n) AS"
+            " (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < :most)"
+            f" INSERT INTO {table} SELECT {columns} FROM {table}, numbers"
+            f" WHERE {table}.id = :id",
+            most=times,
+            id=row_id,
+        )
 
     def of_connection(self, fn: Callable[..., object], *more: object) -> object:
         return fn(self.tx, self.machine.id, self.epoch, *more)
@@ -311,7 +407,30 @@ AGAIN = {
     "sessions whose grace is over": lambda past: sessions.end_expired(past.tx, NOW),
     "events that are kept no longer": lambda past: events.forget(past.tx, NOW),
     "requests that are kept no longer": lambda past: idempotency.forget(past.tx, NOW),
+    "runs that are kept no longer": lambda past: runs.forget(past.tx, NOW),
     "samples that are kept no longer": lambda past: metrics.roll_up(past.tx, NOW),
+    "what is due for receivers": lambda past: outbox.due(past.tx, NOW, 16),
+    "what receivers are to be told of": lambda past: events.append(
+        past.tx, WORKSPACE, "machine.online", subject="mach", data={}, now_ms=NOW
+    ),
+    "an attempt that failed": lambda past: outcomes.record(
+        past.tx, past.first.id, Answer(error="no", duration_ms=1), NOW, NOW, 0.0
+    ),
+    "an attempt that succeeded": lambda past: outcomes.record(
+        past.tx, past.first.id, Answer(status=200, duration_ms=1), NOW, NOW, 0.0
+    ),
+    "a delivery that is made again": lambda past: outbox.redeliver(
+        past.tx, past.webhook.id, [past.ended.id], NOW
+    ),
+    "a webhook that is disabled": lambda past: webhooks.disable(
+        past.tx, past.webhook.id, "why", NOW
+    ),
+    "a webhook that is deleted": lambda past: webhooks.delete(past.tx, REACH, past.webhook.id),
+    "what is left of webhooks": lambda past: leftovers.clear_away(past.tx, past.webhook.id, NOW),
+    "a webhook that is sent elsewhere": lambda past: webhooks.edit(
+        past.tx, past.webhook, {"url": "https://other.example/"}, NOW
+    ),
+    "deliveries that are kept no longer": lambda past: deliveries.forget(past.tx, NOW),
     "keys that were used": lambda past: api_keys.note_uses(
         past.tx, [api_keys.Use("key", NOW, "::1")]
     ),

@@ -16,5 +16,8 @@ class StepClock:
 class LoopClock:
     """A wall clock that moves with Trio's, so that a mock clock turns both."""
 
+    def __init__(self, begin_ms: int = 1_700_000_000_000) -> None:
+        self._begin_ms = begin_ms
+
     def now_ms(self) -> int:
-        return 1_700_000_000_000 + round(trio.current_time() * 1000)
+        return self._begin_ms + round(trio.current_time() * 1000)

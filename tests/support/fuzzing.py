@@ -47,6 +47,7 @@ def fuzz(hub: Hub, place: Path, *, seed: int, each: int) -> Fuzzed:
     """Ask up to `each` generated requests of every operation, beside those that cover its rules."""
     machine = hub.api.get("/machines?sort=created_at&limit=1")[0]["id"]
     batch = hub.api.post("/commands/batch", machine_ids=[machine], command="x", max_errors=0)
+    rule = {"cron": "0 0 29 2 *", "command": "x", "machine_id": machine}
     variables = {
         "FUZZ_HUB": hub.api.url,
         "FUZZ_KEY": hub.api.key,
@@ -54,6 +55,7 @@ def fuzz(hub: Hub, place: Path, *, seed: int, each: int) -> Fuzzed:
         "FUZZ_MACHINE": machine,
         "FUZZ_SESSION": hub.api.get(f"/machines/{machine}/session")["session_id"],
         "FUZZ_BATCH": batch[machine]["batch_id"],
+        "FUZZ_SCHEDULE": hub.api.post("/schedules", name="leap day", **rule)["id"],
     }
     report = place / f"schemathesis-{seed}.json"
     config = ROOT / "tests/api/schemathesis.toml"

@@ -1,10 +1,25 @@
 """Records as a test needs them, and the rows that must be there before them."""
 
+from typing import Any
+
 import msgspec
 
 from cmdop_appliance.auth import Reach
 from cmdop_appliance.ids import new_id
-from cmdop_appliance.model import ApiKey, Batch, Client, Command, Enrolment, Machine
+from cmdop_appliance.model import (
+    ApiKey,
+    Batch,
+    Client,
+    Command,
+    Delivery,
+    Enrolment,
+    Event,
+    Machine,
+    Notify,
+    Run,
+    Schedule,
+    Webhook,
+)
 from cmdop_appliance.protocol.messages import Facts, Sample, Samples, Spec, Telemetry
 from cmdop_appliance.store import commands, machines, sessions
 from cmdop_appliance.store.engine import Store
@@ -95,6 +110,116 @@ def batch(**fields) -> Batch:
         created_ms=NOW,
     )
     return msgspec.structs.replace(plain, **fields)
+
+
+def schedule(machine_id: str | None, **fields) -> Schedule:
+    """A daily one; without a machine it needs `machine_ids` or `tags`."""
+    plain = Schedule(
+        id=new_id("sched"),
+        workspace_id=WORKSPACE,
+        name="backup",
+        description="",
+        machine_id=machine_id,
+        machine_ids=None,
+        tags=None,
+        command="true",
+        spec=Spec(argv=["true"]),
+        cron="0 3 * * *",
+        timezone="UTC",
+        is_enabled=True,
+        overlap="skip",
+        misfire="run_once",
+        misfire_window_ms=86_400_000,
+        notify=Notify(),
+        operator="ci@default",
+        created_ms=NOW,
+        updated_ms=NOW,
+        next_ms=NOW + 3_600_000,
+        decided_ms=NOW,
+    )
+    return msgspec.structs.replace(plain, **fields)
+
+
+def run(of: Schedule, command_id: str | None, **fields) -> Run:
+    """A firing of a schedule; without a command, one that was skipped."""
+    plain = Run(
+        id=new_id("run"),
+        workspace_id=of.workspace_id,
+        schedule_id=of.id,
+        scheduled_ms=None,
+        position=0,
+        machine_id=of.machine_id,
+        command_id=command_id,
+        status="skipped" if command_id is None else "started",
+        reason="overlap" if command_id is None else None,
+        message="another is in the way" if command_id is None else None,
+        created_ms=NOW,
+    )
+    return msgspec.structs.replace(plain, **fields)
+
+
+def webhook(**fields) -> Webhook:
+    """One that hears of everything."""
+    plain = Webhook(
+        id=new_id("hook"),
+        workspace_id=WORKSPACE,
+        url="https://hooks.example/path",
+        events=["*"],
+        secret="whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        preset=None,
+        headers={},
+        description="",
+        tags=[],
+        is_enabled=True,
+        created_ms=NOW,
+        updated_ms=NOW,
+    )
+    return msgspec.structs.replace(plain, **fields)
+
+
+def event(**fields) -> Event:
+    """A machine came online."""
+    plain = Event(
+        workspace_id=WORKSPACE,
+        seq=1,
+        id=new_id("evt"),
+        type="machine.online",
+        subject="mach_1",
+        machine_id="mach_1",
+        data={"machine_id": "mach_1"},
+        created_ms=NOW,
+    )
+    return msgspec.structs.replace(plain, **fields)
+
+
+def trial(webhook: Webhook, **fields) -> Delivery:
+    """What somebody sends to see whether it arrives."""
+    made = new_id("dlv")
+    plain = Delivery(
+        id=made,
+        webhook_id=webhook.id,
+        seq=0,
+        event_id=new_id("evt"),
+        type="webhook.test",
+        subject=made,
+        data={"webhook_id": webhook.id},
+        status="pending",
+        next_attempt_ms=NOW,
+        created_ms=NOW,
+    )
+    return msgspec.structs.replace(plain, **fields)
+
+
+def attempt(**fields) -> dict[str, Any]:
+    """What came of one that failed."""
+    plain = {
+        "at_ms": NOW,
+        "duration_ms": 3,
+        "response_status": 500,
+        "error": "it answered 500",
+        "excerpt": None,
+    }
+    return plain | fields
 
 
 def once(**fields) -> Once:

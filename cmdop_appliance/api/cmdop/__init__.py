@@ -13,6 +13,9 @@ from cmdop_appliance.api.cmdop import (
     commands as commands,
 )
 from cmdop_appliance.api.cmdop import (
+    deliveries as deliveries,
+)
+from cmdop_appliance.api.cmdop import (
     downloads as downloads,
 )
 from cmdop_appliance.api.cmdop import (
@@ -31,10 +34,16 @@ from cmdop_appliance.api.cmdop import (
     metrics as metrics,
 )
 from cmdop_appliance.api.cmdop import (
+    schedules as schedules,
+)
+from cmdop_appliance.api.cmdop import (
     sessions as sessions,
 )
 from cmdop_appliance.api.cmdop import (
     uploads as uploads,
+)
+from cmdop_appliance.api.cmdop import (
+    webhooks as webhooks,
 )
 from cmdop_appliance.api.cmdop import (
     workspaces as workspaces,

@@ -109,6 +109,7 @@ class CommandView(Struct, frozen=True, kw_only=True):
     machine_id: str
     session_id: str | None  # null: it was never sent
     batch_id: str | None
+    schedule_id: str | None  # the schedule that started it
     command: str
     status: CommandStatus
     exit_code: int | None
@@ -323,6 +324,7 @@ def _fields(command: Command) -> dict[str, Any]:
         "machine_id": command.machine_id,
         "session_id": command.session_id,
         "batch_id": command.batch_id,
+        "schedule_id": command.schedule_id,
         "command": command.command,
         "status": command.status,
         "exit_code": command.exit_code,
@@ -348,6 +350,15 @@ def _fields(command: Command) -> dict[str, Any]:
 
 async def with_output(hub: Hub, command: Command) -> CommandWithOutput:
     """The public record of a command, with its output so far, as far as it can be read now."""
+    shown = await output_of(hub, command, _JSON_BYTES)
+    for stream in STREAMS:
+        digest: bytes | None = getattr(command, f"{stream}_sha256")
+        shown[f"{stream}_sha256"] = None if digest is None else digest.hex()
+    return CommandWithOutput(**_fields(command), **shown)
+
+
+async def output_of(hub: Hub, command: Command, most: int) -> dict[str, Any]:
+    """Of each stream so far at most `most` bytes as text, its length, and what became of it."""
     sizes: dict[StreamName, int] = {
         "stdout": command.stdout_bytes or 0,
         "stderr": command.stderr_bytes or 0,
@@ -358,15 +369,13 @@ async def with_output(hub: Hub, command: Command) -> CommandWithOutput:
     for stream in STREAMS:
         size, raw = sizes[stream], b""
         with _what_can_be_read(command):
-            raw = await _excerpt(hub, command.id, stream, size)
+            raw = await _excerpt(hub, command.id, stream, size, most)
         text = raw.decode("utf-8", "replace")
         shown[stream] = text
         shown[f"{stream}_bytes"] = size
-        digest: bytes | None = getattr(command, f"{stream}_sha256")
-        shown[f"{stream}_sha256"] = None if digest is None else digest.hex()
         shown[f"{stream}_truncated"] = size > len(raw)
         shown[f"{stream}_lossy"] = "\ufffd" in text and raw != text.encode()
-    return CommandWithOutput(**_fields(command), **shown)
+    return shown
 
 
 @contextmanager
@@ -378,12 +387,12 @@ def _what_can_be_read(command: Command) -> Iterator[None]:
         _log.exception("output cannot be read", extra={"command_id": command.id})
 
 
-async def _excerpt(hub: Hub, command_id: str, stream: StreamName, size: int) -> bytes:
+async def _excerpt(hub: Hub, command_id: str, stream: StreamName, size: int, most: int) -> bytes:
     if not size:
         return b""
-    if size <= _JSON_BYTES:
+    if size <= most:
         return await hub.outputs.read(command_id, stream, 0, size)
-    half = _JSON_BYTES // 2
+    half = most // 2
     head = await hub.outputs.read(command_id, stream, 0, half)
     return head + await hub.outputs.read(command_id, stream, size - half, half)
 

@@ -28,7 +28,10 @@ _SCOPES: Final = {
     "session": (Scope.SESSIONS_READ,),
     "machine": (Scope.MACHINES_READ,),
     "command": (Scope.SESSIONS_READ, Scope.COMMANDS_EXECUTE),
+    "schedule": (Scope.SCHEDULES_READ,),
     "file": (Scope.FILES_READ,),
+    "coding_session": (Scope.SESSIONS_READ,),
+    "webhook": (Scope.WEBHOOKS_MANAGE,),
 }
 
 _NAME: Final = "|".join(map(re.escape, (*EVENT_TYPES, *(f"{family}.*" for family in _SCOPES), "*")))

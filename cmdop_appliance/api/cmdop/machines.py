@@ -2,11 +2,10 @@
 
 from typing import Any, ClassVar, Literal
 
-import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from cmdop_appliance.api.exchange import Call, Listed, Paged, read_paging
-from cmdop_appliance.api.fields import Name, TagList, Tags, Time, since_ms, when
+from cmdop_appliance.api.fields import Name, TagList, Tags, Time, changes_of, since_ms, when
 from cmdop_appliance.api.registry import route
 from cmdop_appliance.auth import Reach, Scope
 from cmdop_appliance.errors import (
@@ -134,8 +133,7 @@ async def get_machine(call: Call[None, None]) -> MachineDetail:
 )
 async def edit_machine(call: Call[MachineBody, None]) -> MachineDetail:
     """Change a machine's name or its tags; a key restricted to tags cannot take these off."""
-    changes = msgspec.structs.asdict(call.body)
-    changes = {name: value for name, value in changes.items() if value is not UNSET}
+    changes = changes_of(call.body)
     entry = call.entry("machine.changed", call.path["id"], **changes)
     return _detail(await call.hub.store.run(_edited, call.caller.reach, entry, changes))
 

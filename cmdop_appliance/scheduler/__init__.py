@@ -1,0 +1,1 @@
+"""Schedules: which instant a rule means, and what becomes of it."""
