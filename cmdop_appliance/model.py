@@ -327,7 +327,7 @@ class Schedule(Record, frozen=True, kw_only=True):
     misfire: Misfire
     misfire_window_ms: int
     notify: Notify
-    operator: str  # who made it
+    operator: str  # who said last what it runs
     created_ms: int
     updated_ms: int
     next_ms: int | None  # the first instant that is not decided yet; None: it is disabled

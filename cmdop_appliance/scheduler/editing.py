@@ -77,6 +77,10 @@ def change(
     after = edit(before)
     if after == before:
         return before, []
+    means_other = _what_of(after) != _what_of(before)
+    if means_other:  # whoever says what is run, answers for it
+        spec = msgspec.structs.replace(after.spec, operator=caller.email)
+        after = msgspec.structs.replace(after, spec=spec, operator=caller.email)
     if _rule_of(after) != _rule_of(before):
         after = decided(after, now_ms)
         firings.mark_ahead(tx, before.id, now_ms)
@@ -86,7 +90,7 @@ def change(
     schedules.update(tx, before, after)
     _require_operator(tx, caller, after)
     audit.append(tx, Entry.by(caller, now_ms, "schedule.changed", schedule_id, changed=names))
-    if after.is_enabled and _what_of(after) == _what_of(before):
+    if after.is_enabled and not means_other:
         return after, []
     return after, _end_unsent(tx, after, now_ms)
 
@@ -115,7 +119,8 @@ def _end_unsent(tx: Tx, schedule: Schedule, now_ms: int) -> list[Command]:
 
 
 def _what_of(schedule: Schedule) -> tuple[str, Spec, dict[str, list[str]]]:
-    return schedule.command, schedule.spec, _target_of(schedule)
+    spec = msgspec.structs.replace(schedule.spec, operator=None, serial_key=None)
+    return schedule.command, spec, _target_of(schedule)
 
 
 def _rule_of(schedule: Schedule) -> tuple[str, str, bool]:

@@ -40,8 +40,6 @@ SCHEDULES_MOST: Final = 250
 _ROWS_MOST: Final = 1000
 # Schedules that are set right in one transaction; each may have thousands of rows to mark.
 _SET_RIGHT_MOST: Final = 5
-
-
 # So many commands of a schedule may be under way on a machine when it fires once more.
 _UNDER_WAY: Final[dict[Overlap, int]] = {"skip": 0, "queue": 1}
 
@@ -221,9 +219,8 @@ class _Firing:
         sent = [command for command in before if command.session_id is not None]
         # A machine that is away does not tell what has ended there. What is under way still, the
         # new one waits for: they have one serial key.
-        if member.session_id is not None and len(sent) > _UNDER_WAY.get(
-            schedule.overlap, len(sent)
-        ):
+        most = _UNDER_WAY.get(schedule.overlap, len(sent))
+        if member.session_id is not None and len(sent) > most:
             return sent[-1]
         for command in before:
             if command.session_id is None:

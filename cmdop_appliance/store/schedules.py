@@ -61,7 +61,6 @@ def insert(tx: Tx, schedule: Schedule) -> None:
         " :command, :spec, :cron, :timezone, :is_enabled, :overlap, :misfire, :misfire_window_ms,"
         " :notify, :operator, :created_ms, :updated_ms, :next_ms, :decided_ms)",
         workspace_id=schedule.workspace_id,
-        operator=schedule.operator,
         created_ms=schedule.created_ms,
         **_columns(schedule),
     )
@@ -126,7 +125,8 @@ def update(tx: Tx, before: Schedule, after: Schedule) -> None:
         " machine_ids_json = :machine_ids, tags_json = :tags, command = :command,"
         " spec_json = :spec, cron = :cron, timezone = :timezone, is_enabled = :is_enabled,"
         " overlap = :overlap, misfire = :misfire, misfire_window_ms = :misfire_window_ms,"
-        " notify_json = :notify, updated_ms = :updated_ms, next_ms = :next_ms,"
+        " notify_json = :notify, operator = :operator, updated_ms = :updated_ms,"
+        " next_ms = :next_ms,"
         " decided_ms = :decided_ms WHERE id = :id",
         **_columns(after),
     )
@@ -166,6 +166,7 @@ def _columns(schedule: Schedule) -> dict[str, Any]:
     """What may change of a schedule, and its id."""
     return {
         "id": schedule.id,
+        "operator": schedule.operator,
         "name": schedule.name,
         "description": schedule.description,
         "machine_id": schedule.machine_id,

@@ -176,7 +176,7 @@ async def test_what_waits_for_its_machine_ends_when_the_schedule_means_something
     machine = await records.joined(stage.hub.store)
     schedule = await stage.schedule(machine.id)
     await stage.until(BEGIN + MINUTE)
-    await stage.edit(schedule, name="renamed")
+    await stage.edit(schedule, name="renamed", overlap="queue")
     assert [command.status for command in await stage.commands(schedule)] == ["pending"]
     await stage.edit(schedule, **change)
     (command,) = await stage.commands(schedule)
@@ -242,3 +242,15 @@ async def test_more_than_fit_one_transaction_all_fire(stage, monkeypatch):
     await stage.at(BEGIN + MINUTE)
     for schedule in made:
         assert len(await stage.commands(schedule)) == 1
+
+
+async def test_a_command_runs_in_the_name_of_who_said_last_what_it_is(stage):
+    machine = await stage.machine()
+    schedule = await stage.schedule(machine.id, operator="somebody@default")
+    renamed = await stage.edit(schedule, name="renamed")
+    assert renamed.operator == "somebody@default"
+    changed = await stage.edit(renamed, command="restore")
+    assert await stage.find(schedule) == changed
+    await stage.until(BEGIN + MINUTE)
+    (command,) = await stage.commands(schedule)
+    assert {changed.operator, command.operator, command.spec.operator} == {"ci@default"}
