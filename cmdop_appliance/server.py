@@ -155,7 +155,7 @@ def _sender(config: WebhooksConfig) -> Sender:
         networks = Networks(config.allow_networks)
     except ValueError as exc:
         raise StartupError(f"[webhooks] allow_networks: {exc}") from None
-    return Sender(networks, tls=tls_context(config.ca_file))
+    return Sender(networks, tls=tls_context(config.ca_file) if config.ca_file else None)
 
 
 async def _first_start(hub: Hub, data_dir: Path) -> None:

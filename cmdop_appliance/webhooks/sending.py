@@ -127,7 +127,7 @@ class Sender:
         """`clock` is what a date in Retry-After is measured against."""
         self._networks = networks
         self._resolve = resolve or Lookups()
-        self._tls = tls or tls_context(None)
+        self._tls = tls
         self._timeout_s = timeout_s
         self._clock = clock
 
@@ -167,6 +167,9 @@ class Sender:
         )
 
     async def _exchange(self, line: "_Line", request: httpcore2.Request, heard: "_Heard") -> None:
+        if self._tls is None and line.is_secure:
+            # Only now: to read the system's authorities takes 0.1 s.
+            self._tls = await trio.to_thread.run_sync(tls_context, None)
         connection = httpcore2.AsyncHTTPConnection(
             request.url.origin, ssl_context=self._tls, network_backend=line
         )
@@ -210,6 +213,7 @@ class _Line(httpcore2.AsyncNetworkBackend, httpcore2.AsyncNetworkStream):
         self.doing = "looking up the name"  # what takes the time now
         self.address: str | None = None  # that is dialled
         self.is_public = False
+        self.is_secure = target.scheme == "https"
         self._target = target
         self._networks = networks
         self._resolve = resolve
