@@ -391,7 +391,7 @@ async def test_a_file_that_changes_ends_the_connection_short_of_its_length(targe
     reply = await client.reply()
     assert (reply.status, reply.headers["content-length"]) == (200, "100000")
     assert not reply.is_whole
-    (record,) = [record for record in caplog.records if record.name.startswith("cmdop")]
+    (record,) = [record for record in caplog.records if record.name.startswith("cmdop.api")]
     assert (record.message, record.code) == ("answer broken off", "changed_during_read")
     assert record.exc_info is None
 

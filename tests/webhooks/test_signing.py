@@ -28,7 +28,7 @@ def hmac_sha256(key: bytes, data: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("secret", "key"),
     [
-        (new_webhook_secret(), None),
+        pytest.param(new_webhook_secret(), None, id="generated"),
         (OWN, OWN_KEY),
         ("whsec_" + base64.b64encode(b"k" * 25).decode().rstrip("="), b"k" * 25),
         (PLAIN, PLAIN.encode()),
