@@ -237,12 +237,14 @@ async def test_a_request_that_comes_again_makes_nothing_and_finds_what_it_made(s
 # ── whose it is ──────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_a_schedule_stays_that_of_its_maker_whoever_changes_it(site):
+async def test_a_schedule_names_who_said_last_what_it_runs(site):
     other = await site.key("schedules:write", name="other")
     made = await site.make()
-    changed = await other.patch(f"/schedules/{made['id']}", command="true")
-    assert changed["user_email"] == "ci@default"
-    assert (await site.kept(made)).spec.operator == "ci@default"
+    renamed = await other.patch(f"/schedules/{made['id']}", name="renamed")
+    assert renamed["user_email"] == "ci@default"
+    changed = await other.patch(f"/schedules/{made['id']}", command="other")
+    assert changed["user_email"] == "other@default"
+    assert (await site.kept(made)).spec.operator == "other@default"
 
 
 async def test_what_is_deleted_is_gone_and_what_it_started_runs_on(site):
