@@ -228,7 +228,9 @@ def _judge_ends(hook: Hook, arrivals: list[Arrival], deliveries: list[Any]) -> s
         elif hook.path == "/tarpit":
             assert (delivery["status"], taken[event_id]) == ("dead", 0), where
         else:
-            assert (delivery["status"], attempts) == ("dead", _NEVER_TRIES), where
+            assert delivery["status"] == "dead", where
+            # One at a time while it fails: some find it disabled after its 5 days.
+            assert attempts == _NEVER_TRIES or "disabled" in delivery["reason"], where
     dead = sum(delivery["status"] == "dead" for delivery in deliveries)
     assert dead == 0 or hook.path != "/good", f"{hook.path}: {dead} are dead"
     twice = sum(taken.values()) - len(taken)
