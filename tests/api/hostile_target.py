@@ -4,7 +4,7 @@ import socket
 import struct
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 import trio
@@ -13,6 +13,8 @@ from quart_trio import QuartTrio
 
 from cmdop_appliance.api.guard import HttpServer
 from cmdop_appliance.front import DEFAULT_LIMITS, Front, FrontLimits, PeekedStream, open_listeners
+
+BOUND = 20  # seconds any of this may take on a busy machine; nothing here waits for it
 
 # More sends than a socket with its buffers could ever take: who comes to the end of them was
 # never stopped, and a test can say so where an endless loop would only hang.
@@ -28,6 +30,21 @@ UPGRADE = (
 TEXT, BINARY, CLOSE, PING = 1, 2, 8, 9
 
 
+def upgrade(path: bytes = b"/echo", **headers: bytes) -> bytes:
+    """A websocket handshake with some headers changed, added, or (empty) left out."""
+    lines = (UPGRADE % path).rstrip().split(b"\r\n")
+    for name, value in headers.items():
+        key = name.replace("_", "-").encode()
+        lines = [line for line in lines if not line.lower().startswith(key + b":")]
+        if value:
+            lines.append(key + b": " + value)
+    return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+def get(target: bytes = b"/", *headers: bytes, method: bytes = b"GET") -> bytes:
+    return b"\r\n".join([method + b" " + target + b" HTTP/1.1", b"Host: x", *headers, b"", b""])
+
+
 def frame(opcode: int, payload: bytes, *, fin=True, masked=True, length: int | None = None):
     """One websocket frame of a client, as broken as asked for. The mask is zero."""
     size = len(payload) if length is None else length
@@ -40,6 +57,13 @@ def frame(opcode: int, payload: bytes, *, fin=True, masked=True, length: int | N
     else:
         head += bytes([mask | 127]) + struct.pack(">Q", size)
     return head + (bytes(4) if masked else b"") + payload
+
+
+async def send(stream: trio.abc.SendStream, data: bytes) -> None:
+    """Send what the server lets us: it may have closed long before the end."""
+    with trio.move_on_after(0.3):
+        with suppress(trio.BrokenResourceError):
+            await stream.send_all(data)
 
 
 def reset(stream: trio.SocketStream) -> None:

@@ -1,5 +1,6 @@
 import pytest
 
+from tests.hub.fleet import Fleet
 from tests.support.live_hub import ScriptedAgent, live_hub
 
 
@@ -13,3 +14,18 @@ async def live(tmp_path):
 async def agent(live):
     """An agent whose machine has not joined."""
     return ScriptedAgent(live)
+
+
+@pytest.fixture
+async def link(agent):
+    return await agent.join()
+
+
+@pytest.fixture
+async def machine_id(link, agent):
+    return (await agent.machine()).id
+
+
+@pytest.fixture
+async def fleet(live):
+    return await Fleet(live).grow(4)

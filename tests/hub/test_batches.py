@@ -3,100 +3,16 @@
 from dataclasses import replace
 
 import pytest
-import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
 
 from cmdop_appliance.errors import BatchNotFound, Conflict
 from cmdop_appliance.hub.commands import Ask
 from cmdop_appliance.model import Batch, Command
-from cmdop_appliance.protocol.messages import (
-    Acknowledge,
-    Bye,
-    Cancel,
-    Dispatch,
-    Known,
-    Rejected,
-    Resume,
-    Spec,
-)
-from cmdop_appliance.server import _sweep
-from cmdop_appliance.store import commands, sessions
+from cmdop_appliance.protocol.messages import Acknowledge, Cancel, Dispatch, Rejected
+from cmdop_appliance.store import commands
 from cmdop_appliance.store.listing import Paging
-from tests.support.live_hub import CALLER, Link, LiveHub, ScriptedAgent, finished, live_hub
-from tests.support.records import REACH, joined, once
-
-SPEC = Spec(argv=["true"], timeout_ms=30_000, operator=CALLER.email)
-HOUR_MS = 3_600_000
-
-
-class Fleet:
-    """Machines in the order in which a batch names them."""
-
-    def __init__(self, live: LiveHub) -> None:
-        self.live = live
-        self.agents: list[ScriptedAgent] = []
-        self.links: list[Link] = []
-        self.ids: list[str] = []
-
-    async def grow(self, count: int) -> "Fleet":
-        for _ in range(count):
-            agent = ScriptedAgent(self.live)
-            self.agents.append(agent)
-            self.links.append(await agent.join())
-            self.ids.append((await agent.machine()).id)
-        return self
-
-    async def start(
-        self,
-        *,
-        concurrency: int | None = None,
-        canary: int = 0,
-        max_errors: int | None = None,
-        ask: Ask = Ask(),  # noqa: B008 - it is frozen
-        ids: list[str] | None = None,
-    ) -> Batch:
-        ids = self.ids if ids is None else ids
-        batch, _ = await self.live.hub.commands.start_batch(
-            CALLER,
-            ids,
-            "true",
-            SPEC,
-            ask,
-            concurrency=concurrency or len(ids),
-            canary=canary,
-            max_errors=max_errors,
-        )
-        return batch
-
-    async def commands(self, batch: Batch) -> list[Command]:
-        _, found = await self.live.hub.commands.find_batch(CALLER, batch.id)
-        return sorted(found, key=lambda each: self.ids.index(each.machine_id))
-
-    async def statuses(self, batch: Batch) -> list[str]:
-        return [each.status for each in await self.commands(batch)]
-
-    async def idle(self, *numbers: int) -> None:
-        """These machines were told nothing."""
-        for number in numbers:
-            await self.links[number].heartbeat()
-
-    async def leave(self, number: int) -> None:
-        """An agent stops: its machine is DISCONNECTED without a grace period."""
-        await self.links[number].say(Bye())
-        await self.links[number].closed()
-
-    async def end(self, number: int, exit_code: int = 0) -> None:
-        """A machine is told of its command and ends it."""
-        link = self.links[number]
-        command_id = (await link.expect(Dispatch)).id
-        await link.say(finished(command_id, exit_code=exit_code))
-        assert (await link.expect(Acknowledge)).id == command_id
-
-
-@pytest.fixture
-async def fleet(live):
-    return await Fleet(live).grow(4)
-
+from tests.hub.fleet import HOUR_MS, SPEC
+from tests.support.live_hub import CALLER, LiveHub, finished
+from tests.support.records import REACH, once
 
 # ── waves ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -239,6 +155,15 @@ async def test_cancelling_one_that_is_held_is_an_error_and_it_is_never_sent(flee
     assert await fleet.statuses(batch) == ["failed", "skipped", "cancelled", "skipped"]
 
 
+async def test_a_cancel_of_one_under_way_is_told_to_its_machine(fleet):
+    batch = await fleet.start(concurrency=1)
+    command_id = (await fleet.links[0].expect(Dispatch)).id
+    await fleet.live.hub.commands.cancel(CALLER, command_id)
+    assert (await fleet.links[0].expect(Cancel)).id == command_id
+    await fleet.idle(1)
+    assert (await fleet.statuses(batch))[0] == "pending"
+
+
 async def test_removing_a_machine_whose_turn_it_is_lets_the_next_one_go(fleet):
     batch = await fleet.start(concurrency=1)
     await fleet.links[0].expect(Dispatch)
@@ -290,130 +215,6 @@ async def test_what_an_older_batch_comes_to_late_is_not_run_after_the_newer(flee
     await fleet.end(0)
     await fleet.idle(1)
     assert await fleet.statuses(old) == ["completed", "cancelled"]
-
-
-# ── machines that are away ───────────────────────────────────────────────────────────────────────
-
-
-async def test_a_machine_that_goes_away_before_its_turn_is_expired_and_the_next_one_goes(fleet):
-    batch = await fleet.start(concurrency=1)
-    await fleet.leave(1)
-    await fleet.end(0)
-    await fleet.end(2)
-    gone = (await fleet.commands(batch))[1]
-    assert (gone.status, gone.error_code) == ("expired", "session_not_active")
-    assert (gone.session_id, gone.exit_code) == (None, None)
-    again = await fleet.agents[1].connect()
-    await again.heartbeat()  # it is not sent later, either
-
-
-async def test_a_machine_that_is_away_for_a_moment_when_its_turn_comes_is_waited_for(fleet):
-    batch = await fleet.start(concurrency=1, max_errors=0)
-    await fleet.links[1].cut()
-    await fleet.end(0)
-    await fleet.idle(2, 3)
-    fleet.links[1] = await fleet.agents[1].connect()
-    await fleet.end(1)
-    await fleet.end(2)
-    await fleet.end(3)
-    assert await fleet.statuses(batch) == ["completed"] * 4
-
-
-async def test_a_machine_that_does_not_come_back_from_that_moment_is_expired(
-    tmp_path, autojump_clock: MockClock
-):
-    async with live_hub(tmp_path) as live, trio.open_nursery() as nursery:
-        nursery.start_soon(_sweep, live.hub)
-        fleet = await Fleet(live).grow(3)
-        batch = await fleet.start(concurrency=1)
-        waiter = Waiter(fleet, batch)
-        async with trio.open_nursery() as waits:
-            waits.start_soon(waiter.run)
-            await fleet.links[1].cut()
-            await trio.sleep(20)
-            await fleet.end(0)
-            await fleet.end(2)
-        assert waiter.answer == ["completed", "expired", "completed"]
-        gone = (await fleet.commands(batch))[1]
-        assert (gone.error_code, gone.session_id) == ("session_not_active", None)
-        nursery.cancel_scope.cancel()
-
-
-async def test_a_canary_that_went_away_has_failed(fleet):
-    batch = await fleet.start(canary=2, concurrency=1)
-    await fleet.leave(1)
-    await fleet.end(0)
-    await fleet.idle(2, 3)
-    assert await fleet.statuses(batch) == ["completed", "expired", "skipped", "skipped"]
-
-
-async def test_with_a_queue_a_batch_waits_for_a_machine_that_is_away(fleet):
-    await fleet.links[1].cut()
-    batch = await fleet.start(concurrency=1, ask=Ask(queue_ms=HOUR_MS))
-    await fleet.end(0)
-    await fleet.idle(2, 3)
-    fleet.links[1] = await fleet.agents[1].connect()
-    await fleet.end(1)
-    await fleet.end(2)
-    await fleet.end(3)
-    assert await fleet.statuses(batch) == ["completed"] * 4
-
-
-async def test_the_queue_time_counts_from_the_turn(tmp_path, autojump_clock: MockClock):
-    async with live_hub(tmp_path) as live:
-        fleet = await Fleet(live).grow(3)
-        await fleet.links[1].cut()
-        batch = await fleet.start(concurrency=1, ask=Ask(queue_ms=10_000))
-        await trio.sleep(60)
-        await live.hub.commands.sweep()
-        assert (await fleet.statuses(batch))[1] == "pending"
-        await fleet.end(0)
-        await trio.sleep(9)
-        await live.hub.commands.sweep()
-        assert (await fleet.statuses(batch))[1:] == ["pending", "pending"]
-        await trio.sleep(2)
-        await live.hub.commands.sweep()
-        await fleet.end(2)  # the sweep let it go
-        assert await fleet.statuses(batch) == ["completed", "expired", "completed"]
-
-
-async def test_a_hub_that_ends_in_mid_batch_goes_on_where_it_was(tmp_path):
-    async with live_hub(tmp_path) as live:
-        fleet = await Fleet(live).grow(3)
-        batch = await fleet.start(concurrency=1)
-        command_id = (await fleet.links[0].expect(Dispatch)).id
-    async with live_hub(tmp_path) as live:
-        now_ms = live.hub.clock.now_ms()
-        await live.hub.store.run(sessions.recover, now_ms=now_ms, grace_until_ms=now_ms + 30_000)
-        again = Fleet(live)
-        again.ids = fleet.ids
-        again.agents = [ScriptedAgent(live, each.identity) for each in fleet.agents]
-        known = [Known(id=command_id, phase="ended")]
-        again.links.append(await again.agents[0].connect(inventory=known))
-        await again.links[0].expect(Resume)
-        await again.links[0].say(finished(command_id))
-        await again.links[0].expect(Acknowledge)
-        for agent in again.agents[1:]:  # their machines come back later than it ends
-            again.links.append(await agent.connect())
-        await again.end(1)
-        await again.end(2)
-        assert await again.statuses(batch) == ["completed"] * 3
-
-
-async def test_an_end_and_the_next_start_are_one_transaction(tmp_path):
-    """A crash between them would leave a batch that nobody moves on."""
-    async with live_hub(tmp_path) as live:
-        fleet = await Fleet(live).grow(2)
-        batch = await fleet.start(concurrency=1)
-        command_id = (await fleet.links[0].expect(Dispatch)).id
-        told = []
-        live.hub.bus.publish = lambda subject, message: told.append(message)  # type: ignore[method-assign]
-        await fleet.links[0].say(finished(command_id))
-        await fleet.links[0].expect(Acknowledge)
-        second = (await fleet.commands(batch))[1]
-        assert (second.is_held, second.session_id) == (False, fleet.links[1].session_id)
-        del live.hub.bus.publish
-        await fleet.links[1].expect(Dispatch)  # the sweep of its connection finds it
 
 
 # ── resumed ──────────────────────────────────────────────────────────────────────────────────────
@@ -479,101 +280,3 @@ async def test_a_queue_is_resumed_with_its_time(fleet):
     _, new = await resume(fleet.live, batch)
     assert {each.start_until_ms - each.created_ms for each in new} == {HOUR_MS}
     assert all(each.is_queued for each in new)
-
-
-# ── waiting ──────────────────────────────────────────────────────────────────────────────────────
-
-
-class Waiter:
-    """Somebody who waits for the ends of a batch."""
-
-    def __init__(self, fleet: Fleet, batch: Batch) -> None:
-        self._fleet, self._batch = fleet, batch
-        self.answer: list[str] | None = None
-
-    async def run(self) -> None:
-        found = await self._fleet.live.hub.commands.wait_batch(CALLER, self._batch)
-        by_machine = {each.machine_id: each.status for each in found}
-        self.answer = [by_machine[each] for each in self._fleet.ids if each in by_machine]
-
-
-async def test_who_waits_gets_every_end(fleet, nursery):
-    batch = await fleet.start(concurrency=1, max_errors=0)
-    waiter = Waiter(fleet, batch)
-    async with trio.open_nursery() as waits:
-        waits.start_soon(waiter.run)
-        await fleet.end(0)
-        await wait_all_tasks_blocked()
-        assert waiter.answer is None
-        await fleet.end(1, exit_code=1)
-    assert waiter.answer == ["completed", "failed", "skipped", "skipped"]
-
-
-async def test_who_waits_for_an_ended_batch_has_it_at_once(fleet):
-    batch = await fleet.start()
-    for number in range(4):
-        await fleet.end(number)
-    waiter = Waiter(fleet, batch)
-    await waiter.run()
-    assert waiter.answer == ["completed"] * 4
-
-
-async def test_ends_that_nobody_told_of_are_found(fleet, autojump_clock: MockClock, monkeypatch):
-    batch = await fleet.start()
-    waiter = Waiter(fleet, batch)
-    async with trio.open_nursery() as waits:
-        waits.start_soon(waiter.run)
-        await wait_all_tasks_blocked()
-        with monkeypatch.context() as lossy:
-            lossy.setattr(fleet.live.hub.bus, "publish", lambda subject, message: None)
-            for number in range(4):
-                await fleet.end(number)
-    assert waiter.answer == ["completed"] * 4
-
-
-async def test_nobody_waits_for_a_machine_that_is_gone(fleet, autojump_clock: MockClock):
-    batch = await fleet.start(concurrency=2)
-    before = trio.current_time()
-    waiter = Waiter(fleet, batch)
-    async with trio.open_nursery() as waits:
-        waits.start_soon(waiter.run)
-        for number in (0, 1):
-            await fleet.links[number].expect(Dispatch)
-            await fleet.leave(number)
-    assert waiter.answer == ["pending"] * 4
-    assert trio.current_time() - before < 20
-
-
-async def test_a_hub_that_stops_answers_who_waits(fleet):
-    batch = await fleet.start(concurrency=2)
-    waiter = Waiter(fleet, batch)
-    async with trio.open_nursery() as waits:
-        waits.start_soon(waiter.run)
-        await wait_all_tasks_blocked()
-        fleet.live.hub.bus.stop()
-    assert waiter.answer == ["pending"] * 4
-
-
-async def test_who_waits_for_a_queue_is_answered_after_the_timeout(
-    fleet, autojump_clock: MockClock
-):
-    away = await joined(fleet.live.hub.store)
-    fleet.ids.append(away.id)
-    batch = await fleet.start(ask=Ask(queue_ms=HOUR_MS))
-    waiter = Waiter(fleet, batch)
-    before = trio.current_time()
-    async with trio.open_nursery() as waits:
-        waits.start_soon(waiter.run)
-        for number in range(4):
-            await fleet.end(number)
-    assert waiter.answer == ["completed"] * 4 + ["pending"]
-    assert trio.current_time() - before == pytest.approx(30)
-
-
-async def test_a_cancel_of_one_under_way_is_told_to_its_machine(fleet):
-    batch = await fleet.start(concurrency=1)
-    command_id = (await fleet.links[0].expect(Dispatch)).id
-    await fleet.live.hub.commands.cancel(CALLER, command_id)
-    assert (await fleet.links[0].expect(Cancel)).id == command_id
-    await fleet.idle(1)
-    assert (await fleet.statuses(batch))[0] == "pending"

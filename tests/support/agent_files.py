@@ -6,16 +6,20 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
 from cmdop_appliance.agent.files.failures import FileFailure
 from cmdop_appliance.agent.files.files import Files
+from cmdop_appliance.agent.files.writing import Writing
 from cmdop_appliance.agent.policy import FilesPolicy
 from cmdop_appliance.protocol.files import Kept, Read, Uploaded, Write, Written
 
 AnyPath = bytes | str | Path
+
+WHOLE = Random(3).randbytes(300_000)  # what is uploaded in parts
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
 
@@ -31,10 +35,15 @@ def agent_files(state_dir: Path) -> Files:
     return Files(state_dir, FilesPolicy())
 
 
+def placed(files: Files, path: AnyPath, **call: Any) -> Writing:
+    """A file to write, or a part of an upload; the caller closes it."""
+    return files.place(Write(path=os.fsencode(path), **call), lambda: False)
+
+
 def put(files: Files, path: AnyPath, data: bytes, **call: Any) -> Written:
     """Write a file, or the last part of an upload that has the bytes before `offset`."""
     whole = call.pop("whole", data)
-    with closing(files.place(Write(path=os.fsencode(path), **call), lambda: False)) as writing:
+    with closing(placed(files, path, **call)) as writing:
         if data:
             writing.write(data)
         written = writing.finish(call.get("offset", 0) + len(data), sha256(whole))
@@ -44,8 +53,7 @@ def put(files: Files, path: AnyPath, data: bytes, **call: Any) -> Written:
 
 def keep(files: Files, path: AnyPath, upload: str, data: bytes, offset: int = 0) -> int:
     """Write a part of an upload; how much has arrived then."""
-    call = Write(path=os.fsencode(path), upload=upload, offset=offset)
-    with closing(files.place(call, lambda: False)) as writing:
+    with closing(placed(files, path, upload=upload, offset=offset)) as writing:
         writing.write(data)
         kept = writing.finish(offset + len(data), None)
     assert isinstance(kept, Kept)
@@ -77,6 +85,11 @@ def fails(code: str) -> Iterator[pytest.ExceptionInfo[FileFailure]]:
 def parts_in(folder: Path) -> list[Path]:
     """Temporaries in a directory."""
     return sorted(folder.glob(".cmdop-*.part"))
+
+
+def records_in(state_dir: Path) -> list[Path]:
+    """What an agent has noted of its temporaries."""
+    return sorted((state_dir / "files").glob("*"))
 
 
 @contextmanager

@@ -1,9 +1,10 @@
-"""A root with a tree in it, and what answers for that."""
+"""A root with a tree in it, and what answers for that; a file to upload to, and who is asked."""
 
 import pytest
 
 from cmdop_appliance.agent.files.files import Files
 from cmdop_appliance.agent.policy import FilesPolicy
+from tests.support.agent_files import agent_files
 from tests.support.descriptors import open_descriptors
 
 
@@ -30,3 +31,29 @@ def files(root, tmp_path):
     assert open_descriptors() == before
     assert not list(root.rglob(".cmdop-*"))
     assert not list((tmp_path / "state").rglob("*.jsonl"))
+
+
+@pytest.fixture
+def state(tmp_path):
+    return tmp_path / "agent"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def path(folder):
+    """A file that stands there."""
+    path = folder / "file"
+    path.write_bytes(b"old")
+    return path
+
+
+@pytest.fixture(params=["the same agent", "the next agent"])
+def later(request, files, state):
+    """Who is asked again."""
+    return (lambda: files) if request.param == "the same agent" else (lambda: agent_files(state))
