@@ -5,6 +5,7 @@ test holds the two together.
 """
 
 import os
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, get_origin
@@ -12,7 +13,7 @@ from typing import Annotated, Literal, get_origin
 import msgspec
 from msgspec import Meta, Struct
 
-from cmdop_appliance.addresses import Proxies, networks_of
+from cmdop_appliance.addresses import Networks, Proxies
 from cmdop_appliance.errors import StartupError
 from cmdop_appliance.settings import Settings, allowed_in, lowered
 
@@ -111,9 +112,16 @@ class WebhooksConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     def __post_init__(self) -> None:
         try:
-            networks_of(self.allow_networks)
+            Networks(self.allow_networks)
         except ValueError as exc:
             raise ValueError(f"allow_networks: {exc}") from None
+        if self.ca_file:
+            try:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(self.ca_file)
+            except ssl.SSLError:
+                raise ValueError(f"ca_file: {self.ca_file} has no PEM certificate") from None
+            except OSError as exc:
+                raise ValueError(f"ca_file: {self.ca_file}: {exc.strerror}") from None
 
 
 class LogConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

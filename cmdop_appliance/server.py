@@ -19,8 +19,8 @@ from cmdop_appliance.api.guard import HttpServer
 from cmdop_appliance.api.hot import HotRoute
 from cmdop_appliance.auth import Scope, new_key, secret_hash, shown_prefix
 from cmdop_appliance.clock import LeapWatch, SystemClock
-from cmdop_appliance.config import Config, WebhooksConfig, load_config
-from cmdop_appliance.errors import StartupError, StorageFull, Unavailable
+from cmdop_appliance.config import Config, load_config
+from cmdop_appliance.errors import StorageFull, Unavailable
 from cmdop_appliance.front import Front, PeekedStream, open_listeners
 from cmdop_appliance.hub.connection import LinkClosed, accept
 from cmdop_appliance.hub.hub import Hub
@@ -48,8 +48,7 @@ from cmdop_appliance.store.directory import claim
 from cmdop_appliance.store.engine import Store, open_store
 from cmdop_appliance.transfer import Room
 from cmdop_appliance.webhooks.deliver import Deliverer
-from cmdop_appliance.webhooks.sending import Sender, tls_context
-from cmdop_appliance.webhooks.targets import Networks
+from cmdop_appliance.webhooks.sending import Sender
 
 READY_FILE: Final = "hub.json"
 ADMIN_KEY_FILE: Final = "admin.key"
@@ -105,7 +104,6 @@ def _raised(soft: int, hard: int) -> tuple[int, int]:
 
 async def _serve(config: Config, umask: int, open_files: tuple[int, int]) -> int:
     data_dir = config.data_dir
-    sender = _sender(config.webhooks)
     listeners = await open_listeners(*config.server.address)
     async with open_store(data_dir) as store:
         hub = await Hub.open(config, SystemClock(), store, data_dir)
@@ -116,6 +114,7 @@ async def _serve(config: Config, umask: int, open_files: tuple[int, int]) -> int
         http = HttpServer(make_app(hub))
         hot = HotRoute(hub, http)
         front = Front(serve_agent=partial(_serve_link, hub), serve_http=hot.serve)
+        sender = Sender(hub.networks, ca_file=config.webhooks.ca_file)
         deliverer = Deliverer(store, hub.bus, hub.clock, sender, hub.webhook_attempts)
         stop = trio.Event()
         async with trio.open_nursery() as services:
@@ -143,19 +142,6 @@ async def _serve(config: Config, umask: int, open_files: tuple[int, int]) -> int
             await store.run(audit.append, Entry.by_hub(hub.clock.now_ms(), "hub.stopped"))
         hub.outputs.close()
         return EXIT_DISK_FAILED if store.is_broken else 0
-
-
-def _sender(config: WebhooksConfig) -> Sender:
-    """What posts webhooks, to where the configuration lets them go.
-
-    Raises:
-        StartupError: it allows what can never be, or names certificates that are none.
-    """
-    try:
-        networks = Networks(config.allow_networks)
-    except ValueError as exc:
-        raise StartupError(f"[webhooks] allow_networks: {exc}") from None
-    return Sender(networks, tls=tls_context(config.ca_file) if config.ca_file else None)
 
 
 async def _first_start(hub: Hub, data_dir: Path) -> None:

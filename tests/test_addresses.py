@@ -1,14 +1,30 @@
-"""Whose address counts: the peer's, unless a proxy that is trusted says another."""
+"""Whose address counts: the peer's, unless a trusted proxy says another; and what is dialled."""
+
+from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cmdop_appliance.addresses import Proxies, subscriber
+from cmdop_appliance.addresses import Networks, Proxies, Refusal, subscriber
+from tests.support.spellings import (
+    LOOPBACK_V4,
+    NEVER_V4,
+    NEVER_V6,
+    PRIVATE_V4,
+    PRIVATE_V6,
+    PUBLIC,
+    hiding_v4,
+)
 
 PROXY = "10.0.0.1"
 CLIENT = "203.0.113.9"
+NONE = Networks([])
+ALL = Networks(["0.0.0.0/0", "::/0", "127.0.0.0/8", "::1"])
 TRUSTED = Proxies(["10.0.0.0/8", "127.0.0.1", "fd00::/8"])
+
+
+# ── who asks ─────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
@@ -91,3 +107,106 @@ def test_what_is_no_network_is_refused(network):
 )
 def test_a_subscriber_has_one_ipv4_address_or_a_network_of_ipv6(address, holder):
     assert subscriber(address) == holder
+
+
+# ── what is dialled ──────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("address", PUBLIC)
+def test_public_addresses_need_no_leave(address):
+    assert NONE.judge(address) == ALL.judge(address) == "public"
+
+
+@pytest.mark.parametrize("address", [*LOOPBACK_V4, *PRIVATE_V4, *PRIVATE_V6, "::1"])
+def test_private_and_loopback_ones_do(address):
+    refusal = NONE.judge(address)
+    assert isinstance(refusal, Refusal)
+    assert refusal.reason.startswith(f"{address} is ")
+    assert refusal.reason.endswith("add it to [webhooks] allow_networks")
+    assert ALL.judge(address) == "allowed"
+
+
+@pytest.mark.parametrize("address", [*NEVER_V4, *NEVER_V6])
+def test_others_are_refused_whatever_is_allowed(address):
+    refusal = ALL.judge(address)
+    assert isinstance(refusal, Refusal)
+    assert "allow_networks" not in refusal.reason
+
+
+@pytest.mark.parametrize("inner", [*LOOPBACK_V4, *PRIVATE_V4, *NEVER_V4])
+def test_an_address_inside_another_is_refused_whatever_is_allowed(inner):
+    for address in hiding_v4(inner):
+        assert ALL.judge(address) == Refusal(f"{address} is an IPv4 address inside an IPv6 one")
+
+
+@pytest.mark.parametrize("address", ["fe80::1%eth0", "::1%lo", "fd12::1%1"])
+def test_an_address_of_one_interface_is_refused(address):
+    assert ALL.judge(address) == Refusal(f"{address} is bound to an interface")
+
+
+@pytest.mark.parametrize("address", ["", "localhost", "127.1", "1.2.3.4.5", "::1::"])
+def test_what_is_no_address_is_refused(address):
+    assert ALL.judge(address) == Refusal(f"{address} is not an IP address")
+
+
+@given(st.integers(0, 2**32 - 1).map(IPv4Address) | st.integers(0, 2**128 - 1).map(IPv6Address))
+def test_nothing_that_the_registries_call_special_is_public(address):
+    if NONE.judge(str(address)) == "public":
+        assert address.is_global
+        assert not address.is_multicast
+
+
+@pytest.mark.parametrize(
+    ("allowed", "address", "is_allowed"),
+    [
+        ("192.168.1.7", "192.168.1.7", True),
+        ("192.168.1.7", "192.168.1.8", False),
+        ("192.168.0.0/16", "192.168.255.255", True),
+        ("192.168.0.0/16", "10.0.0.1", False),
+        ("100.64.0.0/10", "100.64.0.1", True),
+        ("100.0.0.0/8", "100.64.0.1", True),
+        ("fd12::/16", "fd12::9", True),
+        ("::/0", "fd12::9", True),
+        ("127.0.0.1", "127.0.0.1", True),
+        ("127.0.0.1", "127.0.0.2", False),
+        ("127.0.0.0/8", "::1", False),
+        ("::1/128", "::1", True),
+        ("::1", "127.0.0.1", False),
+        # a wide block does not open the hub's own machine
+        ("0.0.0.0/0", "127.0.0.1", False),
+        ("126.0.0.0/7", "127.0.0.1", None),
+        ("::/0", "::1", False),
+        ("::/0", "10.0.0.1", False),
+        ("0.0.0.0/0", "10.0.0.1", True),
+        # nor what is never dialled
+        ("100.64.0.0/10", "100.100.100.200", False),
+        ("fd00::/8", "fd00:ec2::254", False),
+    ],
+)
+def test_a_network_allows_what_is_private_in_it(allowed, address, is_allowed):
+    if is_allowed is None:
+        with pytest.raises(ValueError, match="has no private address"):
+            Networks([allowed])
+    else:
+        assert (Networks([allowed]).judge(address) == "allowed") is is_allowed
+
+
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        ("intranet", "'intranet' does not appear to be an IPv4 or IPv6 network"),
+        ("10.0.0.1/8", "10.0.0.1/8 has host bits set"),
+        ("169.254.0.0/16", "169.254.0.0/16 is a link-local address: webhooks never go there"),
+        ("169.254.169.254", "169.254.169.254/32 is a cloud's metadata address"),
+        ("100.100.100.200", "100.100.100.200/32 is a cloud's metadata address"),
+        ("fe80::/64", "fe80::/64 is a link-local address"),
+        ("224.0.0.0/4", "224.0.0.0/4 is a multicast address"),
+        ("::ffff:10.0.0.0/104", "an IPv4 address inside an IPv6 one"),
+        ("::/96", "an IPv4 address inside an IPv6 one"),
+        ("8.8.8.0/24", "8.8.8.0/24 has no private address: public ones need no entry"),
+    ],
+)
+def test_an_entry_that_allows_nothing_is_an_error_that_names_it(entry, reason):
+    with pytest.raises(ValueError) as caught:
+        Networks(["10.0.0.0/8", entry])
+    assert reason in str(caught.value)

@@ -10,6 +10,7 @@ import pytest
 
 from cmdop_appliance.config import Config, load_config
 from cmdop_appliance.errors import StartupError
+from tests.support.authority import Authority
 
 EXAMPLE = Path(__file__).parent.parent / "config.example.toml"
 KEYS = [
@@ -82,7 +83,7 @@ def test_a_flag_wins_over_a_variable_and_a_variable_over_the_file(file):
 
 
 @pytest.mark.parametrize(("table", "field"), KEYS, ids=lambda value: getattr(value, "name", value))
-def test_every_key_has_a_variable(table: str, field):
+def test_every_key_has_a_variable(table: str, field, tmp_path):
     default = getattr(getattr(Config(), table), field.name)
     other = {
         "listen": "[::1]:9",
@@ -91,7 +92,7 @@ def test_every_key_has_a_variable(table: str, field):
         "trusted_proxies": ["10.0.0.0/8", "::1"],
         "level": "error",
         "allow_networks": ["10.0.0.0/8", "::1"],
-        "ca_file": "ca.pem",
+        "ca_file": str(Authority(tmp_path).file),
     }
     value = other.get(field.name, default + 1 if isinstance(default, int) else None)
     prefix = "CMDOP_" if table == "server" else f"CMDOP_{table.upper()}_"
@@ -168,6 +169,15 @@ def test_the_data_directory_is_absolute(tmp_path, monkeypatch):
         ("[server]\ndata_dir = ''\n", 2, "server.data_dir", "length >= 1"),
         # a network that is none
         ("[webhooks]\nallow_networks = ['lan']\n", 2, "webhooks.allow_networks", "'lan'"),
+        # one that is never dialled, and authorities that are none
+        (
+            "[webhooks]\nallow_networks = ['169.254.1.1']\n",
+            2,
+            "webhooks.allow_networks",
+            "link-local",
+        ),
+        ("[webhooks]\n\nca_file = '/no.pem'\n", 3, "webhooks.ca_file", "/no.pem: No such file"),
+        ("[webhooks]\nca_file = '/dev/null'\n", 2, "webhooks.ca_file", "/dev/null has no PEM"),
         # an address that is none
         ("[server]\nlisten = ':80'\n", 2, "server.listen", "HOST:PORT"),
         ("[server]\nlisten = 'localhost'\n", 2, "server.listen", "HOST:PORT"),

@@ -28,6 +28,9 @@ BESIDE = {
 }
 USERS = {"agent": ("local_agent", "cli", "__main__"), "sdk": ("cli",)}
 
+# What runs SQL in a transaction.
+STATEMENTS = {f"tx.{name}" for name in ("execute", "many", "one", "all", "each", "value")}
+
 UPWARD = "imports point down: errors … ← model … ← store ← hub ← api ← server, cli"
 RELATIVE = "whole names can be searched for, and read by this test"
 # room → other rooms and modules that it must not import → why
@@ -83,7 +86,7 @@ ONLY_IN: dict[str, tuple[tuple[str, ...], str]] = {
         ("scheduler.cron",),
         "its iteration is wrong around DST; of it we want the fields",
     ),
-    "httpcore2": (("webhooks.sending",), "one place that dials whom somebody named"),
+    "httpcore2": (("webhooks.dialling",), "one place that dials whom somebody named"),
     "idna": (("webhooks.targets",), "one reader of URLs decides where webhooks go"),
     "standardwebhooks": ((), "the reference by which tests judge what we sign"),
     "crc32c": (("protocol.frames",), "the checksum is a detail of the frame"),
@@ -119,6 +122,15 @@ def is_within(name: str, places: str | tuple[str, ...]) -> bool:
     return any(f"{name}.".startswith(f"{place.rstrip('.')}.") for place in places)
 
 
+def statements(source: str) -> list[str]:
+    """Every use in `source` of what runs SQL in a transaction."""
+    return [
+        ast.unparse(node)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Attribute) and ast.unparse(node) in STATEMENTS
+    ]
+
+
 def forbidden_rooms(room: str) -> dict[str, str]:
     """The rooms of ours that `room` must not import."""
     rooms = {name for layer in LAYERS for name in layer} | set(BESIDE)
@@ -152,6 +164,12 @@ def test_a_module_imports_nothing_that_it_must_not(path: Path):
         assert not guilt(module, path.read_text())
     else:
         assert not imports(path.read_text())
+
+
+@pytest.mark.parametrize("path", modules(), ids=name_of)
+def test_only_the_store_speaks_sql(path: Path):
+    if not is_within(name_of(path), "store"):
+        assert not statements(path.read_text())
 
 
 def test_every_room_has_its_place():
@@ -198,3 +216,8 @@ def test_a_planted_import_is_found(module: str, source: str, why: str):
     found = guilt(module, source)
     assert found
     assert why in " ".join(found)
+
+
+@pytest.mark.parametrize("source", ["tx.value('SELECT 1')", "def f(tx):\n    map(tx.execute, [])"])
+def test_a_planted_statement_is_found(source: str):
+    assert statements(source)

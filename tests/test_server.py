@@ -2,14 +2,13 @@
 
 import socket
 import struct
+import subprocess
+import sys
 
-import pytest
 import trio
 
-from cmdop_appliance.config import WebhooksConfig
-from cmdop_appliance.errors import StartupError
 from cmdop_appliance.front import PeekedStream, open_listeners
-from cmdop_appliance.server import _sender, _serve_link
+from cmdop_appliance.server import _serve_link
 
 ABORT = struct.pack("ii", 1, 0)  # SO_LINGER, socket(7): close() sends RST
 
@@ -25,14 +24,9 @@ async def test_an_agent_that_has_gone_when_its_turn_comes_is_no_failure():
             await _serve_link(None, PeekedStream(stream, b"GET /agent HTTP/1.1\r\n\r\n"))
 
 
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"allow_networks": ["169.254.169.254"]}, "allow_networks: 169.254.169.254/32 is a cloud"),
-        ({"ca_file": "/no/such.pem"}, "ca_file: /no/such.pem"),
-    ],
-)
-def test_a_hub_does_not_start_with_receivers_that_can_never_be(settings, words):
-    with pytest.raises(StartupError) as caught:
-        _sender(WebhooksConfig(**settings))
-    assert f"[webhooks] {words}" in caught.value.message
+def test_what_only_schedules_and_webhooks_need_is_not_loaded_at_the_start():
+    code = (
+        "import sys, cmdop_appliance.server; print(*{'croniter', 'httpcore2'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True)
+    assert done.stdout == b"\n"

@@ -3,9 +3,10 @@
 import logging
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import quart
+from quart.routing import QuartRule
 from quart_trio import QuartTrio
 from quart_trio.wrappers import TrioRequest
 from werkzeug.exceptions import HTTPException
@@ -54,10 +55,21 @@ class _Request(TrioRequest):
         super().__init__(*parts, **options)
 
 
+class _Rule(QuartRule):
+    """A path that is matched only: to make what makes its URL takes 0.3 ms, and nobody asks."""
+
+    def _compile_builder(self, append_unknown: bool = True) -> Callable[..., NoReturn]:
+        def build(*_: object, **__: object) -> NoReturn:
+            raise NotImplementedError
+
+        return build
+
+
 def make_app(hub: Hub, *, body_s: float = BODY_S) -> BulkRoutes:
     """The ASGI application over an open hub."""
     app = QuartTrio(__name__, static_folder=None)
     app.request_class = _Request
+    app.url_rule_class = _Rule
     app.config["MAX_CONTENT_LENGTH"] = hub.config.limits.body_bytes
     app.config["BODY_TIMEOUT"] = body_s
     app.config["RESPONSE_TIMEOUT"] = None  # a stream lasts as long as its command

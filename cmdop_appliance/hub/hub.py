@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from cmdop_appliance.addresses import Proxies
+from cmdop_appliance.addresses import Networks, Proxies
 from cmdop_appliance.clock import Clock
 from cmdop_appliance.config import Config
 from cmdop_appliance.hub.audit import Audit
@@ -38,6 +38,7 @@ class Hub:
     commands: Commands
     files: Files
     proxies: Proxies
+    networks: Networks  # where webhooks may go
     callers: Callers
     rate_limits: RateLimits
     requests: Requests
@@ -79,6 +80,7 @@ class Hub:
             commands=commands,
             files=Files(store, bus, audit, clock),
             proxies=Proxies(config.server.trusted_proxies),
+            networks=Networks(config.webhooks.allow_networks),
             callers=Callers(store, clock, lockout),
             rate_limits=RateLimits(config.rate_limit.requests_per_minute),
             requests=Requests(),

@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
-from croniter import croniter  # type: ignore[import-untyped]
-
 from cmdop_appliance.scheduler import expression, wording
 from cmdop_appliance.scheduler.expression import CronError
 from cmdop_appliance.scheduler.wall import Fields, WallTimes
@@ -153,6 +151,8 @@ class Rule:
 
 @lru_cache(maxsize=_RULES)
 def _parsed(cron: str, timezone: str) -> Rule:
+    from croniter import croniter  # type: ignore[import-untyped]  # 15 ms, for the first rule
+
     read = expression.read(cron)
     check_zone(timezone)
     expanded, _ = croniter.expand(read.text)

@@ -39,9 +39,7 @@ class Expression:
 
     text: str  # for croniter: five fields, numbers only
     is_interval: bool  # True: minute or hour has `*` or a step
-    is_either_day: (
-        bool  # True: day of month and day of week have no `*`; one that matches is enough
-    )
+    is_either_day: bool  # True: neither field of days has `*`, and one that matches is enough
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,6 @@ from typing import Final
 
 from cmdop_appliance.scheduler.wall import Fields
 
-_ALL_MINUTES: Final = frozenset(range(60))
 _ALL_HOURS: Final = frozenset(range(24))
 _MOST_TIMES: Final = 5  # of a day that are told one by one
 _MOST_RANGES: Final = 3  # of hours that are told by their ends

@@ -12,16 +12,16 @@ from zoneinfo import ZoneInfo, available_timezones
 
 from cmdop_appliance.scheduler.expression import CronError
 
-DAY_S: Final = 86_400
+_DAY_S: Final = 86_400
 # Wall clocks are never further apart than this, nor does any zone change twice within it: what
 # a change did to the wall clock is over by then.
-SETTLED_S: Final = 2 * DAY_S
+SETTLED_S: Final = 2 * _DAY_S
 # 9999-12-29 UTC: what there are dates for, in every zone and on the days around.
 LAST_S: Final = 253_402_041_600
 
 # Since 1900 no zone has kept an offset for less than 3.9 days, nor since 1970 for less than 6.9.
-_PROBE_S: Final = 3 * DAY_S
-_BLOCK_S: Final = 60 * DAY_S  # whose changes are found, and kept, together
+_PROBE_S: Final = 3 * _DAY_S
+_BLOCK_S: Final = 60 * _DAY_S  # whose changes are found, and kept, together
 _BLOCKS: Final = 4096  # about 2 MB
 _PSEUDO_NAMES: Final = {"Factory", "localtime"}  # zoneinfo itself leaves the others out
 _MOST_CHARS: Final = 64
@@ -76,7 +76,7 @@ def _spans(zone: str, block: int) -> tuple[Span, ...]:
     def offset(at: int) -> int:
         delta = datetime.fromtimestamp(at, info).utcoffset()
         assert delta is not None
-        return delta.days * DAY_S + delta.seconds
+        return delta.days * _DAY_S + delta.seconds
 
     last = min((block + 1) * _BLOCK_S - 1, LAST_S)
     start = at = block * _BLOCK_S - SETTLED_S

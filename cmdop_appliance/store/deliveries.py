@@ -10,7 +10,7 @@ from cmdop_appliance.errors import DeliveryNotFound
 from cmdop_appliance.model import Attempt, DeliveredType, Delivery, DeliveryStatus, Record
 from cmdop_appliance.store import leftovers, webhooks
 from cmdop_appliance.store.listing import Page, Paging, select_page
-from cmdop_appliance.store.transaction import Tx, brief, reads
+from cmdop_appliance.store.transaction import Tx, brief, is_any, reads
 
 ORDER: Final = {"created_at": "created_ms"}
 
@@ -115,11 +115,11 @@ def _with_attempts(tx: Tx, found: Sequence[Delivery]) -> list[Delivery]:
     """Each with the attempts that are kept, the newest first."""
     if not found:
         return []
-    ids = {f"id_{number}": delivery.id for number, delivery in enumerate(found)}
+    is_of_them, ids = is_any("delivery_id", (delivery.id for delivery in found))
     tries: dict[str, list[Attempt]] = {delivery.id: [] for delivery in found}
     for attempt in tx.each(
         Attempt,
-        f"SELECT * FROM attempt WHERE delivery_id IN ({', '.join(f':{name}' for name in ids)})"  # noqa: S608
+        f"SELECT * FROM attempt WHERE {is_of_them}"  # noqa: S608 - names of our own
         " ORDER BY delivery_id DESC, number DESC",
         **ids,
     ):

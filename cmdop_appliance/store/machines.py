@@ -91,6 +91,14 @@ def workspace_of(tx: Tx, machine_id: str) -> str | None:
     return owner
 
 
+@brief
+@reads
+def name_of(tx: Tx, machine_id: str | None) -> str | None:
+    """What this machine is called, or was until it was removed; None: there was none."""
+    name: str | None = tx.value("SELECT name FROM machine WHERE id = :id", id=machine_id)
+    return name
+
+
 @reads
 def page(
     tx: Tx,

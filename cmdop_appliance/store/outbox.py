@@ -14,7 +14,7 @@ from msgspec import Struct
 from cmdop_appliance.ids import new_id
 from cmdop_appliance.model import Delivery, DeliveryStatus, Event, Record
 from cmdop_appliance.store import leftovers
-from cmdop_appliance.store.transaction import Tx, brief, reads, to_json
+from cmdop_appliance.store.transaction import Tx, brief, is_any, reads, to_json
 
 # What is notified when there may be something to send.
 SUBJECT: Final = "outbox"
@@ -31,6 +31,14 @@ _FAR_MS: Final = 29 * 3_600_000
 _NEVER_MS: Final = 2**62
 # What is a test, and what is not: each has an index of its own.
 _KIND: Final = {True: "delivery.seq = 0", False: "delivery.seq > 0"}
+# A new delivery; behind another of its line it has no time.
+_INSERT: Final = (
+    "INSERT INTO delivery (id, webhook_id, seq, event_id, type, subject, data_json, status,"
+    " attempts, tried, next_attempt_ms, created_ms) VALUES (:id, :webhook_id, :seq, :event_id,"
+    " :type, :subject, :data, 'pending', 0, 0, CASE WHEN EXISTS (SELECT 1 FROM delivery"
+    " WHERE webhook_id = :webhook_id AND subject = :subject AND status = 'pending')"
+    " THEN NULL ELSE :next_attempt_ms END, :created_ms)"
+)
 # Each webhook with what waits for it.
 _LINES: Final = (
     "SELECT id, is_enabled, failing_since_ms IS NOT NULL AS is_failing,"  # noqa: S608
@@ -119,11 +127,10 @@ def enter(tx: Tx, event: Event, data: str) -> None:
         hearers = [hearer for hearer in hearers if carried.issuperset(hearer.tags)]
     if not hearers:
         return
-    ids = {f"id_{number}": hearer.id for number, hearer in enumerate(hearers)}
+    is_hearer, ids = is_any("id", (hearer.id for hearer in hearers))
     numbered = tx.all(
         _Numbered,
-        "UPDATE webhook SET seq = seq + 1"  # noqa: S608 - names of our own
-        f" WHERE id IN ({', '.join(f':{name}' for name in ids)}) RETURNING id, seq",
+        f"UPDATE webhook SET seq = seq + 1 WHERE {is_hearer} RETURNING id, seq",  # noqa: S608
         **ids,
     )
     told = {
@@ -131,14 +138,11 @@ def enter(tx: Tx, event: Event, data: str) -> None:
         "type": event.type,
         "subject": event.subject,
         "data": data,
-        "now_ms": event.created_ms,
+        "next_attempt_ms": event.created_ms,
+        "created_ms": event.created_ms,
     }
     tx.many(
-        "INSERT INTO delivery (id, webhook_id, seq, event_id, type, subject, data_json, status,"
-        " attempts, tried, next_attempt_ms, created_ms) VALUES (:id, :webhook_id, :seq, :event_id,"
-        " :type, :subject, :data, 'pending', 0, 0, CASE WHEN EXISTS (SELECT 1 FROM delivery"
-        " WHERE webhook_id = :webhook_id AND subject = :subject AND status = 'pending')"
-        " THEN NULL ELSE :now_ms END, :now_ms)",
+        _INSERT,
         (
             {"id": new_id("dlv"), "webhook_id": webhook.id, "seq": webhook.seq, **told}
             for webhook in numbered
@@ -157,12 +161,9 @@ def enter(tx: Tx, event: Event, data: str) -> None:
 
 
 def insert(tx: Tx, delivery: Delivery) -> None:
-    """Record a delivery as it is."""
+    """Enter a delivery that is pending, and was not tried yet."""
     tx.execute(
-        "INSERT INTO delivery (id, webhook_id, seq, event_id, type, subject, data_json, status,"
-        " attempts, tried, next_attempt_ms, created_ms)"
-        " VALUES (:id, :webhook_id, :seq, :event_id, :type, :subject, :data, :status,"
-        " :attempts, :tried, :next_attempt_ms, :created_ms)",
+        _INSERT,
         id=delivery.id,
         webhook_id=delivery.webhook_id,
         seq=delivery.seq,
@@ -170,9 +171,6 @@ def insert(tx: Tx, delivery: Delivery) -> None:
         type=delivery.type,
         subject=delivery.subject,
         data=to_json(delivery.data),
-        status=delivery.status,
-        attempts=delivery.attempts,
-        tried=delivery.tried,
         next_attempt_ms=delivery.next_attempt_ms,
         created_ms=delivery.created_ms,
     )

@@ -8,7 +8,7 @@ from cmdop_appliance.model import Command, Record, Run
 from cmdop_appliance.store import commands
 from cmdop_appliance.store.listing import Page, Paging
 from cmdop_appliance.store.reach import within
-from cmdop_appliance.store.transaction import Tx, reads
+from cmdop_appliance.store.transaction import Tx, is_any, reads
 
 KEPT_MS: Final = 90 * 86_400_000
 # Dropped at a time, once a second: more than a hub enters, and few enough to hold nobody up.
@@ -114,13 +114,12 @@ def forget(tx: Tx, now_ms: int) -> None:
 
 def _commands_of(tx: Tx, runs: Iterable[Run]) -> dict[str | None, Command]:
     """By id the commands of these runs, as they stand."""
-    ids = {f"id_{n}": run.command_id for n, run in enumerate(runs) if run.command_id is not None}
+    is_theirs, ids = is_any("id", (run.command_id for run in runs if run.command_id is not None))
     if not ids:
         return {}
     found = tx.all(
         Command,
-        f"SELECT {commands.COLUMNS} FROM command"  # noqa: S608 - names of our own
-        f" WHERE id IN ({', '.join(f':{name}' for name in ids)})",
+        f"SELECT {commands.COLUMNS} FROM command WHERE {is_theirs}",  # noqa: S608
         **ids,
     )
     return {command.id: command for command in found}

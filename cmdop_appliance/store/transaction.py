@@ -74,6 +74,12 @@ def to_json(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
+def is_any(column: str, values: Iterable[str]) -> tuple[str, dict[str, str]]:
+    """The condition that a column has one of these values, and its parameters; of none, no SQL."""
+    given = {f"{column}_{number}": value for number, value in enumerate(values)}
+    return f"{column} IN ({', '.join(f':{name}' for name in given)})", given
+
+
 def reads(fn: Callable[Concatenate[Tx, P], T]) -> Callable[Concatenate[Tx, P], T]:
     """Mark a store function that changes nothing: it runs beside the writer, not behind it."""
     fn.reads = True  # type: ignore[attr-defined]

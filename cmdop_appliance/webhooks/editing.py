@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from cmdop_appliance.addresses import Networks
 from cmdop_appliance.auth import Caller
 from cmdop_appliance.clock import Clock
 from cmdop_appliance.errors import Conflict, ValidationFailed, WebhookNotFound
@@ -23,7 +24,7 @@ from cmdop_appliance.store.transaction import Tx
 from cmdop_appliance.webhooks.presets import check_preset_url
 from cmdop_appliance.webhooks.sending import check_headers
 from cmdop_appliance.webhooks.signing import check_secret, new_webhook_secret
-from cmdop_appliance.webhooks.targets import Networks, Target, check_url, parse_url
+from cmdop_appliance.webhooks.targets import Target, check_url, parse_url
 
 KNOWN: Final = ("*", *EVENT_TYPES)
 

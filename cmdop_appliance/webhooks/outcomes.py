@@ -3,7 +3,7 @@
 from typing import Final, NamedTuple
 
 from cmdop_appliance.model import Delivery, Webhook
-from cmdop_appliance.store import deliveries, outbox, webhooks
+from cmdop_appliance.store import deliveries, machines, outbox, webhooks
 from cmdop_appliance.store.transaction import Tx, brief, reads
 from cmdop_appliance.webhooks.backoff import next_delay_s
 from cmdop_appliance.webhooks.sending import Answer
@@ -35,8 +35,7 @@ def to_send(tx: Tx, delivery_id: str) -> ToSend | None:
         return None
     name = None
     if webhook.preset is not None:
-        machine_id = delivery.data.get("machine_id")
-        name = tx.value("SELECT name FROM machine WHERE id = :id", id=machine_id)
+        name = machines.name_of(tx, delivery.data.get("machine_id"))
     return ToSend(delivery, webhook, name)
 
 

@@ -164,6 +164,7 @@ def steps(tx: Tx) -> Iterator[str]:
     )
     yield call(machines.get, REACH, machine.id)
     yield call(machines.workspace_of, machine.id)
+    yield call(machines.name_of, machine.id)
     yield from pages(
         call, machines, {"status": "online", "tags": ["a", "b_c"], "search": "w%b_1\\"}
     )

@@ -260,7 +260,13 @@ HOT = {
             outbox.insert(tx, records.trial(records.webhook(id="hook"))),
             deliveries.page(tx, REACH, "hook", PAGE, since_ms=NOW),
         ),
-        {ID.format("webhook"), "webhook_by_age", "delivery_by_age", ID.format("attempt")},
+        {
+            ID.format("webhook"),
+            "webhook_by_age",
+            "delivery_by_age",
+            "delivery_in_line",
+            ID.format("attempt"),
+        },
     ),
     "deliveries that are kept no longer": (
         lambda tx: deliveries.forget(tx, NOW),

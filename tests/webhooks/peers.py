@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import trio
 
+from cmdop_appliance.addresses import Networks
 from cmdop_appliance.webhooks.sending import Sender
-from cmdop_appliance.webhooks.targets import Networks
 
 Behave = Callable[[trio.abc.Stream], Awaitable[None]]
 _TLS = ssl.create_default_context()  # once: it reads all of the system's authorities

@@ -4,8 +4,7 @@ import pytest
 import trio
 
 from cmdop_appliance.webhooks.sending import Sender
-from tests.webhooks.peers import Names, answering, receiver, sender
-from tests.webhooks.spellings import (
+from tests.support.spellings import (
     LOOPBACK_V4,
     NEVER_V4,
     NEVER_V6,
@@ -17,6 +16,7 @@ from tests.webhooks.spellings import (
     of_v4,
     of_v6,
 )
+from tests.webhooks.peers import Names, answering, receiver, sender
 
 OK = answering(204)
 ALL = ("0.0.0.0/0", "::/0", "127.0.0.0/8", "::1")

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from cmdop_appliance.addresses import Networks
 from cmdop_appliance.model import Delivery, Webhook
 from cmdop_appliance.protocol.messages import Dispatch, Started
 from cmdop_appliance.store import deliveries, outbox, webhooks
@@ -14,7 +15,6 @@ from cmdop_appliance.webhooks.backoff import RETRY_S
 from cmdop_appliance.webhooks.deliver import Deliverer
 from cmdop_appliance.webhooks.sending import Sender
 from cmdop_appliance.webhooks.signing import new_webhook_secret
-from cmdop_appliance.webhooks.targets import Networks
 from tests.support import records
 from tests.support.clocks import StepClock
 from tests.support.live_hub import LiveHub, ScriptedAgent, finished, live_hub, start

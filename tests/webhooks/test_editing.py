@@ -3,6 +3,7 @@
 import pytest
 import trio
 
+from cmdop_appliance.addresses import Networks
 from cmdop_appliance.auth import Caller
 from cmdop_appliance.errors import Conflict, IdempotencyConflict, WebhookNotFound
 from cmdop_appliance.store import audit, deliveries, leftovers, outbox, webhooks
@@ -10,7 +11,6 @@ from cmdop_appliance.store.audit import Entry
 from cmdop_appliance.store.engine import open_store
 from cmdop_appliance.store.listing import Paging
 from cmdop_appliance.webhooks import editing
-from cmdop_appliance.webhooks.targets import Networks
 from tests.support import records
 from tests.support.clocks import StepClock
 from tests.support.records import NOW, REACH, WORKSPACE

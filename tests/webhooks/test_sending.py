@@ -7,8 +7,7 @@ import pytest
 import trio
 
 from cmdop_appliance import __version__
-from cmdop_appliance.errors import StartupError
-from cmdop_appliance.webhooks.sending import Answer, Sender, check_headers, tls_context
+from cmdop_appliance.webhooks.sending import Answer, Sender, check_headers
 from cmdop_appliance.webhooks.signing import signed_headers
 from tests.support.clocks import StepClock
 from tests.webhooks.peers import Names, Receiver, answering, receiver, saying, sender
@@ -411,11 +410,3 @@ def test_headers_that_are_ours_or_no_headers_are_refused(headers, reason):
 
 def test_no_reason_about_headers_repeats_a_value():
     assert "SECRET" not in check_headers({"X-A": "SECRET\n"})
-
-
-def test_a_file_of_authorities_that_cannot_be_used_is_named(tmp_path):
-    with pytest.raises(StartupError, match=r"\[webhooks\] ca_file: .*: No such file"):
-        tls_context(str(tmp_path / "none.pem"))
-    (tmp_path / "empty.pem").write_text("nothing")
-    with pytest.raises(StartupError, match=r"ca_file: .*empty\.pem has no PEM certificate"):
-        tls_context(str(tmp_path / "empty.pem"))

@@ -1,74 +1,15 @@
 """HTTPS: the name in the URL is the one that the certificate must be for."""
 
-import datetime as dt
-import ipaddress
 import ssl
 
 import pytest
 import trio
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
-from cmdop_appliance.webhooks.sending import tls_context
+from cmdop_appliance.webhooks.dialling import tls_context
+from tests.support.authority import DAY, NOW, Authority
 from tests.webhooks.peers import Names, answering, receiver, sender
 
-NOW = dt.datetime.now(dt.UTC)
-DAY = dt.timedelta(days=1)
 LOOPBACK = ("127.0.0.0/8", "::1")
-
-
-class Authority:
-    """A CA, and what it gave to receivers."""
-
-    def __init__(self, place) -> None:
-        self._place = place
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test authority")])
-        root = self._build(self._name, self._key).add_extension(
-            x509.BasicConstraints(True, 0), True
-        )
-        self.file = place / "ca.pem"
-        self.file.write_bytes(self._signed(root))
-
-    def server(self, *names: str, until: dt.datetime = NOW + DAY) -> ssl.SSLContext:
-        """What a receiver with these names speaks TLS with."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        is_for = [
-            x509.IPAddress(ipaddress.ip_address(name)) if name[-1].isdigit() else x509.DNSName(name)
-            for name in names
-        ]
-        built = self._build(x509.Name([]), key, until).add_extension(
-            x509.SubjectAlternativeName(is_for), True
-        )
-        both = self._place / f"{names[0]}.pem"
-        both.write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            )
-            + self._signed(built)
-        )
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(both)
-        return context
-
-    def _build(self, subject, key, until=NOW + DAY) -> x509.CertificateBuilder:
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(self._name)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(NOW - 2 * DAY)
-            .not_valid_after(until)
-        )
-
-    def _signed(self, built: x509.CertificateBuilder) -> bytes:
-        signed = built.sign(self._key, hashes.SHA256())
-        return signed.public_bytes(serialization.Encoding.PEM)
 
 
 @pytest.fixture(scope="module")
@@ -149,10 +90,19 @@ async def test_an_authority_that_nobody_named_is_not_trusted(authority, names):
 
 
 async def test_an_authority_of_ones_own_stands_beside_the_systems(authority, trusting):
-    assert len(trusting.get_ca_certs()) == 1 + len(tls_context(None).get_ca_certs())
+    assert len(trusting.get_ca_certs()) == 1 + len(tls_context("").get_ca_certs())
     assert trusting.check_hostname
     assert trusting.verify_mode == ssl.CERT_REQUIRED
     assert trusting.minimum_version >= ssl.TLSVersion.TLSv1_2
+
+
+async def test_authorities_are_read_when_the_first_is_needed(authority, tmp_path):
+    gone = sender(*LOOPBACK, tls=None, ca_file=str(tmp_path / "gone.pem"))
+    mine = sender(*LOOPBACK, tls=None, ca_file=str(authority.file))
+    async with receiver(answering(204), tls=authority.server("127.0.0.1")) as listener:
+        url = f"https://127.0.0.1:{listener.port}/"
+        assert "[webhooks] ca_file: No such file" in (await post(gone, url)).error
+        assert (await post(mine, url)).error is None
 
 
 async def plain(stream: trio.abc.Stream) -> None:

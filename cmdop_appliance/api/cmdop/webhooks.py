@@ -15,13 +15,11 @@ from cmdop_appliance.errors import (
     ValidationFailed,
     WebhookNotFound,
 )
-from cmdop_appliance.hub.hub import Hub
 from cmdop_appliance.ids import new_id
 from cmdop_appliance.model import Preset, Webhook
 from cmdop_appliance.store import webhooks as rows
 from cmdop_appliance.store.transaction import Tx, reads
 from cmdop_appliance.webhooks import editing
-from cmdop_appliance.webhooks.targets import Networks
 
 # Fields of the record that callers know by another name.
 _FIELDS: Final = {"enabled": "is_enabled"}
@@ -131,7 +129,7 @@ async def create_webhook(call: Call[WebhookBody, None]) -> NewWebhook:
         updated_ms=now_ms,
     )
     made = await call.hub.store.run(
-        editing.make, call.caller, webhook, _networks(call.hub), call.once
+        editing.make, call.caller, webhook, call.hub.networks, call.once
     )
     return NewWebhook(**_fields(made), secret=made.secret)
 
@@ -172,7 +170,7 @@ async def edit_webhook(call: Call[WebhookChanges, None]) -> WebhookView:
         call.caller,
         call.path["id"],
         changes,
-        _networks(call.hub),
+        call.hub.networks,
     )
     return WebhookView(**_fields(webhook))
 
@@ -198,10 +196,6 @@ def _found(tx: Tx, reach: Reach, webhook_id: str) -> Webhook:
 
 def _each_once(events: list[str]) -> list[str]:
     return list(dict.fromkeys(events))
-
-
-def _networks(hub: Hub) -> Networks:
-    return Networks(hub.config.webhooks.allow_networks)
 
 
 def _fields(webhook: Webhook) -> dict[str, Any]:
