@@ -92,6 +92,18 @@ class DeliveryNotFound(NotFound):
     code = "delivery_not_found"
 
 
+class TerminalNotFound(NotFound):
+    """No terminal of the caller's workspace has this id, or none of its machine this name."""
+
+    code = "terminal_not_found"
+
+
+class RecordingNotFound(NotFound):
+    """Nothing was recorded of the terminal, or it is kept no more."""
+
+    code = "recording_not_found"
+
+
 class FileNotFound(NotFound):
     """The machine has nothing at this path."""
 
@@ -226,6 +238,36 @@ class FilesNotSupported(Conflict):
     """The machine's agent is of a release that carries no files."""
 
     code = "files_not_supported"
+
+
+class TerminalsNotSupported(Conflict):
+    """The machine's agent is of a release that carries no terminals."""
+
+    code = "terminals_not_supported"
+
+
+class TerminalEnded(Conflict):
+    """The terminal has ended already."""
+
+    code = "terminal_ended"
+
+
+class TerminalNotStarted(Conflict):
+    """The machine did not open the terminal; `details.reason` is its word for why."""
+
+    code = "terminal_not_started"
+
+
+class TooManyTerminals(Conflict):
+    """As many are open as there can be."""
+
+    code = "too_many_terminals"
+
+
+class UpgradeRequired(ApplianceError):
+    """This is for websockets."""
+
+    code, status = "upgrade_required", 426
 
 
 class IdempotencyConflict(Conflict):

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal, get_args
 from msgspec import Struct
 
 from cmdop_appliance.protocol.messages import Facts, Spec, Telemetry
+from cmdop_appliance.protocol.terminals import Coding, Shell, Worktree
 
 SessionStatus = Literal[
     "PENDING", "CONNECTED", "BACKGROUND", "GRACE_PERIOD", "DISCONNECTED", "ERROR"
@@ -46,6 +47,7 @@ EventType = Literal[
     "schedule.skipped",
     "file.uploaded",
     "coding_session.started",
+    "coding_session.waiting",
     "coding_session.ended",
     "webhook.disabled",
 ]
@@ -61,6 +63,7 @@ Action = Literal[
     "command.accepted",
     "command.cancelled",
     "command.rejected",
+    "coding_session.opened",
     "enrolment_token.created",
     "enrolment_token.revoked",
     "file.copy",
@@ -79,6 +82,7 @@ Action = Literal[
     "machine.clone_refused",
     "machine.joined",
     "machine.removed",
+    "machine.trespassed",
     "peer.locked_out",
     "schedule.changed",
     "schedule.created",
@@ -86,6 +90,9 @@ Action = Literal[
     "schedule.run",
     "session.client_attached",
     "session.client_detached",
+    "terminal.attached",
+    "terminal.ended",
+    "terminal.opened",
     "webhook.changed",
     "webhook.created",
     "webhook.deleted",
@@ -94,6 +101,11 @@ Action = Literal[
     "workspace.created",
 ]
 ClientMode = Literal["operator", "observer"]
+# What a PTY is for: a person who types, or an AI coding agent (HAPI's session).
+TerminalKind = Literal["terminal", "coding_session"]
+TerminalStatus = Literal["starting", "running", "ended"]
+# How it ended: by itself; could not start; on request; idle for too long; nobody can tell.
+TerminalEnding = Literal["exited", "failed", "cancelled", "idle", "lost"]
 # What becomes of a firing while a command of the one before is under way on its machine.
 Overlap = Literal["skip", "queue", "allow", "cancel_previous"]
 # What becomes of a firing that came due while nobody could start it.
@@ -197,6 +209,41 @@ class Client(Record, frozen=True, kw_only=True):
     caller_email: str
     mode: ClientMode
     attached_ms: int
+
+
+class Terminal(Record, frozen=True, kw_only=True):
+    """A PTY on a machine, held by its keeper; a coding session is one, too."""
+
+    id: str  # `term_…` or `session_…`
+    workspace_id: str
+    machine_id: str
+    kind: TerminalKind
+    name: str  # unique among those of its machine that have not ended
+    status: TerminalStatus
+    what: Shell | Coding  # as it was asked for
+    cols: int
+    rows: int
+    caller_email: str  # who asked; "": nobody, as far as this hub knows
+    is_recorded: bool
+    is_waiting: bool = False  # a coding session, for somebody to type
+    is_ending: bool = False  # on request, which its machine may not have heard of
+    directory: str | None = None  # where a coding session runs, as its machine says
+    worktree: Worktree | None = None  # that was made for it
+    created_ms: int
+    started_ms: int | None = None
+    changed_ms: int  # of status or `is_waiting`
+    ended_ms: int | None = None
+    end: TerminalEnding | None = None
+    exit_code: int | None = None
+    signal: str | None = None
+    code: str | None = None  # failed, lost: which kind, a stable word
+    message: str | None = None  # the same for people
+    stale_ms: int | None = None  # when its machine was last heard of, where the query tells it
+
+    @property
+    def is_adopted(self) -> bool:
+        """Only its machine tells of it: there may be nothing behind it."""
+        return not self.caller_email
 
 
 class Event(Record, frozen=True, kw_only=True):

@@ -80,11 +80,11 @@ class Incoming:
 
 
 class Outgoing:
-    """Data on its way out, from `offset` on."""
+    """Data on its way out, from `offset` on, for so much of which there is credit."""
 
-    def __init__(self, offset: int) -> None:
+    def __init__(self, offset: int, credit: int = TRANSFER_BYTES) -> None:
         self.offset = offset  # of the next byte to send
-        self._limit = offset + TRANSFER_BYTES
+        self._limit = offset + credit
         self._failure: Exception | None = None
         self._news = trio.Event()
 

@@ -7,9 +7,10 @@ from typing import Final, Literal
 
 from cmdop_appliance.errors import LocalProtocolError, ProtocolError, RemoteProtocolError
 from cmdop_appliance.protocol import messages
-from cmdop_appliance.protocol.frames import Data, Output, decode, decode_data, encode
+from cmdop_appliance.protocol.frames import Data, Output, Screen, decode, decode_data, encode
 from cmdop_appliance.protocol.limits import MESSAGE_BYTES
-from cmdop_appliance.protocol.messages import FromAgent, FromHub, Message
+from cmdop_appliance.protocol.messages import FromAgent, FromHub
+from cmdop_appliance.protocol.words import Message
 
 Side = Literal["agent", "hub"]
 
@@ -39,6 +40,14 @@ _HUB_WHEN_READY = (
     "filecredit",
     "fileend",
     "data",
+    "terminalopen",
+    "terminalend",
+    "terminalforget",
+    "terminalresize",
+    "terminalinput",
+    "terminalwatch",
+    "terminalcredit",
+    "terminalunwatch",
 )
 _AGENT_WHEN_READY = (
     "heartbeat",
@@ -55,6 +64,16 @@ _AGENT_WHEN_READY = (
     "filecredit",
     "fileend",
     "data",
+    "terminals",
+    "terminalopened",
+    "terminalfailed",
+    "terminalended",
+    "terminaltaken",
+    "terminalwatched",
+    "terminalgap",
+    "terminaldone",
+    "terminalwaiting",
+    "screen",
 )
 
 # (state, sender, type) → next state. The table is the specification: what is not here is forbidden.
@@ -101,14 +120,14 @@ class Conversation:
         self.state = State.NEW
         self._we_are = we_are
 
-    def send(self, item: Message | Output | Data) -> str | bytes:
+    def send(self, item: Message | Output | Data | Screen) -> str | bytes:
         """`item` as it travels; the table must allow us to say it now."""
         self._step(self._we_are, item, LocalProtocolError)
         return messages.encode(item) if isinstance(item, Message) else encode(item)
 
-    def receive_from_agent(self, frame: str | bytes) -> FromAgent | Output | Data:
+    def receive_from_agent(self, frame: str | bytes) -> FromAgent | Output | Data | Screen:
         """What the agent said, if it may say that now."""
-        item: FromAgent | Output | Data
+        item: FromAgent | Output | Data | Screen
         item = decode(frame) if isinstance(frame, bytes) else messages.decode_from_agent(frame)
         self._step("agent", item, RemoteProtocolError)
         return item
@@ -121,7 +140,7 @@ class Conversation:
         return item
 
     def _step(
-        self, sender: Side, item: Message | Output | Data, blame: type[ProtocolError]
+        self, sender: Side, item: Message | Output | Data | Screen, blame: type[ProtocolError]
     ) -> None:
         if isinstance(item, Message):
             kind = str(item.__struct_config__.tag)

@@ -47,7 +47,10 @@ class Stat(Call, frozen=True):
 
 
 class Exist(Call, frozen=True):
-    """Which of these exist, whatever they are; what may not be seen does not. → `Existing`"""
+    """Which of these exist, whatever they are; what may not be seen does not. → `Existing`
+
+    `~`, and what begins with `~/`, counts from the home of the agent's user.
+    """
 
     paths: Annotated[list[FilePath], Meta(max_length=PATHS_ITEMS)]
 

@@ -2,6 +2,7 @@
 
 1 kind = 1 │ 1 stream │ 30 command id, ASCII │ 8 offset │ 4 crc32c of each chunk … │ chunks …
 1 kind = 2 │ 8 call │ 8 offset │ data …
+1 kind = 3 │ 8 watch │ 8 offset │ output of a terminal …
 
 All chunks have `CHUNK_BYTES`, but the last may have less. A file has one checksum, of its whole.
 """
@@ -14,7 +15,7 @@ from crc32c import crc32c
 
 from cmdop_appliance.errors import LocalProtocolError, RemoteProtocolError
 from cmdop_appliance.ids import is_id
-from cmdop_appliance.protocol.limits import CHUNK_BYTES, DATA_BYTES, OUTPUT_BYTES
+from cmdop_appliance.protocol.limits import CHUNK_BYTES, DATA_BYTES, OUTPUT_BYTES, SCREEN_BYTES
 
 StreamName = Literal["stdout", "stderr"]
 STREAMS: tuple[StreamName, StreamName] = ("stdout", "stderr")
@@ -22,7 +23,8 @@ STREAMS: tuple[StreamName, StreamName] = ("stdout", "stderr")
 _OUTPUT = 1
 _HEAD = struct.Struct("!BB30sQ")
 _DATA = 2
-_DATA_HEAD = struct.Struct("!BQQ")
+_SCREEN = 3
+_DATA_HEAD = struct.Struct("!BQQ")  # of both
 _CHECKSUM_BYTES = 4
 
 
@@ -45,22 +47,43 @@ class Data:
     data: bytes | memoryview
 
 
-def encode(item: Output | Data) -> bytes:
+@dataclass(frozen=True, slots=True)
+class Screen:
+    """`data` stands at byte `offset` of what the terminal of reader `watch` wrote."""
+
+    watch: int
+    offset: int
+    data: bytes
+
+
+def encode(item: Output | Data | Screen) -> bytes:
     """The binary frame for `item`.
 
     Raises:
         LocalProtocolError: there is nothing in it, or more than one frame may carry.
     """
-    return encode_output(item) if isinstance(item, Output) else encode_data(item)
+    match item:
+        case Output():
+            return encode_output(item)
+        case Data():
+            return encode_data(item)
+        case Screen():
+            return encode_screen(item)
 
 
-def decode(frame: bytes) -> Output | Data:
+def decode(frame: bytes) -> Output | Data | Screen:
     """What is in a binary frame, its checksums verified.
 
     Raises:
         RemoteProtocolError: it is no such frame, or was damaged on the way.
     """
-    return decode_data(frame) if frame[:1] == bytes([_DATA]) else decode_output(frame)
+    match frame[:1]:
+        case b"\2":
+            return decode_data(frame)
+        case b"\3":
+            return decode_screen(frame)
+        case _:
+            return decode_output(frame)
 
 
 def encode_data(item: Data) -> bytes:
@@ -87,6 +110,32 @@ def decode_data(frame: bytes) -> Data:
     if offset + len(data) >= 2**63:
         raise RemoteProtocolError(f"data at offset {offset}")
     return Data(call, offset, data)
+
+
+def encode_screen(item: Screen) -> bytes:
+    """The binary frame for a piece of a terminal's output.
+
+    Raises:
+        LocalProtocolError: there is nothing in it, or more than one frame may carry.
+    """
+    if not 0 < len(item.data) <= SCREEN_BYTES:
+        raise LocalProtocolError(f"output of {len(item.data)} bytes; 1 to {SCREEN_BYTES} fit")
+    return _DATA_HEAD.pack(_SCREEN, item.watch, item.offset) + item.data
+
+
+def decode_screen(frame: bytes) -> Screen:
+    """The piece of a terminal's output in a binary frame.
+
+    Raises:
+        RemoteProtocolError: it is not such a frame.
+    """
+    if not 0 < len(frame) - _DATA_HEAD.size <= SCREEN_BYTES or frame[0] != _SCREEN:
+        raise RemoteProtocolError(f"a binary frame of {len(frame)} bytes")
+    _, watch, offset = _DATA_HEAD.unpack_from(frame)
+    data = frame[_DATA_HEAD.size :]
+    if offset + len(data) >= 2**63:
+        raise RemoteProtocolError(f"output at offset {offset}")
+    return Screen(watch, offset, data)
 
 
 def encode_output(output: Output) -> bytes:

@@ -51,6 +51,22 @@ FILE_CALLS = 16
 # Of these those that no transfer takes, however slow it is: whoever lists and deletes meanwhile
 # needs each for a moment, and four carry some 40 a second at 100 ms round trip.
 QUICK_CALLS = 4
+# A side of a screen, in cells: a wall of displays has fewer; the kernel takes 16 bits (ioctl_tty).
+SIDE_CELLS = 2000
+# Words of the program in a terminal; the whole message is bounded, too.
+ARGUMENTS_ITEMS = 1000
+# What is typed in one message: a paste comes in parts, between which keys of others find their way.
+INPUT_BYTES = 16 * 1024
+# Output of a terminal in one frame: what others' keys may stand behind.
+SCREEN_BYTES = 32 * 1024
+# Output of a terminal that a reader has not granted anew (semantics.md, Commands 6).
+WATCH_BYTES = 256 * 1024
+# Output of a terminal that is kept at least, to be shown again (semantics.md).
+REPLAY_BYTES = 1024 * 1024
+# Readers of terminals on one connection; live terminals of one machine.
+WATCHES = 256
+TERMINALS = 64
+
 # Unsent bytes that a socket may hold before data of files waits: what a command may stand behind.
 UNSENT_BYTES = 128 * 1024
 

@@ -17,10 +17,32 @@ from cmdop_appliance.protocol.limits import (
     SAMPLES_IN_ONE,
     SAMPLES_ITEMS,
 )
+from cmdop_appliance.protocol.terminals import (
+    Size,
+    TerminalCredit,
+    TerminalDone,
+    TerminalEnd,
+    TerminalEnded,
+    TerminalFailed,
+    TerminalForget,
+    TerminalGap,
+    TerminalInput,
+    TerminalOpen,
+    TerminalOpened,
+    TerminalResize,
+    Terminals,
+    TerminalTaken,
+    TerminalUnwatch,
+    TerminalWaiting,
+    TerminalWatch,
+    TerminalWatched,
+)
+from cmdop_appliance.protocol.words import Message
 
 CommandId = Annotated[str, Meta(pattern=r"^cmd_[0-7][0-9A-HJKMNP-TV-Z]{25}\Z")]
 Bytes16 = Annotated[bytes, Meta(min_length=16, max_length=16)]
 Signature = Annotated[bytes, Meta(min_length=64, max_length=64)]  # Ed25519, RFC 8032
+Features = Annotated[list[Label], Meta(max_length=FEATURES_ITEMS)]
 Percent = Annotated[float, Meta(ge=0, le=100)]
 
 _CONTROLS: Final = r"\x00-\x1f\x7f-\x9f"  # C0, DEL and C1
@@ -31,10 +53,6 @@ Name = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS, pattern=NO_CONTR
 
 End = Literal["exited", "timeout", "cancelled", "failed", "lost", "expired"]
 Phase = Literal["queued", "running", "ended"]
-
-
-class Message(Struct, frozen=True, kw_only=True, tag_field="type", tag=str.lower):
-    """Anything that travels in a text frame; its `type` is the class name in lower case."""
 
 
 class Facts(Struct, frozen=True, kw_only=True):
@@ -104,6 +122,8 @@ class Spec(Struct, frozen=True, kw_only=True, omit_defaults=True):
     operator: str | None = None  # who asked, shown to the command as CMDOP_OPERATOR
     # Equal keys run one after another, in the order dispatched; default: beside everything else.
     serial_key: Annotated[str, Meta(min_length=1, max_length=NAME_CHARS)] | None = None
+    # It runs in a terminal of this size, and all it writes is its stdout; default: in none.
+    pty: Size | None = None
 
 
 class AuditHead(Struct, frozen=True, kw_only=True):
@@ -167,8 +187,8 @@ class Ready(Message, frozen=True, omit_defaults=True):
     """The inventory is complete: dispatches may come."""
 
     audit_head: AuditHead | None = None  # the newest that the agent remembers
-    # What else the agent understands: "files". One of the first release names nothing.
-    features: Annotated[list[Label], Meta(max_length=FEATURES_ITEMS)] = []
+    # What else the agent understands: "files", "terminals". The first release names nothing.
+    features: Features = msgspec.field(default_factory=list)
 
 
 class Heartbeat(Message, frozen=True, omit_defaults=True):
@@ -278,7 +298,7 @@ class Welcome(Message, frozen=True, omit_defaults=True):
     session_id: Label
     epoch: Count
     # Those of `FEATURES` that the hub knows, and newer ones. One of the first release names none.
-    features: Annotated[list[Label], Meta(max_length=FEATURES_ITEMS)] = []
+    features: Features = msgspec.field(default_factory=list)
 
 
 class Revoked(Message, frozen=True):
@@ -379,6 +399,15 @@ FEATURES: Final = (
     "filefailed",
     "filecredit",
     "fileend",
+    "terminals",
+    "terminalopened",
+    "terminalfailed",
+    "terminalended",
+    "terminaltaken",
+    "terminalwatched",
+    "terminalgap",
+    "terminaldone",
+    "terminalwaiting",
 )
 
 FromAgent = (
@@ -398,6 +427,15 @@ FromAgent = (
     | FileFailed
     | FileCredit
     | FileEnd
+    | Terminals
+    | TerminalOpened
+    | TerminalFailed
+    | TerminalEnded
+    | TerminalTaken
+    | TerminalWatched
+    | TerminalGap
+    | TerminalDone
+    | TerminalWaiting
     | Bye
 )
 FromHub = (
@@ -415,6 +453,14 @@ FromHub = (
     | FileStop
     | FileCredit
     | FileEnd
+    | TerminalOpen
+    | TerminalEnd
+    | TerminalForget
+    | TerminalResize
+    | TerminalInput
+    | TerminalWatch
+    | TerminalCredit
+    | TerminalUnwatch
 )
 
 M = TypeVar("M")

@@ -9,7 +9,7 @@ from cmdop_appliance.ids import new_id
 from cmdop_appliance.protocol import messages
 from cmdop_appliance.protocol.conversation import TRANSITIONS, Conversation, State
 from cmdop_appliance.protocol.files import Delete, Done
-from cmdop_appliance.protocol.frames import Data, Output, encode
+from cmdop_appliance.protocol.frames import Data, Output, Screen, encode
 from cmdop_appliance.protocol.messages import (
     Accepted,
     Acknowledge,
@@ -30,7 +30,6 @@ from cmdop_appliance.protocol.messages import (
     Heartbeatack,
     Hello,
     Inventory,
-    Message,
     Notice,
     Prove,
     Ready,
@@ -46,9 +45,32 @@ from cmdop_appliance.protocol.messages import (
     Stream,
     Welcome,
 )
+from cmdop_appliance.protocol.terminals import (
+    Shell,
+    Size,
+    TerminalCredit,
+    TerminalDone,
+    TerminalEnd,
+    TerminalEnded,
+    TerminalFailed,
+    TerminalForget,
+    TerminalGap,
+    TerminalInput,
+    TerminalOpen,
+    TerminalOpened,
+    TerminalResize,
+    Terminals,
+    TerminalTaken,
+    TerminalUnwatch,
+    TerminalWaiting,
+    TerminalWatch,
+    TerminalWatched,
+)
+from cmdop_appliance.protocol.words import Message
 from tests.support.records import TELEMETRY
 
 ID, KEY, SIGNATURE = new_id("cmd"), b"k" * 32, b"s" * 64
+TERMINAL, SESSION, WRITER = new_id("term"), new_id("session"), "0f" * 16
 NOTHING = Stream(0, KEY)
 FACTS = Facts(
     **dict.fromkeys(("hostname", "os", "arch", "kernel", "user", "home", "agent_version"), "x"),
@@ -80,6 +102,16 @@ SAID = {
         "filecredit": FileCredit(id=1, offset=2),
         "fileend": FileEnd(id=1, end=2, sha256=KEY),
         "data": Data(1, 2, b"x"),
+        "terminals": Terminals(terminals=[], is_last=True),
+        "terminalopened": TerminalOpened(id=TERMINAL, started_ms=1),
+        "terminalfailed": TerminalFailed(id=SESSION, code="not_installed", message="no codex"),
+        "terminalended": TerminalEnded(id=TERMINAL, end="exited", exit_code=0),
+        "terminaltaken": TerminalTaken(id=TERMINAL, writer=WRITER, offset=1),
+        "terminalwatched": TerminalWatched(watch=1, offset=0, end=2, size=Size()),
+        "terminalgap": TerminalGap(watch=1, offset=2),
+        "terminaldone": TerminalDone(watch=1, end=2),
+        "terminalwaiting": TerminalWaiting(id=SESSION, on=True),
+        "screen": Screen(1, 2, b"x"),
         "bye": Bye(),
     },
     "hub": {
@@ -98,6 +130,14 @@ SAID = {
         "filecredit": FileCredit(id=1, offset=2),
         "fileend": FileEnd(id=1, end=2),
         "data": Data(1, 2, b"x"),
+        "terminalopen": TerminalOpen(id=TERMINAL, what=Shell(), size=Size()),
+        "terminalend": TerminalEnd(id=TERMINAL),
+        "terminalforget": TerminalForget(ids=[TERMINAL]),
+        "terminalresize": TerminalResize(id=TERMINAL, size=Size()),
+        "terminalinput": TerminalInput(id=TERMINAL, writer=WRITER, offset=0, data=b"x"),
+        "terminalwatch": TerminalWatch(watch=1, id=TERMINAL),
+        "terminalcredit": TerminalCredit(watch=1, offset=2),
+        "terminalunwatch": TerminalUnwatch(watch=1),
     },
 }
 CASES = [(state, side, kind) for state in State for side in SAID for kind in SAID[side]]
@@ -143,9 +183,10 @@ def test_the_table_binds_both_sides(state, side, kind):
 
 
 @pytest.mark.parametrize("state", State)
-def test_a_hub_that_sends_binary_frames_is_blamed(state):
+@pytest.mark.parametrize("frame", [b"x", encode(Screen(1, 2, b"x"))])
+def test_a_hub_that_sends_other_binary_frames_than_data_is_blamed(state, frame):
     with pytest.raises(RemoteProtocolError):
-        in_state("agent", state).receive_from_hub(b"x")
+        in_state("agent", state).receive_from_hub(frame)
 
 
 @given(st.sampled_from(State), st.text() | st.binary())

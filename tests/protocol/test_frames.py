@@ -12,14 +12,17 @@ from cmdop_appliance.protocol.frames import (
     STREAMS,
     Data,
     Output,
+    Screen,
     decode,
     decode_data,
     decode_output,
+    decode_screen,
     encode,
     encode_data,
     encode_output,
+    encode_screen,
 )
-from cmdop_appliance.protocol.limits import CHUNK_BYTES, DATA_BYTES, OUTPUT_BYTES
+from cmdop_appliance.protocol.limits import CHUNK_BYTES, DATA_BYTES, OUTPUT_BYTES, SCREEN_BYTES
 
 OUTPUTS = st.builds(
     Output,
@@ -34,9 +37,12 @@ ID = new_id("cmd")
 PIECES = st.builds(
     Data, st.integers(0, 2**63 - 1), st.integers(0, 2**62), st.binary(min_size=1, max_size=200)
 )
+SCREENS = st.builds(
+    Screen, st.integers(0, 2**63 - 1), st.integers(0, 2**62), st.binary(min_size=1, max_size=200)
+)
 
 
-@given(OUTPUTS | PIECES)
+@given(OUTPUTS | PIECES | SCREENS)
 def test_what_is_sent_as_bytes_is_received_as_what_it_was(item):
     assert decode(encode(item)) == item
 
@@ -64,9 +70,35 @@ def test_a_piece_of_a_file_does_not_reach_beyond_what_a_number_holds():
         decode_data(frame + b"z")
 
 
-def test_output_is_not_taken_for_a_piece_of_a_file():
+@given(SCREENS, st.data())
+def test_a_piece_of_a_screen_without_data_is_refused(screen, data):
+    frame = encode_screen(screen)
     with pytest.raises(RemoteProtocolError):
-        decode_data(encode_output(Output(ID, "stdout", 0, b"x")))
+        decode_screen(frame[: data.draw(st.integers(0, len(frame) - len(screen.data)))])
+
+
+@pytest.mark.parametrize("size", [0, SCREEN_BYTES + 1])
+def test_a_piece_of_a_screen_is_neither_empty_nor_larger_than_a_frame_may_be(size):
+    with pytest.raises(LocalProtocolError):
+        encode_screen(Screen(1, 0, bytes(size)))
+    frame = encode_screen(Screen(1, 0, b"x"))[:-1] + bytes(size)
+    with pytest.raises(RemoteProtocolError):
+        decode_screen(frame)
+
+
+def test_a_piece_of_a_screen_does_not_reach_beyond_what_a_number_holds():
+    frame = encode_screen(Screen(1, 2**63 - 3, b"xy"))
+    assert decode_screen(frame).offset == 2**63 - 3
+    with pytest.raises(RemoteProtocolError):
+        decode_screen(frame + b"z")
+
+
+@pytest.mark.parametrize(
+    "item", [Output(ID, "stdout", 0, b"x"), Screen(1, 0, b"x")], ids=["output", "screen"]
+)
+def test_output_is_not_taken_for_a_piece_of_a_file(item):
+    with pytest.raises(RemoteProtocolError):
+        decode_data(encode(item))
 
 
 @given(OUTPUTS)

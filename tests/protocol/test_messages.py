@@ -1,5 +1,6 @@
 """Messages: what is sent is received, and what a peer sends is understood or blamed on it."""
 
+import base64
 import json
 from contextlib import nullcontext, suppress
 
@@ -10,245 +11,60 @@ from hypothesis import strategies as st
 
 from cmdop_appliance.errors import LocalProtocolError, RemoteProtocolError
 from cmdop_appliance.ids import new_id
-from cmdop_appliance.protocol import files, messages
+from cmdop_appliance.protocol import messages
 from cmdop_appliance.protocol.limits import (
     FEATURES_ITEMS,
+    INPUT_BYTES,
     INVENTORY_ITEMS,
     LABEL_CHARS,
     MESSAGE_BYTES,
     OUTPUT_BYTES,
     SAMPLES_IN_ONE,
     SAMPLES_ITEMS,
+    SIDE_CELLS,
 )
 from cmdop_appliance.protocol.messages import (
     Accepted,
-    Acknowledge,
-    AuditHead,
-    Background,
     Bye,
     Cancel,
-    Challenge,
     Dispatch,
-    Facts,
-    FileAnswer,
-    FileCall,
-    FileCredit,
-    FileEnd,
-    FileFailed,
-    FileStop,
     Finished,
     Heartbeat,
-    Heartbeatack,
     Hello,
     Inventory,
     Known,
-    Message,
     Notice,
     Peak,
     Prove,
     Ready,
     Rejected,
-    Resume,
-    Revoked,
     Sample,
-    Sampled,
     Samples,
     Spec,
     Started,
-    Stored,
-    Stream,
     Telemetry,
     Welcome,
 )
+from cmdop_appliance.protocol.terminals import (
+    KnownTerminal,
+    Shell,
+    Size,
+    TerminalEnd,
+    TerminalEnded,
+    TerminalForget,
+    TerminalInput,
+    TerminalOpen,
+    TerminalResize,
+    Terminals,
+)
+from cmdop_appliance.protocol.words import Message
+from tests.protocol.drawn import BOTH_WAYS, FROM_AGENT, FROM_HUB
 from tests.support.records import FACTS as RECORDED
 from tests.support.records import samples
 
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
-LINE = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=30)
-IDS = st.from_regex(r"cmd_[0-7][0-9A-HJKMNP-TV-Z]{25}", fullmatch=True)
-COUNTS = st.integers(0, 2**63 - 1)
-PERCENTS = st.floats(0, 100)
-BYTES32 = st.binary(min_size=32, max_size=32)
-SIGNATURES = st.binary(min_size=64, max_size=64)
-VERSIONS = st.integers(1, 65535)
-HEADS = st.builds(AuditHead, seq=st.integers(1, 2**63 - 1), hash=BYTES32)
-STREAMS = st.builds(Stream, COUNTS, BYTES32)
-FACTS = st.builds(
-    Facts,
-    **dict.fromkeys(("hostname", "os", "arch", "kernel", "user", "home", "agent_version"), LINE),
-    platform=st.sampled_from(["linux", "darwin", "win32"]),
-    cpu_cores=COUNTS,
-    memory_bytes=COUNTS,
-)
-TELEMETRY = st.builds(
-    Telemetry,
-    **{
-        name: PERCENTS if name.endswith("percent") else COUNTS
-        for name in Telemetry.__struct_fields__
-    },
-)
-SAMPLES = st.builds(
-    Sample,
-    number=COUNTS,
-    age_ms=COUNTS,
-    telemetry=TELEMETRY,
-    count=st.integers(1, SAMPLES_IN_ONE),
-    peak=st.none() | st.builds(Peak, **dict.fromkeys(Peak.__struct_fields__, PERCENTS)),
-)
-SPECS = st.builds(
-    Spec,
-    argv=st.lists(TEXT, min_size=1, max_size=5),
-    cwd=st.none() | TEXT,
-    env=st.dictionaries(TEXT, TEXT, max_size=3),
-    user=st.none() | TEXT,
-    stdin=st.none() | st.binary(max_size=50),
-    timeout_ms=st.none() | st.integers(1, 2**53 - 1),
-    operator=st.none() | TEXT,
-    serial_key=st.none() | TEXT.filter(bool),
-)
-PATHS = st.binary(max_size=30)
-MODES = st.integers(0, 0o7777)
-UPLOADS = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
-BOOLS = st.booleans()
-ENTRIES = st.builds(
-    files.Entry,
-    name=PATHS,
-    type=st.sampled_from(["file", "directory", "symlink", "other"]),
-    size=COUNTS,
-    mode=MODES,
-    owner=TEXT,
-    group=TEXT,
-    modified_ms=st.integers(-(2**50), 2**50),
-    target=st.none() | PATHS,
-)
-CALLS = st.one_of(
-    st.builds(files.List, path=PATHS, hidden=BOOLS, offset=COUNTS, limit=st.integers(0, 100)),
-    st.builds(files.Stat, path=PATHS, checksum=BOOLS),
-    st.builds(files.Exist, paths=st.lists(PATHS, max_size=3)),
-    st.builds(
-        files.Read,
-        path=PATHS,
-        offset=st.integers(-(2**63), 2**63 - 1),
-        length=st.none() | COUNTS,
-        if_version=st.none() | TEXT,
-    ),
-    st.builds(
-        files.Write,
-        path=PATHS,
-        upload=st.none() | UPLOADS,
-        offset=COUNTS,
-        mode=st.none() | MODES,
-        owner=st.none() | TEXT.filter(bool),
-        group=st.none() | TEXT.filter(bool),
-        create_parents=BOOLS,
-        overwrite=BOOLS,
-        if_match=st.none() | BYTES32,
-    ),
-    st.builds(files.Uploaded, path=PATHS, upload=UPLOADS),
-    st.builds(files.Delete, path=PATHS, recursive=BOOLS),
-    st.builds(files.Move, source=PATHS, destination=PATHS, overwrite=BOOLS),
-    st.builds(files.Copy, source=PATHS, destination=PATHS, overwrite=BOOLS),
-    st.builds(files.Mkdir, path=PATHS, parents=BOOLS, mode=st.none() | MODES),
-)
-ANSWERS = st.one_of(
-    st.builds(files.Entries, path=PATHS, entries=st.lists(ENTRIES, max_size=3), total=COUNTS),
-    st.builds(files.Found, path=PATHS, entry=ENTRIES, version=TEXT, sha256=st.none() | BYTES32),
-    st.builds(files.Existing, exist=st.lists(BOOLS, max_size=3)),
-    st.builds(
-        files.Opened,
-        path=PATHS,
-        size=COUNTS,
-        first=COUNTS,
-        end=COUNTS,
-        version=TEXT,
-        modified_ms=COUNTS,
-        sha256=st.none() | BYTES32,
-    ),
-    st.builds(files.Placed, path=PATHS, offset=COUNTS),
-    st.builds(files.Written, path=PATHS, size=COUNTS, sha256=BYTES32, created=BOOLS),
-    st.builds(files.Kept, offset=COUNTS),
-    st.just(files.Done()),
-)
-CREDITS = st.builds(FileCredit, id=COUNTS, offset=COUNTS)
-ENDS = st.builds(FileEnd, id=COUNTS, end=COUNTS, sha256=st.none() | BYTES32)
-FROM_AGENT = {
-    Hello: st.builds(Hello, version=VERSIONS, nonce=BYTES32),
-    Prove: st.builds(
-        Prove,
-        public_key=BYTES32,
-        signature=SIGNATURES,
-        boot_id=TEXT,
-        keeper_id=TEXT,
-        facts=FACTS,
-        token=st.none() | TEXT,
-        name=st.none() | LINE.filter(bool),
-    ),
-    Inventory: st.builds(
-        Inventory,
-        commands=st.lists(
-            st.builds(Known, id=IDS, phase=st.sampled_from(["queued", "running", "ended"])),
-            max_size=5,
-        ),
-    ),
-    Ready: st.builds(Ready, audit_head=st.none() | HEADS, features=st.lists(TEXT, max_size=2)),
-    Heartbeat: st.builds(Heartbeat, telemetry=st.none() | TELEMETRY),
-    Samples: st.builds(
-        Samples,
-        series=st.binary(min_size=16, max_size=16),
-        samples=st.lists(SAMPLES, min_size=1, max_size=3),
-    ),
-    Background: st.builds(Background, on=st.booleans()),
-    Accepted: st.builds(Accepted, id=IDS),
-    Started: st.builds(Started, id=IDS, started_ms=COUNTS),
-    Finished: st.builds(
-        Finished,
-        id=IDS,
-        end=st.sampled_from(["exited", "timeout", "cancelled", "failed", "lost", "expired"]),
-        stdout=STREAMS,
-        stderr=STREAMS,
-        exit_code=st.none() | st.integers(0, 255),
-        signal=st.none() | TEXT,
-        reason=st.none() | TEXT,
-        message=st.none() | TEXT,
-        started_ms=st.none() | COUNTS,
-        duration_ms=st.none() | COUNTS,
-    ),
-    Rejected: st.builds(Rejected, id=IDS, reason=TEXT),
-    Notice: st.builds(Notice, event=TEXT, message=TEXT),
-    FileAnswer: st.builds(FileAnswer, id=COUNTS, answer=ANSWERS),
-    FileFailed: st.builds(
-        FileFailed, id=COUNTS, code=TEXT, message=TEXT, offset=st.none() | COUNTS
-    ),
-    FileCredit: CREDITS,
-    FileEnd: ENDS,
-    Bye: st.just(Bye()),
-}
-FROM_HUB = {
-    Challenge: st.builds(
-        Challenge, version=VERSIONS, hub_key=BYTES32, nonce=BYTES32, signature=SIGNATURES
-    ),
-    Welcome: st.builds(
-        Welcome,
-        machine_id=TEXT,
-        session_id=TEXT,
-        epoch=COUNTS,
-        features=st.lists(TEXT, max_size=3),
-    ),
-    Revoked: st.builds(Revoked, machine_id=TEXT, signature=SIGNATURES),
-    Dispatch: st.builds(Dispatch, id=IDS, spec_hash=BYTES32, ttl_ms=st.none() | COUNTS, spec=SPECS),
-    Cancel: st.builds(Cancel, id=IDS),
-    Resume: st.builds(Resume, id=IDS, stdout=COUNTS, stderr=COUNTS),
-    Stored: st.builds(Stored, id=IDS, stdout=COUNTS, stderr=COUNTS),
-    Acknowledge: st.builds(Acknowledge, id=IDS),
-    Sampled: st.builds(Sampled, number=COUNTS),
-    Heartbeatack: st.builds(Heartbeatack, audit_head=st.none() | HEADS),
-    FileCall: st.builds(FileCall, id=COUNTS, call=CALLS),
-    FileStop: st.builds(FileStop, id=COUNTS),
-    FileCredit: CREDITS,
-    FileEnd: ENDS,
-}
-BOTH_WAYS = {FileCredit, FileEnd}
 KINDS = {kind.__struct_config__.tag: kind for kind in (*FROM_AGENT, *FROM_HUB)}
+TERMINAL, WRITER = "term_01JZZZZZZZZZZZZZZZZZZZZZZZ", "0f" * 16
+TYPED = TerminalInput(id=TERMINAL, writer=WRITER, offset=0, data=b"x")
 DECODERS = (messages.decode_from_agent, messages.decode_from_hub)
 
 # Text as no sane peer sends it: lone surrogates, NUL, anything that JSON can escape.
@@ -392,6 +208,19 @@ def _hear_of(name="web", **facts):
         (Started(id="cmd_01JZZZZZZZZZZZZZZZZZZZZZZZ", started_ms=1), "started_ms", 2**63),
         (Started(id="cmd_01JZZZZZZZZZZZZZZZZZZZZZZZ", started_ms=1), "started_ms", -1),
         (Started(id="cmd_01JZZZZZZZZZZZZZZZZZZZZZZZ", started_ms=1), "started_ms", True),
+        (TerminalEnd(id=TERMINAL), "id", "cmd_01JZZZZZZZZZZZZZZZZZZZZZZZ"),
+        (TerminalEnd(id=TERMINAL), "id", TERMINAL + "\n"),
+        (TYPED, "writer", WRITER[1:]),
+        (TYPED, "writer", WRITER.upper()),
+        (TYPED, "writer", WRITER + "\n"),
+        (TYPED, "offset", 2**63),
+        (TYPED, "data", ""),
+        (TYPED, "data", base64.b64encode(bytes(INPUT_BYTES + 1)).decode()),
+        (TerminalResize(id=TERMINAL, size=Size()), "size", {"cols": 0, "rows": 24}),
+        (TerminalResize(id=TERMINAL, size=Size()), "size", {"cols": 80, "rows": SIDE_CELLS + 1}),
+        (TerminalOpen(id=TERMINAL, what=Shell(), size=Size()), "what", {"kind": "other"}),
+        (TerminalEnded(id=TERMINAL, end="exited"), "exit_code", 256),
+        (TerminalForget(ids=[]), "ids", [TERMINAL] * (INVENTORY_ITEMS + 1)),
     ],
 )
 def test_a_value_outside_its_limits_is_blamed_on_the_peer(message, field, value):
@@ -412,6 +241,12 @@ def test_we_send_nothing_that_is_larger_than_a_message_may_be():
 def test_a_full_inventory_fits_into_one_message():
     known = [Known(id=new_id("cmd"), phase="running") for _ in range(INVENTORY_ITEMS)]
     assert messages.decode_from_agent(messages.encode(Inventory(commands=known)))
+
+
+def test_every_terminal_that_an_agent_knows_fits_into_one_message():
+    known = [KnownTerminal(id=new_id("session"), phase="ended") for _ in range(INVENTORY_ITEMS)]
+    message = Terminals(terminals=known, is_last=True)
+    assert messages.decode_from_agent(messages.encode(message)) == message
 
 
 def test_a_full_message_of_samples_is_no_larger_than_a_piece_of_output():
