@@ -1,6 +1,7 @@
 """The agent's way to its keeper: find the one that runs, or start one, and talk to it."""
 
 import base64
+import json
 import os
 import subprocess
 import sys
@@ -18,11 +19,13 @@ from cmdop_appliance.agent.keeper.environment import (
     original_environment,
     process_environment,
 )
-from cmdop_appliance.agent.keeper.files import make_private_folder, open_private
+from cmdop_appliance.agent.keeper.files import make_private_folder, open_private, screen_folder
 from cmdop_appliance.agent.keeper.link import MAX_LINE_BYTES
 from cmdop_appliance.agent.keeper.main import ALREADY_KEPT, WIRE_VERSION
 from cmdop_appliance.agent.keeper.records import Record, read_log, record_of
-from cmdop_appliance.errors import LocalProtocolError, StartupError
+from cmdop_appliance.agent.keeper.segments import kept, read_segments
+from cmdop_appliance.errors import LocalProtocolError, StartupError, TerminalsNotSupported
+from cmdop_appliance.protocol.terminals import Size
 
 __all__ = [
     "Exited",
@@ -31,9 +34,13 @@ __all__ = [
     "Record",
     "Refused",
     "Started",
+    "Taken",
+    "Written",
+    "kept_screen",
     "open_keeper",
     "output_path",
     "read_log",
+    "read_screen",
 ]
 
 # A keeper from source is there in 60 ms, a packed one must unpack itself, maybe to a slow disk.
@@ -81,11 +88,26 @@ class Exited(msgspec.Struct, frozen=True, tag_field="event", tag="exited"):
     id: str
     exit_code: int | None  # of a command that exited by itself
     signal: str | None  # that ended its leader, such as "SIGTERM"
-    end: Literal["exited", "timeout", "cancelled"]
+    end: Literal["exited", "timeout", "cancelled", "idle"]
     duration_ms: int
-    stdout_bytes: int  # written when the leader ended
+    stdout_bytes: int  # written when the leader ended; in a terminal: until it was closed
     stderr_bytes: int
     killed: str | None  # the strongest signal it took to end it; None: it ended by itself
+
+
+class Written(msgspec.Struct, frozen=True, tag_field="event", tag="written"):
+    """A terminal's output can be read up to `end`, which is what a `watch` waited for."""
+
+    id: str
+    end: int
+
+
+class Taken(msgspec.Struct, frozen=True, tag_field="event", tag="taken"):
+    """What `writer` typed is typed up to `offset`, whatever else was sent: go on there."""
+
+    id: str
+    writer: str
+    offset: int
 
 
 class _Hello(msgspec.Struct, frozen=True, tag_field="event", tag="hello"):
@@ -93,14 +115,18 @@ class _Hello(msgspec.Struct, frozen=True, tag_field="event", tag="hello"):
     keeper_id: str
     boot_id: str
     pid: int
+    features: tuple[str, ...] = ()  # a keeper of the first release names none
 
 
 class _Ready(msgspec.Struct, frozen=True, tag_field="event", tag="ready"):
     pass
 
 
-_decode: Final = msgspec.json.Decoder(Started | Refused | Exited | _Hello | _Ready).decode
-_encode: Final = msgspec.json.Encoder().encode
+Event = Started | Refused | Exited | Written | Taken
+
+_decode: Final = msgspec.json.Decoder(Event | _Hello | _Ready).decode
+# Not msgspec's: a path that is no UTF-8 travels as surrogates, as in `os.fsencode`.
+_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class Keeper(trio.abc.AsyncResource):
@@ -109,6 +135,7 @@ class Keeper(trio.abc.AsyncResource):
     keeper_id: str  # another one: another process, which knows its predecessor's ends by its log
     boot_id: str
     pid: int
+    has_pty: bool  # False: a keeper of an earlier release, which runs on until it has no command
     records: dict[str, Record]  # of every known command, as they were when we connected
 
     def __init__(self, stream: trio.SocketStream) -> None:
@@ -127,15 +154,29 @@ class Keeper(trio.abc.AsyncResource):
         user: str | None = None,
         stdin: bytes | None = None,
         timeout_ms: int | None = None,
+        pty: Size | None = None,
+        is_terminal: bool = False,
+        idle_ms: int | None = None,
     ) -> None:
         """Ask for a start; `Started` or `Refused` answers. A known id is answered by its `Record`.
 
         `env` comes on top of the original environment. Without `cwd` it runs in the user's home,
         without `stdin` it reads nothing. `timeout_ms` counts from the start, agent or no agent.
 
+        With `pty` it runs in a terminal of this size: what it writes there is its stdout, and
+        `stdin` is typed, then the end of file. With `is_terminal`, too, people type, see `type`:
+        there is no `stdin`, an empty `argv` is the login shell, its output is read with
+        `read_screen`, and it is ended when nobody has typed for `idle_ms`.
+
         Raises:
             LocalProtocolError: it does not fit into one line of `MAX_LINE_BYTES`.
+            TerminalsNotSupported: this keeper has no `pty`.
         """
+        if pty is not None and not self.has_pty:
+            raise TerminalsNotSupported(
+                "the keeper of an earlier release runs here;"
+                " it is replaced when its commands have ended"
+            )
         await self._send(
             {
                 "do": "start",
@@ -146,6 +187,9 @@ class Keeper(trio.abc.AsyncResource):
                 "user": user,
                 "stdin": None if stdin is None else base64.b64encode(stdin).decode(),
                 "timeout_ms": timeout_ms,
+                "pty": None if pty is None else {"cols": pty.cols, "rows": pty.rows},
+                "terminal": is_terminal,
+                "idle_ms": idle_ms,
             }
         )
 
@@ -157,7 +201,39 @@ class Keeper(trio.abc.AsyncResource):
         """Drop the records and output files of commands that have ended, for good."""
         await self._send({"do": "forget", "ids": list(command_ids)})
 
-    async def next_event(self) -> Started | Refused | Exited | Record:
+    async def type(self, terminal_id: str, writer: str, offset: int, data: bytes) -> None:
+        """Type what stands at `offset` of what `writer` types; a `Taken` answers.
+
+        What was taken before is not typed again. What stands behind a gap is not typed at all, nor
+        what comes while 64 KiB wait for a program that does not read.
+        """
+        await self._send(
+            {
+                "do": "input",
+                "id": terminal_id,
+                "writer": writer,
+                "offset": offset,
+                "data": base64.b64encode(data).decode(),
+            }
+        )
+
+    async def resize(self, terminal_id: str, cols: int, rows: int) -> None:
+        """Give a terminal this size. Nothing if it has ended."""
+        await self._send({"do": "resize", "id": terminal_id, "cols": cols, "rows": rows})
+
+    async def watch(self, terminal_id: str, offset: int) -> None:
+        """Ask for one `Written` as soon as there is output behind `offset`.
+
+        One `Written` answers all watches of a terminal, once the lowest offset is passed. Nothing
+        if it has ended: `Exited` says where.
+        """
+        await self._send({"do": "watch", "id": terminal_id, "offset": offset})
+
+    async def touch(self, terminal_id: str) -> None:
+        """Somebody is there: count its idle time from now on."""
+        await self._send({"do": "touch", "id": terminal_id})
+
+    async def next_event(self) -> Event | Record:
         """Wait for the next event, which a cancellation does not lose. For one task at a time."""
         event = await self._next()
         assert not isinstance(event, _Hello | _Ready)
@@ -172,6 +248,7 @@ class Keeper(trio.abc.AsyncResource):
                 hint="it can be replaced when its commands have ended: stop it with SIGTERM then",
             )
         self.keeper_id, self.boot_id, self.pid = hello.keeper_id, hello.boot_id, hello.pid
+        self.has_pty = "pty" in hello.features
         while isinstance(record := await self._next(), Record):
             self.records[record.id] = record
 
@@ -180,7 +257,7 @@ class Keeper(trio.abc.AsyncResource):
         await self._stream.aclose()
 
     async def _send(self, request: dict[str, Any]) -> None:
-        line = _encode(request) + b"\n"
+        line = _encode(request).encode() + b"\n"
         if len(line) > MAX_LINE_BYTES:
             raise LocalProtocolError(
                 f"a command with its environment and input is at most {MAX_LINE_BYTES} bytes,"
@@ -197,7 +274,7 @@ class Keeper(trio.abc.AsyncResource):
                 await trio.aclose_forcefully(self._stream)
                 raise KeeperLost(f"the keeper has read nothing for {SEND_TIMEOUT_S:.0f} s")
 
-    async def _next(self) -> Started | Refused | Exited | Record | _Hello | _Ready:
+    async def _next(self) -> Event | Record | _Hello | _Ready:
         while (end := self._received.find(b"\n")) < 0:
             try:
                 data = await self._stream.receive_some(_READ_BYTES)
@@ -211,7 +288,7 @@ class Keeper(trio.abc.AsyncResource):
         if line.startswith(b'{"event":"record"'):
             record = msgspec.json.decode(line)
             return record_of(record, record["state"])
-        event: Started | Refused | Exited | _Hello | _Ready = _decode(line)
+        event: Event | _Hello | _Ready = _decode(line)
         return event
 
 
@@ -239,6 +316,20 @@ async def open_keeper(state_dir: Path) -> AsyncIterator[Keeper]:
 def output_path(state_dir: Path, slot: int, stream: Literal["stdout", "stderr"]) -> Path:
     """The file that a command's output goes to, as it comes."""
     return _folder(state_dir) / f"output/{slot}.{stream[3:]}"
+
+
+def read_screen(state_dir: Path, slot: int, offset: int, most: int) -> tuple[int, bytes]:
+    """At most `most` bytes of a terminal's output from `offset` on, and where they stand.
+
+    That is later where earlier ones are not kept. At the present end, and once it is forgotten,
+    there are none. Raises OSError when they cannot be read.
+    """
+    return read_segments(str(_folder(state_dir) / screen_folder(slot)), offset, most)
+
+
+def kept_screen(state_dir: Path, slot: int) -> tuple[int, int]:
+    """Where the output of a terminal that can be read begins and ends now."""
+    return kept(str(_folder(state_dir) / screen_folder(slot)))
 
 
 def _folder(state_dir: Path) -> Path:

@@ -3,12 +3,16 @@
     SIGTERM to its process group ── grace ── SIGKILL to every descendant, until none is left
            └ its leader has ended: SIGTERM to the descendants that had none yet
 
+A terminal hangs up: every group of its session gets SIGHUP and SIGTERM at once, because an
+interactive shell ignores the one, and what runs in it stands in groups of its own.
+
 A descendant is: in its group or session, a child of a descendant (now or at an earlier look), or
 started with its CMDOP_COMMAND_ID, which catches what changed session and lost its parent.
 """
 
 import os
 import signal
+from contextlib import suppress
 
 from cmdop_appliance.agent.keeper import linux
 from cmdop_appliance.agent.keeper.linux import Process
@@ -37,10 +41,17 @@ class Ending:
     )
 
     def __init__(
-        self, command_id: str, leader: Process, end: str, *, now: float, grace: float
+        self,
+        command_id: str,
+        leader: Process,
+        end: str,
+        *,
+        hangs_up: bool,
+        now: float,
+        grace: float,
     ) -> None:
         """Send SIGTERM to the group of `leader`, which has not been waited for yet."""
-        self.end = end  # "timeout" or "cancelled"
+        self.end = end  # "timeout", "cancelled" or "idle"
         self.killed = "SIGTERM"  # the strongest signal it took so far
         self.next_look = now
         self._leader = leader
@@ -50,12 +61,16 @@ class Ending:
         self._kill_at = now + grace
         self._pause = _FIRST_PAUSE_S
         family = self._living(linux.processes()).values()
-        self._termed = {process.pid for process in family if process.group == leader.pid}
-        for number in (signal.SIGTERM, signal.SIGCONT):  # a stopped process acts on no SIGTERM
-            try:
-                os.killpg(leader.pid, number)
-            except (ProcessLookupError, PermissionError):  # gone, or another user's by now
-                continue
+        groups = {leader.pid}
+        numbers = [signal.SIGTERM, signal.SIGCONT]  # a stopped process acts on no SIGTERM
+        if hangs_up:
+            groups |= {process.group for process in family if process.session == leader.pid}
+            numbers.insert(0, signal.SIGHUP)
+        self._termed = {process.pid for process in family if process.group in groups}
+        for group in groups:
+            for number in numbers:
+                with suppress(ProcessLookupError, PermissionError):  # gone, or another user's
+                    os.killpg(group, number)
 
     def leader_ended(self, now: float) -> None:
         """The leader has been waited for: only the rest of its descendants is left."""

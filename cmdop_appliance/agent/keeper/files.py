@@ -1,5 +1,5 @@
 """Private files and folders, and the pool of output files."""
-# ruff: noqa: PTH101, PTH102, PTH108, PTH116, PTH208 - without pathlib, see the package
+# ruff: noqa: PTH101, PTH102, PTH106, PTH108, PTH112, PTH114, PTH116, PTH208 - without pathlib, see the package
 
 import os
 from collections import deque
@@ -57,7 +57,7 @@ class OutputPool:
         for name in os.listdir(OUTPUT):
             stem = name.partition(".")[0]
             if not stem.isdecimal() or int(stem) not in slots:
-                os.unlink(f"{OUTPUT}/{name}")
+                _remove(f"{OUTPUT}/{name}")
         self._free: deque[Slot] = deque()
 
     def first(self) -> Slot:
@@ -92,8 +92,23 @@ def output_sizes(slot: int) -> tuple[int, int]:
     return sizes[0], sizes[1]
 
 
+def screen_folder(slot: int) -> str:
+    """Where the output of a terminal is kept."""
+    return f"{OUTPUT}/{slot}.pty"
+
+
 def remove_output(slot: int) -> None:
-    """Unlink both files; what still writes to them loses nothing but the name."""
-    for suffix in ("out", "err"):
+    """Remove what there is; what still writes to a file loses nothing but the name."""
+    for name in (f"{OUTPUT}/{slot}.out", f"{OUTPUT}/{slot}.err", screen_folder(slot)):
         with suppress(OSError):  # somebody was faster
-            os.unlink(f"{OUTPUT}/{slot}.{suffix}")
+            _remove(name)
+
+
+def _remove(name: str) -> None:
+    """Remove a file, or a folder of files."""
+    if os.path.isdir(name) and not os.path.islink(name):
+        for inner in os.listdir(name):
+            os.unlink(f"{name}/{inner}")
+        os.rmdir(name)
+    else:
+        os.unlink(name)

@@ -1,11 +1,13 @@
 """The keeper process: one loop that starts, watches and ends commands, whoever listens or not.
 
     agent → keeper   {"do":"start", …}   {"do":"cancel","id"}   {"do":"forget","ids"}
+                     terminals: input, resize, watch, touch
     keeper → agent   hello, one `record` per known command, ready; from then on, as they happen:
-                     started, refused, exited
+                     started, refused, exited; of terminals also written, taken
 
-Lines of JSON over `keeper.sock`, one agent at a time, a new one replaces the old. Every event is
-in the log before it is told. A start of a known id is answered with its record and starts nothing.
+Lines of JSON over `keeper.sock`, one agent at a time, a new one replaces the old. What starts and
+ends is in the log before it is told. A start of a known id is answered with its record and starts
+nothing.
 """
 # ruff: noqa: PTH100, PTH102, PTH108, PTH116, PTH118 - without pathlib, see the package
 
@@ -17,7 +19,6 @@ import signal
 import socket
 import sys
 import time
-from collections import deque
 from contextlib import suppress
 
 from cmdop_appliance.agent.keeper import linux
@@ -31,31 +32,61 @@ from cmdop_appliance.agent.keeper.files import (
     output_sizes,
     remove_output,
 )
-from cmdop_appliance.agent.keeper.link import Link, LinkLost
+from cmdop_appliance.agent.keeper.link import Agent
+from cmdop_appliance.agent.keeper.pty import Pty
 from cmdop_appliance.agent.keeper.records import Event, Log, Record, apply, encode, read_log
-from cmdop_appliance.agent.keeper.requests import Cancel, Forget, Start, parse
+from cmdop_appliance.agent.keeper.requests import (
+    Cancel,
+    Forget,
+    Input,
+    Resize,
+    Start,
+    TerminalRequest,
+    Touch,
+    parse,
+)
+from cmdop_appliance.agent.keeper.screens import Screens
 from cmdop_appliance.agent.keeper.spawn import Refused, Spawner
 
 WIRE_VERSION = 1
+FEATURES = ("pty",)  # what came after the first release, which names none
 IDLE_EXIT_S = 60.0  # without an agent and a live command; the next agent starts a new keeper
 ALREADY_KEPT = 75  # exit code, EX_TEMPFAIL of sysexits.h: another keeper has this directory
 
 _HOUSEKEEPING_S = 15.0  # longest sleep; epoll does not count the time a machine is suspended
-_SYNC_RECORDS = 256  # told in one go to an agent that connects; there may be 100,000
+# The end of a command in a terminal waits so long for room on the disk for its last output.
+ROOM_PATIENCE_S = 60.0
+_ROOM_RETRY_S = 0.5
 _WAKEUP_BYTES = 4096  # one byte per signal
+_MOST_READY = 16  # served before we look again who else is: terminals can keep us busy
 
 
 class Command:
     """A command whose leader runs, or whose descendants are being ended."""
 
-    __slots__ = ("deadline", "ended", "ending", "record", "started")
+    __slots__ = (
+        "deadline",
+        "ended",
+        "ending",
+        "idle_at",
+        "idle_s",
+        "pty",
+        "record",
+        "room_until",
+        "started",
+    )
 
-    def __init__(self, record: Record, started: float, timeout_ms: int | None) -> None:
+    def __init__(self, record: Record, pty: Pty | None, start: Start, started: float) -> None:
         self.record = record
+        self.pty = pty  # None: it runs in no terminal
         self.started = started  # on the clock of _now, as all that follows
-        self.deadline = float("inf") if timeout_ms is None else started + timeout_ms / 1000
+        self.deadline = started + _seconds(start.timeout_ms)
+        self.idle_s = _seconds(start.idle_ms)
+        self.idle_at = started + self.idle_s
         self.ending: Ending | None = None
         self.ended: Event = {}  # the event of its leader's end, held back while it has descendants
+        # It is over, and its end held back until then: its output waits for room on the disk.
+        self.room_until: float | None = None
 
 
 class Keeper:
@@ -68,6 +99,7 @@ class Keeper:
         *,
         kill_grace: float,
         idle_exit: float,
+        room_patience: float,
     ) -> None:
         self._keeper_id = os.urandom(8).hex()
         self._boot_id = linux.boot_id()
@@ -75,6 +107,7 @@ class Keeper:
         self._lock_path = os.path.join(state_dir, "keeper", "keeper.lock")
         self._kill_grace = kill_grace
         self._idle_exit = idle_exit
+        self._room_patience = room_patience
 
         self._records = read_log(state_dir)
         self._log = Log()
@@ -91,30 +124,35 @@ class Keeper:
         self._child_ended = False
         self._asked_to_stop = False
 
-        self._link: Link | None = None
-        self._watched = 0
         self._listener = _listen()
         self._wakeup = self._catch_signals()
         self._epoll = select.epoll()
+        self._agent = Agent(self._epoll, self._records, self._agent_gone)
+        self._screens = Screens(self._epoll, self._agent.tell_now)
         self._epoll.register(self._listener, select.EPOLLIN)
         self._epoll.register(self._wakeup, select.EPOLLIN)
 
     def run(self) -> None:
         """Serve until nobody needs a keeper here."""
         while not self._done:
-            patience = 0.0 if self._has_chores else max(0.0, self._wake_at - _now())
-            ready = self._epoll.poll(patience)
+            wake_at = min(self._wake_at, self._screens.wake_at)
+            patience = 0.0 if self._has_chores else max(0.0, wake_at - _now())
+            ready = self._epoll.poll(patience, _MOST_READY)
             for fd, happened in ready:
                 if fd == self._wakeup:
                     os.read(fd, _WAKEUP_BYTES)
                 elif fd == self._listener.fileno():
                     self._accept()
-                elif self._link is not None:
-                    self._serve(self._link, happened)
+                elif (pty := self._screens.find(fd)) is not None:
+                    self._screens.serve(pty, happened, _now())
+                else:
+                    self._serve(happened)
             if self._child_ended:
                 self._reap()
             if self._asked_to_stop:
                 self._stop()
+            if _now() >= self._screens.wake_at:
+                self._screens.resume(_now())
             if _now() >= self._wake_at:
                 self._on_time()
             if self._has_chores and not ready:
@@ -132,38 +170,29 @@ class Keeper:
         if linux.peer_uid(connection) not in (0, os.geteuid()):
             connection.close()
             return
-        if self._link is not None:
-            self._drop_link("another agent has connected")
-        self._link = link = Link(connection)
-        self._watched = select.EPOLLIN
-        self._epoll.register(link, self._watched)
-        hello = {
-            "event": "hello",
-            "version": WIRE_VERSION,
-            "keeper_id": self._keeper_id,
-            "boot_id": self._boot_id,
-            "pid": os.getpid(),
-        }
-        try:
-            link.send(encode(hello))
-            link.unsynced = deque(self._records)
-            self._sync(link)
-        except LinkLost as lost:
-            self._drop_link(str(lost))
+        self._agent.connect(
+            connection,
+            {
+                "event": "hello",
+                "version": WIRE_VERSION,
+                "keeper_id": self._keeper_id,
+                "boot_id": self._boot_id,
+                "pid": os.getpid(),
+                "features": FEATURES,
+            },
+        )
 
-    def _serve(self, link: Link, happened: int) -> None:
-        try:
-            if happened & select.EPOLLOUT:
-                link.flush()
-                self._sync(link)
-            if happened & ~select.EPOLLOUT:
-                link.receive()
-        except LinkLost as lost:
-            self._drop_link(str(lost))
-        while link.lines and self._link is link:
-            self._handle(link.lines.popleft())
+    def _serve(self, happened: int) -> None:
+        for line in self._agent.lines(happened):
+            self._handle(line)
             if self._child_ended:
                 self._reap()
+
+    def _agent_gone(self, reason: str) -> None:
+        if reason:
+            _say(f"the agent's connection is closed: {reason}")
+        self._screens.unwatch()
+        self._start_idling()
 
     def _handle(self, line: bytes) -> None:
         try:
@@ -175,20 +204,22 @@ class Keeper:
                         self._end(command, "cancelled")
                 case Forget(command_ids=command_ids):
                     self._forget(command_ids)
+                case terminal:
+                    self._handle_terminal(terminal)
         except ValueError as error:
-            self._drop_link(f"not a request: {error}")
+            self._agent.drop(f"not a request: {error}")
         except Exception:  # noqa: BLE001 - a bug met by one line must not end the commands
             sys.excepthook(*sys.exc_info())
-            self._drop_link("a bug of the keeper, see above")
+            self._agent.drop("a bug of the keeper, see above")
 
     def _start(self, start: Start) -> None:
         command_id = start.command_id
         if (known := self._records.get(command_id)) is not None:
-            self._tell_of(command_id, encode(known.as_event()))
+            self._agent.tell_of(command_id, encode(known.as_event()))
             return
         started, started_ms = _now(), time.time_ns() // 1_000_000
         try:
-            pid, slot = self._spawner.spawn(start)
+            pid, slot, pty = self._spawner.spawn(start)
         except Refused as refused:
             self._publish(
                 {
@@ -199,21 +230,25 @@ class Keeper:
                 }
             )
             return
-        self._publish(
-            {
-                "event": "started",
-                "id": command_id,
-                "pid": pid,
-                "start_ticks": linux.start_ticks(pid),
-                "slot": slot,
-                "started_ms": started_ms,
-                "boot_id": self._boot_id,
-                "keeper_id": self._keeper_id,
-            }
-        )
-        command = Command(self._records[command_id], started, start.timeout_ms)
+        event = {
+            "event": "started",
+            "id": command_id,
+            "pid": pid,
+            "start_ticks": linux.start_ticks(pid),
+            "slot": slot,
+            "started_ms": started_ms,
+            "boot_id": self._boot_id,
+            "keeper_id": self._keeper_id,
+        }
+        if start.pty is not None and start.is_terminal:
+            cols, rows = start.pty
+            event |= {"cols": cols, "rows": rows, "is_terminal": True}
+        self._publish(event)
+        command = Command(self._records[command_id], pty, start, started)
         self._commands[command_id] = self._leaders[pid] = command
-        self._wake_at = min(self._wake_at, command.deadline)
+        self._wake_at = min(self._wake_at, command.deadline, command.idle_at)
+        if pty is not None:
+            self._screens.add(pty)
         self._has_chores = True  # the pool has one slot less
 
     def _forget(self, command_ids: list[str]) -> None:
@@ -226,6 +261,16 @@ class Keeper:
         event = {"event": "forgotten", "ids": gone}
         apply(self._records, event)
         self._append(encode(event))
+
+    def _handle_terminal(self, request: TerminalRequest) -> None:
+        command = self._commands.get(request.terminal_id)
+        if command is None or command.pty is None or not command.record.is_terminal:
+            return  # it has ended, which is told or was
+        if isinstance(request, Input | Touch):
+            command.idle_at = _now() + command.idle_s
+        elif isinstance(request, Resize):
+            command.record.cols, command.record.rows = request.cols, request.rows
+        self._screens.handle(command.pty, request)
 
     # What happens to commands
 
@@ -267,12 +312,23 @@ class Keeper:
         self._reap()  # what has ended by itself keeps its true end
         if command.record.state != "running" or command.ending is not None:
             return
+        if command.room_until is not None:
+            return
         record, now = command.record, _now()
         leader = linux.Process(record.pid, os.getpid(), record.pid, record.pid, record.start_ticks)
-        command.ending = Ending(record.id, leader, end, now=now, grace=self._kill_grace)
+        command.ending = Ending(
+            record.id,
+            leader,
+            end,
+            hangs_up=record.is_terminal,
+            now=now,
+            grace=self._kill_grace,
+        )
         self._wake_at = now
 
     def _finish(self, command: Command) -> None:
+        if command.pty is not None and not self._close(command, command.pty):
+            return
         if command.ending is not None:
             command.ended["exit_code"] = None
             command.ended["end"] = command.ending.end
@@ -281,63 +337,33 @@ class Keeper:
         self._publish(command.ended)
         self._start_idling()
 
+    def _close(self, command: Command, pty: Pty) -> bool:
+        """Close its terminal. False: not before its last output has found room, or time is up."""
+        now = _now()
+        if not self._screens.drain(pty):
+            if command.room_until is None:
+                command.room_until = now + self._room_patience
+            if now < command.room_until:
+                self._wake_at = min(self._wake_at, now + _ROOM_RETRY_S)
+                return False
+            _say(f"the disk has no room for the last output of {command.record.id}")
+        self._screens.close(pty)
+        command.ended["stdout_bytes"] = pty.output.end
+        return True
+
     # Telling
 
     def _publish(self, event: Event) -> None:
         line = encode(event)
         apply(self._records, event)
         self._append(line)
-        self._tell_of(event["id"], line)
+        self._agent.tell_of(event["id"], line)
 
     def _append(self, line: str) -> None:
         try:
             self._log.append(line)
         except OSError as error:  # we still know it, only our successor will not
             _say(f"cannot write keeper.log: {error}")
-
-    def _tell_of(self, command_id: str, line: str) -> None:
-        if self._link is not None and self._link.unsynced is not None:
-            self._link.unsynced.append(command_id)  # its record will say it
-        else:
-            self._tell(line)
-
-    def _tell(self, line: str) -> None:
-        if self._link is None:
-            return
-        try:
-            self._link.send(line)
-        except LinkLost as lost:
-            self._drop_link(str(lost))
-        else:
-            self._watch(self._link)
-
-    def _sync(self, link: Link) -> None:
-        for _ in range(_SYNC_RECORDS):
-            if not link.unsynced or link.backlog_bytes:
-                break
-            if (record := self._records.get(link.unsynced.popleft())) is not None:
-                link.send(encode(record.as_event()))
-        if link.unsynced is not None and not link.unsynced:
-            link.unsynced = None
-            link.send(encode({"event": "ready"}))
-        self._watch(link)
-
-    def _watch(self, link: Link) -> None:
-        wanted = select.EPOLLIN
-        if link.backlog_bytes or link.unsynced is not None:
-            wanted |= select.EPOLLOUT
-        if wanted != self._watched:
-            self._watched = wanted
-            self._epoll.modify(link, wanted)
-
-    def _drop_link(self, reason: str) -> None:
-        if self._link is None:
-            return
-        if reason:
-            _say(f"the agent's connection is closed: {reason}")
-        self._link.close()
-        self._link = None
-        self._start_idling()
 
     # Time, signals, chores
 
@@ -351,10 +377,15 @@ class Keeper:
         self._has_chores = True
         table: dict[int, linux.Process] = {}
         for command in list(self._commands.values()):
+            if command.room_until is not None:
+                self._finish(command)
+                continue
             if command.ending is None and now >= command.deadline:
                 self._end(command, "timeout")
+            if command.ending is None and now >= command.idle_at:
+                self._end(command, "idle")
             if (ending := command.ending) is None:
-                self._wake_at = min(self._wake_at, command.deadline)
+                self._wake_at = min(self._wake_at, command.deadline, command.idle_at)
                 continue
             if now >= ending.next_look:
                 table = table or linux.processes()
@@ -362,7 +393,7 @@ class Keeper:
                     self._finish(command)
                     continue
             self._wake_at = min(self._wake_at, ending.next_look)
-        if self._link is None and not self._commands:
+        if not self._agent.is_connected and not self._commands:
             idle_until = self._idle_since + self._idle_exit
             self._wake_at = min(self._wake_at, idle_until)
             self._done = now >= idle_until
@@ -414,7 +445,11 @@ class Keeper:
 
 
 def main(
-    state_dir: str, *, kill_grace: float = KILL_GRACE_S, idle_exit: float = IDLE_EXIT_S
+    state_dir: str,
+    *,
+    kill_grace: float = KILL_GRACE_S,
+    idle_exit: float = IDLE_EXIT_S,
+    room_patience: float = ROOM_PATIENCE_S,
 ) -> int:
     """Keep the commands of this state directory until nobody needs it. Returns the exit code."""
     state_dir = os.path.abspath(state_dir)
@@ -433,7 +468,13 @@ def main(
     os.write(lock, b"%d" % os.getpid())
     linux.close_on_exec()
     linux.become_subreaper()
-    keeper = Keeper(state_dir, lock, kill_grace=kill_grace, idle_exit=idle_exit)
+    keeper = Keeper(
+        state_dir,
+        lock,
+        kill_grace=kill_grace,
+        idle_exit=idle_exit,
+        room_patience=room_patience,
+    )
     gc.freeze()  # what was imported lives as long as the process: no need to look at it again
     keeper.run()
     return 0
@@ -455,6 +496,10 @@ def _listen() -> socket.socket:
 def _now() -> float:
     """Seconds on a clock that nobody sets and that counts suspended time too."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _seconds(milliseconds: int | None) -> float:
+    return float("inf") if milliseconds is None else milliseconds / 1000
 
 
 def _signal_name(number: int) -> str:

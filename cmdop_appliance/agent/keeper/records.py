@@ -41,14 +41,17 @@ class Record:
         "alive",
         "boot_id",
         "code",
+        "cols",
         "duration_ms",
         "end",
         "exit_code",
         "id",
+        "is_terminal",
         "keeper_id",
         "killed",
         "message",
         "pid",
+        "rows",
         "signal",
         "slot",
         "start_ticks",
@@ -79,6 +82,9 @@ class Record:
         code: str = "",
         message: str = "",
         alive: bool = False,
+        cols: int = 0,
+        rows: int = 0,
+        is_terminal: bool = False,
     ) -> None:
         self.id = id
         self.state = state
@@ -90,20 +96,27 @@ class Record:
         self.keeper_id = keeper_id
         self.exit_code = exit_code
         self.signal = signal  # that ended the leader, such as "SIGTERM"
-        self.end = end  # "exited", "timeout" or "cancelled"
+        self.end = end  # "exited", "timeout", "cancelled" or "idle"
         self.killed = killed  # the strongest signal it took to end it, None: ended by itself
         self.duration_ms = duration_ms
-        self.stdout_bytes = stdout_bytes  # written when the leader ended
+        self.stdout_bytes = stdout_bytes  # see keeper_client.Exited
         self.stderr_bytes = stderr_bytes
         self.code = code
         self.message = message
         self.alive = alive
+        self.cols = cols  # of its screen now; 0: it is no terminal
+        self.rows = rows
+        self.is_terminal = is_terminal  # people type into it
 
     def as_event(self) -> Event:
         """The whole record as one event; an orphan is looked at now."""
         if self.state == "orphaned":
             self.alive = linux.is_alive(self.pid, self.start_ticks, self.boot_id)
-        return {"event": "record", **{name: getattr(self, name) for name in self.__slots__}}
+        event = {"event": "record", **{name: getattr(self, name) for name in self.__slots__}}
+        if not self.is_terminal:  # an agent that was rolled back to the first release knows none
+            for name in ("cols", "rows", "is_terminal"):
+                del event[name]
+        return event
 
 
 def record_of(event: Event, state: str) -> Record:

@@ -28,7 +28,7 @@ DYING_S = 2.0  # a process that was killed is gone after this, one that was left
 _MAIN = (
     "import sys; sys.path.insert(0, sys.argv[3]);"
     " from cmdop_appliance.agent.keeper.main import main;"
-    " sys.exit(main(sys.argv[2], kill_grace={grace}, idle_exit={idle}))"
+    " sys.exit(main(sys.argv[2], kill_grace={grace}, idle_exit={idle}, room_patience={room}))"
 )
 
 
@@ -81,10 +81,15 @@ async def wait_until(condition: Callable[[], object]) -> None:
 
 @asynccontextmanager
 async def keeper_process(
-    state_dir: Path, *, kill_grace: float = 0.3, idle_exit: float = 60, **popen
+    state_dir: Path,
+    *,
+    kill_grace: float = 0.3,
+    idle_exit: float = 60,
+    room_patience: float = 60,
+    **popen,
 ) -> AsyncIterator[subprocess.Popen[bytes]]:
     """A keeper with a test's patience, its socket bound; killed at the end."""
-    code = _MAIN.format(grace=kill_grace, idle=idle_exit)
+    code = _MAIN.format(grace=kill_grace, idle=idle_exit, room=room_patience)
     with subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", code, "keeper", str(state_dir), str(PACKAGE_PARENT)],
         stdin=subprocess.DEVNULL,

@@ -91,11 +91,17 @@ def check_orphans(records: dict[str, Record], pid: int, keeper_id: str) -> None:
 async def test_a_new_keeper_removes_only_the_files_of_nobody(state_dir):
     async with quick_keeper(state_dir) as keeper:
         kept, _ = await run(keeper, "cmd_1", "echo", "kept")
-    (state_dir / "keeper/output/junk").touch()
+    output = state_dir / "keeper/output"
+    (output / "junk").touch()
+    for folder in (output / "99.pty", state_dir / "elsewhere"):
+        folder.mkdir()
+        (folder / "0").write_text("kept" if folder.parent == state_dir else "left")
+    (output / "98.pty").symlink_to(state_dir / "elsewhere")
     async with quick_keeper(state_dir) as keeper:
-        names = {path.name for path in (state_dir / "keeper/output").iterdir()}
+        names = {path.name for path in output.iterdir()}
         assert {f"{kept.slot}.out", f"{kept.slot}.err"} <= names
-        assert "junk" not in names
+        assert not {"junk", "98.pty", "99.pty"} & names
+        assert (state_dir / "elsewhere/0").read_text() == "kept"
         assert (state_dir / f"keeper/output/{kept.slot}.out").read_text() == "kept\n"
 
 

@@ -73,6 +73,15 @@ def test_the_log_tells_what_was_told(folder):
     assert (records["cmd_r"].state, records["cmd_r"].code) == ("refused", "cwd_missing")
 
 
+def test_only_a_terminal_is_told_with_what_the_first_release_did_not_know(folder):
+    screen = {"cols": 80, "rows": 24, "is_terminal": True}
+    write(started("cmd_1"), started("term_1", **screen))
+    records = read_log(folder.parent)
+    told = {name: record.as_event() for name, record in records.items()}
+    assert told["term_1"] == {**told["cmd_1"], "id": "term_1", **screen}
+    assert not screen.keys() & told["cmd_1"].keys()
+
+
 @pytest.mark.parametrize(
     ("changed", "alive"), [({}, True), ({"start_ticks": 1}, False), ({"boot_id": "other"}, False)]
 )

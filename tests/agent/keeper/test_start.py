@@ -150,6 +150,15 @@ async def test_a_command_runs_where_it_is_told_and_else_at_home(state_dir, tmp_p
     assert output_of(state_dir, home.slot) == f"{Path.home()}\n"
 
 
+async def test_a_working_directory_that_is_no_utf8_is_found(state_dir, tmp_path):
+    there = tmp_path / os.fsdecode(b"\xff")
+    there.mkdir()
+    async with quick_keeper(state_dir) as keeper:
+        _, exited = await run(keeper, "cmd_1", "touch", "here", cwd=str(there))
+    assert exited.exit_code == 0
+    assert (there / "here").exists()
+
+
 async def test_without_a_home_a_command_runs_in_the_root(state_dir, monkeypatch):
     monkeypatch.setenv("HOME", "/nonexistent")
     async with quick_keeper(state_dir) as keeper:
