@@ -7,7 +7,7 @@ unknown keys forbidden.
 import re
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin
 
 import msgspec
 from msgspec import Meta, Struct
@@ -106,8 +106,15 @@ def _keys_of(kind: type[Struct], table: str) -> list[str]:
 
 
 def _table_of(kind: type[Struct], table: str) -> type[Struct]:
-    """The struct of one table; of no such table, the file's own."""
-    return next((f.type for f in msgspec.structs.fields(kind) if f.name == table), kind)
+    """The struct of one table, also of the many beneath one; of no such table, the file's own."""
+    found: Any = kind
+    for name in table.split("."):
+        found = next((f.type for f in msgspec.structs.fields(found) if f.name == name), None)
+        while get_args(found):  # a dict of tables, maybe annotated: they are of its last type
+            found = get_args(found)[0 if get_origin(found) is Annotated else -1]
+        if found is None:
+            return kind
+    return cast("type[Struct]", found)
 
 
 def _line_of(text: str, table: str, key: str) -> int:
@@ -116,10 +123,14 @@ def _line_of(text: str, table: str, key: str) -> int:
     for number, line in enumerate(text.splitlines(), 1):
         if header := re.match(r"\s*\[+\s*([^\]]+?)\s*\]+", line):
             inside = header[1].strip("\"'")
+            if f"{inside}.".startswith(f"{table}.{key}."):
+                return number
             if inside == table:
                 table_line = number
         elif assigned := re.match(r"""\s*["']?([\w.-]+)["']?\s*=""", line):
             dotted = f"{inside}.{assigned[1]}" if inside else assigned[1]
             if dotted in (f"{table}.{key}", table):
+                return number
+            if inside.startswith(f"{table}.") and assigned[1] == key:  # one of many tables
                 return number
     return table_line
