@@ -14,11 +14,11 @@ from cmdop_appliance.protocol.messages import (
     End,
     Finished,
     Known,
-    Message,
     Spec,
     Started,
     Stream,
 )
+from cmdop_appliance.protocol.words import Message
 
 # A start within this time makes the message that it waits superfluous, and an end the one that it
 # has started (one commit less at the hub); later than this a person would notice what is missing.

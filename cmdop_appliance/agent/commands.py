@@ -16,6 +16,8 @@ What was under way when the agent or the keeper died is settled by journal × ke
 
 import logging
 import math
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
@@ -36,13 +38,17 @@ from cmdop_appliance.agent.keeper_client import (
     Record,
     Refused,
     Started,
+    Taken,
+    Written,
     open_keeper,
     output_path,
 )
 from cmdop_appliance.agent.outbox import Outbox
 from cmdop_appliance.agent.policy import Denied, Policy, judge
 from cmdop_appliance.agent.recovery import ending_of, exit_of, refusal
-from cmdop_appliance.errors import LocalProtocolError, StartupError
+from cmdop_appliance.agent.terminals import Terminals
+from cmdop_appliance.errors import LocalProtocolError, StartupError, TerminalsNotSupported
+from cmdop_appliance.ids import is_id
 from cmdop_appliance.protocol.messages import (
     Cancel,
     Dispatch,
@@ -60,6 +66,8 @@ QUEUE_BYTES: Final = 32 * 1024 * 1024
 QUICK_SYNC_S: Final = 0.001
 # Between two tries to reach the keeper, which each start one where none runs.
 KEEPER_RETRY_S: Final = 1.0
+# A keeper of an earlier release that holds nothing ends at once; if it does not, it is lived with.
+RETIRE_S: Final = 10.0
 
 
 class Commands:
@@ -72,6 +80,7 @@ class Commands:
         outbox: Outbox,
         policy: Policy = Policy(),  # noqa: B008 - it is frozen
         *,
+        terminals: Terminals,
         open_keeper: Callable[[Path], AbstractAsyncContextManager[Keeper]] = open_keeper,
     ) -> None:
         self.keeper_id = self.boot_id = ""  # as of the last keeper
@@ -80,6 +89,7 @@ class Commands:
         self._journal = journal
         self._outbox = outbox
         self._policy = policy
+        self._terminals = terminals  # which the same keeper holds
         self._known: dict[str, Command] = {}
         self._queue: dict[Command, None] = {}  # may start, in this order
         # Per serial key: the command that may start or has, then those that wait for its end.
@@ -87,6 +97,7 @@ class Commands:
         self._queued_bytes = 0  # of the queue and the lines
         self._next_expiry = math.inf  # of a command that waits, or earlier
         self._busy: set[Command] = set()  # start, or run
+        self._forsaken: set[str] = set()  # run, though the hub let go of them
         self._wake = trio.Event()  # the queue may move
         self._settled = trio.Event()
         self._keeper: Keeper | None = None
@@ -95,11 +106,16 @@ class Commands:
             self._known[entry.id] = _under_way(entry.id, entry.spec_hash, entry.serial_key)
 
     async def run(self) -> None:
-        """Start, watch and end commands until cancelled; a keeper that is gone is replaced."""
+        """Start, watch and end commands until cancelled; a keeper that is gone is replaced.
+
+        Terminals are told of it, and what it says of them.
+        """
         while True:
             try:
                 async with self._open_keeper(self._state_dir) as self._keeper:
                     await self._settle(self._keeper)
+                    await self._terminals.settle(self._keeper)
+                    self._settled.set()
                     async with trio.open_nursery() as nursery:
                         nursery.start_soon(self._start_queued, self._keeper)
                         nursery.start_soon(self._hear, self._keeper)
@@ -107,10 +123,11 @@ class Commands:
                 log.warning("no keeper", extra={"error": first_error(group)})
             finally:
                 self._keeper = None
+                self._terminals.lose()
             await trio.sleep(KEEPER_RETRY_S)
 
     async def wait_settled(self) -> None:
-        """Wait until it is known what became of the commands of an earlier agent."""
+        """Wait until it is known what became of what an earlier agent started."""
         await self._settled.wait()
 
     def inventory(self) -> list[Known]:
@@ -236,9 +253,13 @@ class Commands:
         self._queued_bytes -= command.weight_bytes
 
     async def _start_queued(self, keeper: Keeper) -> None:
+        is_to_go = not keeper.has_pty
         while True:
             self._wake = trio.Event()
             self._expire_queued()
+            if is_to_go and not (self._busy or self._forsaken):
+                await self._retire(keeper)
+                is_to_go = False
             free = max(0, self._policy.commands.max_parallel - len(self._busy))
             batch = list(islice(self._queue, free))
             for command in batch:
@@ -249,6 +270,17 @@ class Commands:
             else:
                 with trio.move_on_at(self._next_expiry):
                     await self._wake.wait()
+
+    async def _retire(self, keeper: Keeper) -> None:
+        """Have a keeper of an earlier release end: the next one learns all from its log.
+
+        Nothing is started meanwhile, for nobody would know what became of it.
+        """
+        log.info("the keeper of an earlier release is replaced", extra={"pid": keeper.pid})
+        with suppress(ProcessLookupError):
+            os.kill(keeper.pid, signal.SIGTERM)
+        await trio.sleep(RETIRE_S)  # `_hear` sees it go
+        log.warning("the keeper of an earlier release stays", extra={"pid": keeper.pid})
 
     def _expire_queued(self) -> None:
         now = trio.current_time()
@@ -337,9 +369,12 @@ class Commands:
                 user=spec.user,
                 stdin=spec.stdin,
                 timeout_ms=spec.timeout_ms,
+                pty=spec.pty,
             )
         except LocalProtocolError as exc:
             self._decide(command, Ending(end="failed", reason="too_large", message=exc.message))
+        except TerminalsNotSupported as exc:
+            self._decide(command, Ending(end="failed", reason=exc.code, message=exc.message))
 
     # ── what the keeper says ─────────────────────────────────────────────────────────────────
 
@@ -348,9 +383,14 @@ class Commands:
             event = await keeper.next_event()
             if isinstance(event, Record):  # answers only a second start of an id: there is none
                 continue
+            if isinstance(event, Written | Taken) or not is_id("cmd", event.id):
+                await self._terminals.heard(event)
+                continue
             command = self._known.get(event.id)
             if command is None:  # a machine that was removed has let go of it while it ran
                 if not isinstance(event, Started):
+                    self._forsaken.discard(event.id)
+                    self._wake.set()
                     await keeper.forget([event.id])
                 continue
             match event:
@@ -365,10 +405,15 @@ class Commands:
 
     async def _settle(self, keeper: Keeper) -> None:
         self.keeper_id, self.boot_id = keeper.keeper_id, keeper.boot_id
+        self._forsaken.clear()
         done = []
         for command_id, record in keeper.records.items():
+            if not is_id("cmd", command_id):
+                continue
             if command_id in self._journal.tombstones:
-                if record.state != "running":
+                if record.state == "running":
+                    self._forsaken.add(command_id)
+                else:
                     done.append(command_id)
             elif command_id not in self._known:  # the journal was damaged; what runs is true
                 self._known[command_id] = _under_way(command_id, None, None)
@@ -379,7 +424,6 @@ class Commands:
                 self._settle_one(command, keeper.records.get(command.id))
             if command.is_running and command.cancelled:
                 await keeper.cancel(command.id)
-        self._settled.set()
 
     def _settle_one(self, command: Command, record: Record | None) -> None:
         if record is not None and record.slot is not None:
@@ -417,7 +461,7 @@ class Commands:
         command.finish(ending)
         self._busy.discard(command)
         self._leave_line(command)
-        if self._queue:
+        if self._queue or not self._busy:
             self._wake.set()
         self._outbox.look_at(command)
         log.debug("command ended", extra={"command_id": command.id, "end": ending.end})

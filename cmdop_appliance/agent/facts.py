@@ -5,12 +5,12 @@ import platform
 import pwd
 import socket
 import sys
-from pathlib import Path
 from typing import Literal
 
 import psutil
 
 from cmdop_appliance import __version__
+from cmdop_appliance.agent.policy import home_of
 from cmdop_appliance.protocol.limits import HOSTNAME_BYTES, LABEL_CHARS
 from cmdop_appliance.protocol.messages import CONTROLS, Facts
 
@@ -26,7 +26,7 @@ def facts() -> Facts:
         arch=_label(system.machine),
         kernel=_label(system.release),
         user=_label(user),
-        home=_label(str(_home())),
+        home=_label(os.fsdecode(home_of(None))),
         agent_version=__version__,
         cpu_cores=psutil.cpu_count() or 1,
         memory_bytes=psutil.virtual_memory().total,
@@ -51,13 +51,6 @@ def _user() -> str:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:  # a container may run as a number that has no name
         return str(os.getuid())
-
-
-def _home() -> Path:
-    try:
-        return Path(pwd.getpwuid(os.getuid()).pw_dir)
-    except KeyError:
-        return Path("/")
 
 
 def _hostname(text: str) -> str:

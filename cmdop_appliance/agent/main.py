@@ -14,17 +14,23 @@ from typing import Final
 import trio
 
 from cmdop_appliance.agent.audit import tell_hub
+from cmdop_appliance.agent.coding.spawn import CodingSessions
 from cmdop_appliance.agent.commands import Commands
 from cmdop_appliance.agent.enrolment import Enrolment, enrolment_of
 from cmdop_appliance.agent.files.files import Files
 from cmdop_appliance.agent.grants import audit_expiry
 from cmdop_appliance.agent.journal import Journal
+from cmdop_appliance.agent.keeper.environment import (
+    original_environment,
+    process_environment,
+)
 from cmdop_appliance.agent.outbox import Outbox
 from cmdop_appliance.agent.pace import Pace
 from cmdop_appliance.agent.policy import Policy, load_policy
 from cmdop_appliance.agent.session import HubSession, Verdict
 from cmdop_appliance.agent.state import State, locked_state
 from cmdop_appliance.agent.telemetry import Sampler
+from cmdop_appliance.agent.terminals import Terminals
 from cmdop_appliance.agent.transfers import Transfers
 from cmdop_appliance.errors import StartupError
 from cmdop_appliance.identity import Identity
@@ -52,7 +58,7 @@ def run(
     and `hub_url` tells where the same hub is now. `config` is the agent.toml to obey, if it is not
     the one in `state_dir`. Directories in `keep_out`, and `state_dir`, are not among the files that
     the hub may name. Returns the exit code: 0 when it was stopped,
-    3 when the hub removed this machine. Commands run on in either case.
+    3 when the hub removed this machine. Commands run on in either case, terminals in the first.
 
     Raises:
         StartupError: it cannot start as told, or the token is refused.
@@ -97,12 +103,15 @@ async def serve(
     keep_out: Sequence[Path] = (),
     config: Path | None = None,
 ) -> Verdict:
-    """Run commands and keep the link, until told to stop or the hub's word is final."""
+    """Run commands and terminals, and keep the link, until told to stop or all is over."""
     stop = trio.Event()
     outbox = Outbox()
-    commands = Commands(state.path, journal, outbox, policy)
+    environment = original_environment(process_environment(), getattr(sys, "_MEIPASS", None))
+    coding = CodingSessions(state.path, policy, environment, keep_out, config)
+    terminals = Terminals(state.path, journal, outbox, policy, coding)
+    commands = Commands(state.path, journal, outbox, policy, terminals=terminals)
     transfers = Transfers(Files(state.path, policy.files, keep_out, config), outbox)
-    session = HubSession(state, identity, enrolment, commands, transfers, outbox, pace)
+    session = HubSession(state, identity, enrolment, commands, terminals, transfers, outbox, pace)
     sampler = Sampler(outbox, pace)
     async with trio.open_nursery() as nursery:
         await nursery.start(_stop_on_signal, stop)
@@ -110,11 +119,14 @@ async def serve(
         if stop_on_eof:
             nursery.start_soon(_stop_on_eof, stop)
         nursery.start_soon(commands.run)
+        nursery.start_soon(terminals.run)
         nursery.start_soon(transfers.run)
         nursery.start_soon(sampler.run)
         nursery.start_soon(audit_expiry, state.path)
         nursery.start_soon(tell_hub, state.path, outbox)
         verdict = await session.run(stop)
+        if verdict is Verdict.REMOVED:
+            await terminals.end_all()
         nursery.cancel_scope.cancel()
     return verdict
 

@@ -2,37 +2,45 @@
 
 Answers wait in a short queue. Commands are only noted here as having something to say: their
 output is read at the moment it can be sent, so that a slow link costs no memory. Data of files
-waits in a short queue, too, and takes turns with output. Samples wait for all of them; unlike all
+waits in a short queue, of each reader of a terminal one piece; they take turns with output. What a
+terminal echoes is short, and stands behind answers only. Samples wait for all of them; unlike all
 else they are kept while there is no connection.
 """
 
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import trio
 
 from cmdop_appliance.agent.backlog import Backlog
 from cmdop_appliance.agent.command import Command
-from cmdop_appliance.protocol.frames import Data, Output
+from cmdop_appliance.protocol.frames import Data, Output, Screen
 from cmdop_appliance.protocol.limits import DATA_BYTES, TRANSFER_BYTES
 from cmdop_appliance.protocol.messages import (
     FEATURES,
     Background,
     FileEnd,
     FileFailed,
-    Message,
     Samples,
     Telemetry,
 )
+from cmdop_appliance.protocol.terminals import TerminalDone, TerminalGap, TerminalWatched
+from cmdop_appliance.protocol.words import Message
 
 # Answers waiting; each is below 1 KiB. When full the reader waits, and so does the hub.
 QUEUE_MESSAGES: Final = 256
 # Pieces of files waiting: as much as one file may have under way without new credit.
 QUEUE_DATA: Final = TRANSFER_BYTES // DATA_BYTES
+# A piece of a screen up to this is an echo, or what a person has to answer: a few lines, redrawn.
+ECHO_BYTES: Final = 4096
 # On a link that always has output to carry, a message of samples goes first once in so long.
 SAMPLES_WAIT_S: Final = 30.0
+
+# What a reader of a terminal is sent, in this order.
+Shown = Screen | TerminalWatched | TerminalGap | TerminalDone
+Item = Message | Output | Data | Screen
 
 
 class Outbox:
@@ -44,9 +52,16 @@ class Outbox:
         self._not_known = frozenset(FEATURES)  # what this connection's hub would not understand
         self._answers: deque[Message] = deque()
         self._data: deque[Data | FileEnd | FileFailed] = deque()
-        self._data_is_next = False
+        self._echoes: dict[trio.Event, Shown] = {}  # by what is set when one was taken
+        self._screens: dict[trio.Event, Shown] = {}
         self._commands: dict[Command, None] = {}  # have something to say; in turn
         self._polls: dict[Command, float] = {}  # silent now; when to look again, Trio's clock
+        # What comes in large amounts, the one first that was silent for longest.
+        self._turns: list[Callable[[], Item | None]] = [
+            self._next_screen,
+            self._next_output,
+            self._next_data,
+        ]
         self._backlog = Backlog()
         self._samples_due = math.inf  # when they go before all output, Trio's clock
         self._wake = trio.Event()
@@ -66,6 +81,10 @@ class Outbox:
         self.is_open = False
         self._answers.clear()
         self._data.clear()
+        for waiting in (self._echoes, self._screens):
+            for taken in waiting:
+                taken.set()
+            waiting.clear()
         self._commands.clear()
         self._polls.clear()
         self._backlog.break_off()
@@ -88,6 +107,20 @@ class Outbox:
         if self.is_open:
             self._data.append(item)
             self._wake.set()
+
+    async def show(self, item: Shown) -> None:
+        """Hand over what a reader of a terminal is sent next; waits until its turn has come."""
+        if not self.is_open:
+            return
+        is_short = not isinstance(item, Screen) or len(item.data) <= ECHO_BYTES
+        waiting = self._echoes if is_short else self._screens
+        taken = trio.Event()
+        waiting[taken] = item
+        self._wake.set()
+        try:
+            await taken.wait()
+        finally:
+            waiting.pop(taken, None)  # its reader has gone
 
     async def set_background(self, *, on: bool) -> None:
         """Tell the hub where this machine is, now and on each connection."""
@@ -118,10 +151,10 @@ class Outbox:
             # The writer need not wake for this: it only must not sleep longer.
             self._sleep.deadline = min(self._sleep.deadline, at)
 
-    async def next(self) -> Message | Output | Data:
+    async def next(self) -> Item:
         """The next thing to say, as soon as there is one.
 
-        Answers first, then commands and files in turn, then samples.
+        Answers first, then echoes, then screens, commands and files in turn, then samples.
         """
         while (item := self.next_nowait()) is None:
             if self._commands:
@@ -133,18 +166,34 @@ class Outbox:
                 await self._wake.wait()
         return item
 
-    def next_nowait(self) -> Message | Output | Data | None:
+    def next_nowait(self) -> Item | None:
         """The next thing to say; None: there is none, or it has to be prepared first."""
         if self._answers:
             self._room.set()
             return self._answers.popleft()
+        if self._echoes:
+            return _take_first(self._echoes)
         now = trio.current_time()
         if now >= self._samples_due and (samples := self._next_samples(now)) is not None:
             return samples
-        if self._data and self._data_is_next:
-            return self._next_data()
         for command in [key for key, at in self._polls.items() if at <= now]:
             self.look_at(command)
+        for source in self._turns:
+            if (item := source()) is not None:
+                self._turns.remove(source)
+                self._turns.append(source)
+                return item
+        return None if self._commands else self._next_samples(now)
+
+    async def _wait_room(self) -> None:
+        if self._room.is_set():
+            self._room = trio.Event()
+        await self._room.wait()
+
+    def _next_screen(self) -> Shown | None:
+        return _take_first(self._screens) if self._screens else None
+
+    def _next_output(self) -> Message | Output | None:
         while self._commands:
             command = next(iter(self._commands))
             del self._commands[command]
@@ -153,20 +202,15 @@ class Outbox:
                 return None
             if (item := command.next()) is not None:
                 self._commands[command] = None
-                self._data_is_next = True
                 return item
             if command.is_untold:
                 self.look_later(command)
-        return self._next_data() if self._data else self._next_samples(now)
+        return None
 
-    async def _wait_room(self) -> None:
-        if self._room.is_set():
-            self._room = trio.Event()
-        await self._room.wait()
-
-    def _next_data(self) -> Data | FileEnd | FileFailed:
+    def _next_data(self) -> Data | FileEnd | FileFailed | None:
+        if not self._data:
+            return None
         self._room.set()
-        self._data_is_next = False
         return self._data.popleft()
 
     def _next_samples(self, now: float) -> Samples | None:
@@ -177,3 +221,9 @@ class Outbox:
 
     def _is_known(self, kind: type[Message]) -> bool:
         return kind.__struct_config__.tag not in self._not_known
+
+
+def _take_first(waiting: dict[trio.Event, Shown]) -> Shown:
+    taken = next(iter(waiting))
+    taken.set()
+    return waiting.pop(taken)

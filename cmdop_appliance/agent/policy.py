@@ -9,19 +9,23 @@ import pwd
 import stat
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 from msgspec import Meta, Struct
 
+from cmdop_appliance.agent.coding.settings import CodingPolicy
 from cmdop_appliance.agent.grants import is_open
 from cmdop_appliance.errors import StartupError
 from cmdop_appliance.protocol.messages import Spec
+from cmdop_appliance.protocol.terminals import Shell
 from cmdop_appliance.settings import Settings
 
 FILE_NAME: Final = "agent.toml"
 _ANY: Final = "*"
 _SHOWN_CHARS: Final = 200  # of a name that the hub chose, in a message
+
+S = TypeVar("S", Spec, Shell)
 
 
 class CommandsPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -54,11 +58,23 @@ class FilesPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     ] = ("/",)
 
 
+class TerminalsPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who may type here. What holds for commands holds for terminals, too."""
+
+    # False: no terminal is opened. Coding sessions have a switch of their own.
+    enabled: bool = True
+    # Milliseconds after which a terminal ends into which nobody typed and at which nobody came to
+    # look; 0: never. Coding sessions work by themselves, and do not end so.
+    idle_ms: Annotated[int, Meta(ge=0, le=31_536_000_000)] = 0
+
+
 class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that the host decides."""
 
     commands: CommandsPolicy = CommandsPolicy()
     files: FilesPolicy = FilesPolicy()
+    terminals: TerminalsPolicy = TerminalsPolicy()
+    coding: CodingPolicy = CodingPolicy()
 
     @property
     def allows_any_command(self) -> bool:
@@ -68,7 +84,7 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Denied(Exception):
-    """The policy does not allow a command. `code` is part of the public API."""
+    """The policy does not allow a command, or a terminal. `code` is part of the public API."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -124,7 +140,21 @@ def judge(policy: Policy, state_dir: Path, specs: Iterable[Spec]) -> list[Spec |
     return [_verdict(policy, may_run, spec) for spec in specs]
 
 
-def _verdict(policy: Policy, may_run: bool, spec: Spec) -> Spec | Denied:
+def judge_terminal(policy: Policy, state_dir: Path, shell: Shell) -> Shell | Denied:
+    """As it may be opened now, its `cwd` resolved; or why not. It reads files and may block."""
+    if not policy.terminals.enabled:
+        return Denied(
+            "policy_denied",
+            "agent.toml of this machine allows no terminals (terminals.enabled)",
+        )
+    verdict = _verdict(policy, policy.commands.exec or is_open(state_dir), shell)
+    if isinstance(verdict, Denied) or verdict.cwd is None or "\0" in verdict.cwd:
+        return verdict
+    cwd = _resolved(verdict.cwd, verdict.user)
+    return msgspec.structs.replace(verdict, cwd=cwd.decode("utf-8", "surrogateescape"))
+
+
+def _verdict(policy: Policy, may_run: bool, spec: S) -> S | Denied:
     if not may_run:
         return Denied(
             "policy_denied",

@@ -21,16 +21,18 @@ from cmdop_appliance.agent.facts import facts
 from cmdop_appliance.agent.groups import first_error
 from cmdop_appliance.agent.link import Link, LinkLost, open_link
 from cmdop_appliance.agent.memory import AuditMemory
-from cmdop_appliance.agent.outbox import Outbox
+from cmdop_appliance.agent.outbox import Item, Outbox
 from cmdop_appliance.agent.pace import Pace, retry_delay
 from cmdop_appliance.agent.state import Membership, State
+from cmdop_appliance.agent.terminals import FromHub as ToTerminals
+from cmdop_appliance.agent.terminals import Terminals
 from cmdop_appliance.agent.transfers import Transfers
 from cmdop_appliance.errors import RemoteProtocolError
 from cmdop_appliance.identity import Identity, is_signed_by
 from cmdop_appliance.protocol.closing import Close
 from cmdop_appliance.protocol.conversation import Conversation, join, split
 from cmdop_appliance.protocol.conversation import State as Progress
-from cmdop_appliance.protocol.frames import Data, Output
+from cmdop_appliance.protocol.frames import Data, Output, Screen
 from cmdop_appliance.protocol.handshake import (
     NONCE_BYTES,
     hub_transcript,
@@ -56,7 +58,6 @@ from cmdop_appliance.protocol.messages import (
     Heartbeatack,
     Hello,
     Inventory,
-    Message,
     Prove,
     Ready,
     Resume,
@@ -65,6 +66,7 @@ from cmdop_appliance.protocol.messages import (
     Stored,
     Welcome,
 )
+from cmdop_appliance.protocol.words import Message
 
 log = logging.getLogger("cmdop.agent.session")
 
@@ -91,6 +93,7 @@ class HubSession:
         identity: Identity,
         enrolment: Enrolment,
         commands: Commands,
+        terminals: Terminals,
         transfers: Transfers,
         outbox: Outbox,
         pace: Pace,
@@ -101,6 +104,7 @@ class HubSession:
         self._identity = identity
         self._enrolment = enrolment
         self._commands = commands
+        self._terminals = terminals
         self._transfers = transfers
         self._outbox = outbox
         self._pace = pace
@@ -190,7 +194,7 @@ class HubSession:
         for start in range(0, len(known), INVENTORY_ITEMS):
             part = Inventory(commands=known[start : start + INVENTORY_ITEMS])
             await link.send(conversation.send(part))
-        ready = Ready(audit_head=self._memory.recall(), features=["files"])
+        ready = Ready(audit_head=self._memory.recall(), features=["files", "terminals"])
         await link.send(conversation.send(ready))
         self._remember(answer.machine_id)
         log.info("connected", extra={"session_id": answer.session_id, "commands": len(known)})
@@ -252,6 +256,7 @@ class HubSession:
         """Talk until the connection ends, which raises. True: it ended for good."""
         self._ready_at = trio.current_time()
         self._outbox.open(self._features)
+        self._terminals.begin()
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._beat)
@@ -261,6 +266,7 @@ class HubSession:
         finally:
             self._outbox.shut()
             self._commands.hold()
+            self._terminals.hold()
             self._transfers.hold()
         return True
 
@@ -287,6 +293,8 @@ class HubSession:
                         commands.resume(message)
                     case (FileCall() | FileStop() | FileCredit() | FileEnd() | Data()) as message:
                         await self._transfers.hear(message)
+                    case message if isinstance(message, ToTerminals):
+                        await self._terminals.hear(message)
                     case Heartbeatack(audit_head=AuditHead() as head):
                         self._memory.hear(head)
                     case Revoked() as message if self._is_removed(message):
@@ -303,13 +311,13 @@ class HubSession:
         lines: deque[str] = deque()
         while conversation.state is Progress.READY:
             await link.wait_room()
-            item: Message | Output | Data | None = await self._outbox.next()
+            item: Item | None = await self._outbox.next()
             while isinstance(item, Message) and conversation.state is Progress.READY:
                 lines.append(str(conversation.send(item)))
                 item = self._outbox.next_nowait()
             while lines:
                 await link.send(join(lines))
-            if isinstance(item, Output | Data) and conversation.state is Progress.READY:
+            if isinstance(item, Output | Data | Screen) and conversation.state is Progress.READY:
                 await link.send(conversation.send(item))
 
     async def _beat(self) -> None:

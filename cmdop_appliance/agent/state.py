@@ -3,9 +3,10 @@
 agent.lock    held by the running agent, names its process
 machine.key   the seed of the machine's Ed25519 key, made before the first join
 hub.json      the hub joined: url, key, machine id; a machine without it has not joined
-journal.log   journal.py          keeper/    the keeper's own
+journal.log   journal.py          keeper/    the keeper's own, with all that runs in terminals
 audit.head    memory.py
 files/        what is being written (files/temporaries.py)
+coding/       what is being made for coding sessions (coding/notes.py)
 agent.toml    policy.py, if there is one    grant.json    grants.py    audit.*    audit.py
 """
 

@@ -16,7 +16,9 @@ from cmdop_appliance.protocol.messages import (
     Finished,
     Rejected,
     Started,
+    Stream,
 )
+from cmdop_appliance.protocol.terminals import Size
 from tests.agent.dispatched import cancel_all, has_begun, sh
 from tests.support.agents import commands_of, eventually, running_agent
 
@@ -37,6 +39,17 @@ async def test_a_command_ends_with_its_exit_code_and_both_streams(peer):
     assert finished.stderr.sha256 == hashlib.sha256(b"err\n").digest()
     assert finished.started_ms > 0
     assert finished.duration_ms >= 0
+
+
+async def test_a_command_in_a_terminal_writes_all_of_it_to_its_stdout(peer):
+    script = "stty size; cat; echo err >&2; exit 7"
+    command = await peer.dispatch(*sh(script), stdin=b"typed\n", pty=Size(cols=100, rows=40))
+    finished = await peer.finish(command)
+    assert (finished.end, finished.exit_code) == ("exited", 7)
+    output = b"40 100\r\ntyped\r\nerr\r\n"
+    assert peer.stdout(command) == output
+    assert finished.stdout == Stream(len(output), hashlib.sha256(output).digest())
+    assert finished.stderr.bytes == 0
 
 
 async def test_a_signal_is_named_and_gives_128_and_its_number(peer):

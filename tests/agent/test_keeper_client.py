@@ -1,4 +1,5 @@
 import os
+import socket
 import stat
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from cmdop_appliance.agent.keeper_client import (
     open_keeper,
     output_path,
 )
-from cmdop_appliance.errors import LocalProtocolError, StartupError
+from cmdop_appliance.errors import LocalProtocolError, StartupError, TerminalsNotSupported
+from cmdop_appliance.protocol.terminals import Size
 from tests.agent.keeper.running import clean_machine, cmdline, event_of, marked, run, wait_until
 
 
@@ -114,3 +116,26 @@ async def test_a_start_that_is_too_long_is_our_own_error_and_the_link_stays(stat
         started, _ = await run(keeper, "cmd_2", "echo", "x")
     assert output_path(state_dir, started.slot, "stdout").read_text() == "x\n"
     assert output_path(state_dir, started.slot, "stderr").read_text() == ""
+
+
+async def test_a_keeper_of_the_first_release_is_sent_no_terminal(state_dir):
+    (state_dir / "keeper").mkdir(parents=True)
+    hello = b'{"event":"hello","version":1,"keeper_id":"k","boot_id":"b","pid":1}\n'
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(state_dir / "keeper/keeper.sock"))
+        listener.listen()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(greet, listener, hello + b'{"event":"ready"}\n')
+            async with open_keeper(state_dir) as keeper:
+                assert not keeper.has_pty
+                with pytest.raises(TerminalsNotSupported, match="replaced when its commands"):
+                    await keeper.start(id="cmd_1", argv=["true"], pty=Size())
+    async with open_keeper(state_dir) as keeper:
+        assert keeper.has_pty
+
+
+async def greet(listener: socket.socket, words: bytes) -> None:
+    connection, _ = await trio.to_thread.run_sync(listener.accept)
+    with connection:
+        connection.sendall(words)
+        assert not await trio.to_thread.run_sync(connection.recv, 1)  # nothing was asked

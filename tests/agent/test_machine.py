@@ -1,6 +1,7 @@
 """What the agent says of the machine: facts and telemetry fit their messages and are true."""
 
 import os
+import pwd
 import socket
 
 import pytest
@@ -30,6 +31,13 @@ def test_facts_survive_the_wire_and_name_this_machine():
     assert prove.facts.hostname == socket.gethostname()
     assert prove.facts.kernel == os.uname().release
     assert prove.facts.cpu_cores >= 1
+
+
+def test_home_is_where_files_and_coding_sessions_count_from(monkeypatch):
+    monkeypatch.setenv("HOME", "/srv/agent")
+    assert facts().home == "/srv/agent"
+    monkeypatch.delenv("HOME")
+    assert facts().home == pwd.getpwuid(os.geteuid()).pw_dir
 
 
 @pytest.mark.parametrize(("value", "fits"), [(-0.1, 0), (100.1, 100), (12.5, 12.5)])

@@ -15,11 +15,14 @@ from cmdop_appliance.agent.policy import (
     Denied,
     FilesPolicy,
     Policy,
+    TerminalsPolicy,
     judge,
+    judge_terminal,
     load_policy,
 )
 from cmdop_appliance.errors import StartupError
 from cmdop_appliance.protocol.messages import Spec
+from cmdop_appliance.protocol.terminals import Shell
 
 EXAMPLE = Path(__file__).parents[2] / "agent.example.toml"
 FIELDS = [
@@ -63,7 +66,8 @@ def test_the_example_has_every_key_with_its_default_and_no_other(tmp_path):
 @pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.name)
 def test_the_example_says_what_each_key_means_and_allows(field):
     lines = EXAMPLE.read_text().splitlines()
-    here = next(n for n, line in enumerate(lines) if line.startswith(f"{field.name} ="))
+    shown = (f"{field.name} =", f"[coding.{field.name}.")
+    here = next(n for n, line in enumerate(lines) if line.startswith(shown))
     assert lines[here - 1].startswith("# ")
     for meta in (m for m in get_args(field.type) if isinstance(m, msgspec.Meta)):
         if meta.ge is not None:
@@ -90,10 +94,25 @@ def test_the_state_directory_has_the_file_unless_another_is_named(tmp_path, file
         ("[commands]\nusers = ['a', '']\n", 2, "commands.users", "a list of names"),
         ("[commands]\nmax_parallel = 0\n", 2, "commands.max_parallel", ">= 1"),
         ("[commands]\nmax_parallel = 1001\n", 2, "commands.max_parallel", "<= 1000"),
+        ("[terminals]\nidle_ms = -1\n", 2, "terminals.idle_ms", ">= 0"),
         ("[files]\nread = 'no'\n", 2, "files.read", "expected `bool`, got `str`"),
         ("[files]\nwrite = 0\n", 2, "files.write", "expected `bool`, got `int`"),
         ("[files]\nroots = [\n  '/srv',\n  'etc',\n]\n", 2, "files.roots", "absolute paths"),
         ('[files]\nroots = ["/srv\\u0000"]\n', 2, "files.roots", "absolute paths"),
+        ("[coding]\nenabled = 1\n", 2, "coding.enabled", "expected `bool`, got `int`"),
+        ("[coding]\npath = ['bin']\n", 2, "coding.path", "a list of folders"),
+        ("[coding]\npath = ['/a:/b']\n", 2, "coding.path", "a list of folders"),
+        ("[coding]\nwaiting_ms = 499\n", 2, "coding.waiting_ms", ">= 500"),
+        (
+            "[coding.flavours.a]\nprograms = ['a']\nyollo = []\n",
+            3,
+            "coding.flavours.yollo",
+            "programs, args, model, yolo",
+        ),
+        ("\n[coding.flavours.a]\nyolo = []\n", 2, "coding.flavours", "with programs (one at"),
+        ("[coding.flavours.a]\nprograms = []\n", 1, "coding.flavours", "a list of words"),
+        ("[coding.flavours.a]\nprograms = ['b/c']\n", 1, "coding.flavours", "a list of words"),
+        ("[coding]\nflavours = []\n", 2, "coding.flavours", "tables [coding.flavours.NAME]"),
     ],
 )
 def test_a_refusal_names_file_line_key_and_what_is_allowed(file, text, line, key, allowed):
@@ -257,3 +276,30 @@ def test_names_from_the_hub_are_shown_harmless_and_short(tmp_path):
 @pytest.mark.parametrize("cwd", ["a\0b", "/etc\0"])
 def test_what_is_no_path_is_left_for_the_keeper_to_refuse(tmp_path, cwd):
     assert verdict(tmp_path, within("/srv"), cwd=cwd).cwd == cwd
+
+
+def terminal(state_dir: Path, policy: Policy, **shell: str) -> Shell | str:
+    """The terminal as it may be opened, or the code and the key that deny it."""
+    outcome = judge_terminal(policy, state_dir, Shell(**shell))
+    if isinstance(outcome, Shell):
+        return outcome
+    return f"{outcome.code} {outcome.message.rpartition('(')[2].partition(')')[0]}"
+
+
+def test_a_terminal_is_denied_as_a_command_is_and_by_a_switch_of_its_own(tree):
+    closed = Policy(commands=CommandsPolicy(exec=False))
+    assert terminal(tree, Policy(terminals=TerminalsPolicy(enabled=False))) == (
+        "policy_denied terminals.enabled"
+    )
+    assert terminal(tree, allowing("www"), user=OWN_NAME) == "user_denied commands.users"
+    assert terminal(tree, within(tree / "srv"), cwd="/") == "policy_denied files.roots"
+    assert terminal(tree, closed) == "policy_denied commands.exec"
+    open_window(tree, 60_000)
+    assert terminal(tree, closed) == Shell()
+
+
+def test_a_terminal_opens_where_its_directory_really_leads(tree):
+    for policy in (Policy(), within(tree / "srv")):
+        assert terminal(tree, policy, cwd=f"{tree}/data/in").cwd == f"{tree}/srv/in"
+        assert terminal(tree, policy, cwd="/etc\0").cwd == "/etc\0"
+    assert terminal(tree, Policy(), cwd="in").cwd == f"{tree}/home/in"

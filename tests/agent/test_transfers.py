@@ -42,8 +42,8 @@ from cmdop_appliance.protocol.messages import (
     FileFailed,
     FileStop,
     Finished,
-    Message,
 )
+from cmdop_appliance.protocol.words import Message
 from tests.support.agents import clean_state_dir, eventually, running_agent
 from tests.support.hub_peer import PATIENCE_S, HubPeer, Peer, running_hub
 

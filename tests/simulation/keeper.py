@@ -117,6 +117,7 @@ class KeeperLink:
         self.keeper_id = keeper.keeper_id
         self.boot_id = keeper.boot_id
         self.pid = 1
+        self.has_pty = True
         self.records = keeper.snapshot()
         self.requests: deque[tuple[Callable[..., None], Any]] = deque()  # in the socket
         self.is_over = False

@@ -10,6 +10,7 @@ from typing import Any, Final, Generic, TypeVar, cast
 
 import trio
 
+from cmdop_appliance.agent.coding.spawn import CodingSessions
 from cmdop_appliance.agent.commands import Commands
 from cmdop_appliance.agent.enrolment import enrolment_of
 from cmdop_appliance.agent.files.files import Files
@@ -21,6 +22,7 @@ from cmdop_appliance.agent.policy import CommandsPolicy, Policy
 from cmdop_appliance.agent.session import HubSession, Verdict
 from cmdop_appliance.agent.state import locked_state
 from cmdop_appliance.agent.telemetry import Sampler
+from cmdop_appliance.agent.terminals import Terminals
 from cmdop_appliance.agent.transfers import Transfers
 from cmdop_appliance.config import CommandsConfig, Config
 from cmdop_appliance.errors import ApplianceError, StorageFull, Unavailable
@@ -404,14 +406,22 @@ class Machine:
             try:
                 outbox = Outbox()
                 self.outboxes.append(outbox)
+                coding = CodingSessions(state.path, self._policy, {})
+                terminals = Terminals(state.path, journal, outbox, self._policy, coding)
                 commands = Commands(
-                    state.path, journal, outbox, self._policy, open_keeper=self.kept.open_keeper
+                    state.path,
+                    journal,
+                    outbox,
+                    self._policy,
+                    terminals=terminals,
+                    open_keeper=self.kept.open_keeper,
                 )
                 session = HubSession(
                     state,
                     identity,
                     enrolment,
                     commands,
+                    terminals,
                     Transfers(Files(state.path, self._policy.files), outbox),
                     outbox,
                     Pace(),
@@ -420,6 +430,7 @@ class Machine:
                 self._commands, self._journal = commands, journal
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(commands.run)
+                    nursery.start_soon(terminals.run)
                     nursery.start_soon(Sampler(outbox, Pace()).run)
                     verdict = await session.run(self._stop)
                     nursery.cancel_scope.cancel()

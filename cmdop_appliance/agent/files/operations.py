@@ -54,7 +54,10 @@ class Operations:
         return structs.replace(found, sha256=sha256)
 
     def exist(self, call: asked.Exist, is_stopped: IsStopped) -> Existing:
-        """Which paths lead to something; one that may not be walked, or is none, does not."""
+        """Which paths lead to something; one that may not be walked, or is none, does not.
+
+        `~` is home here, as in the directory of a coding session.
+        """
         return Existing(exist=[self._exists(path, is_stopped) for path in call.paths])
 
     def delete(self, call: asked.Delete, is_stopped: IsStopped) -> None:
@@ -153,6 +156,7 @@ class Operations:
     def _exists(self, path: bytes, is_stopped: IsStopped) -> bool:
         if is_stopped():
             raise Stopped
+        path = self._roots.from_home(path)
         try:
             with self._roots.place(path, follow=means_directory(path)) as place:
                 return place.status is not None

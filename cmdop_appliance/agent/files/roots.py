@@ -124,6 +124,11 @@ class Roots:
         if config is not None:
             self._needs.append(Needed(_absolute(config), "agent.toml, which no hub may change"))
 
+    def from_home(self, path: bytes) -> bytes:
+        """The path itself; where it is `~`, or begins with `~/`, with home in its place."""
+        is_at_home = path == b"~" or path.startswith(b"~/")
+        return _joined(self._home) + path[1:] if is_at_home else path
+
     @contextmanager
     def place(
         self, path: bytes, *, follow: bool, make_parents: bool = False, remedy: str = ""

@@ -104,6 +104,17 @@ def test_existing_is_whatever_has_a_name_and_may_be_seen(files, root, tmp_path):
     assert answer == Existing(exist=[True] * len(here) + [False] * len(there))
 
 
+def test_home_exists_by_its_short_name_as_far_as_it_is_open(home, root, tmp_path):
+    (home / "~").mkdir()
+    paths = [b"~", b"~/", b"~/file", b"~/none", b"~/../..", b"~/../../..", b"~user", b"~file"]
+    exist = [True, True, True, False, True, False, False, False]
+    at_home = Files(tmp_path / "state", FilesPolicy(roots=(str(root),)))
+    assert do(at_home, Exist(paths=paths)).exist == exist
+    assert do(at_home, Stat(path=b"~")).path == b(root / "way/user/~")  # elsewhere it is a name
+    elsewhere = Files(tmp_path / "state", FilesPolicy(roots=(str(root / "tree"),)))
+    assert do(elsewhere, Exist(paths=[b"", b"~"])).exist == [True, False]
+
+
 # ── delete ───────────────────────────────────────────────────────────────────────────────────
 
 
