@@ -16,7 +16,7 @@ from cmdop_appliance.errors import (
 )
 from cmdop_appliance.model import CONNECTED_STATUSES, Command, CommandStatus
 from cmdop_appliance.store import tallies
-from cmdop_appliance.store.conditions import IS_CONNECTED, IS_CURRENT, IS_OPEN, IS_PENDING
+from cmdop_appliance.store.conditions import IS_CURRENT, IS_OPEN, IS_PENDING, stale_ms
 from cmdop_appliance.store.listing import Page, Paging
 from cmdop_appliance.store.reach import within
 from cmdop_appliance.store.tallies import Asked
@@ -30,11 +30,8 @@ SILENT = "silent"
 _WHENEVER_MS = 2**53
 # With this a record tells since when nobody can say whether it is still so.
 COLUMNS = (
-    f"command.*, CASE WHEN {IS_OPEN} AND session_id IS NOT NULL"  # noqa: S608
-    f" AND NOT EXISTS (SELECT 1 FROM session WHERE session.machine_id = command.machine_id"
-    f" AND {IS_CURRENT} AND {IS_CONNECTED})"
-    " THEN (SELECT last_seen_ms FROM machine WHERE machine.id = command.machine_id)"
-    " END AS stale_ms"
+    f"command.*, CASE WHEN {IS_OPEN} AND session_id IS NOT NULL"
+    f" THEN {stale_ms('command')} END AS stale_ms"
 )
 
 

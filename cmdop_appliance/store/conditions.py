@@ -10,3 +10,12 @@ IS_PENDING: Final = f"{IS_OPEN} AND command.status || '' = 'pending'"
 IS_CURRENT: Final = "session.status NOT IN ('DISCONNECTED', 'ERROR')"
 # One whose machine is there now.
 IS_CONNECTED: Final = "session.status IN ('CONNECTED', 'BACKGROUND')"
+
+
+def stale_ms(table: str) -> str:
+    """When the machine of a row was last heard of, if it is not connected; else null."""
+    return (
+        f"(SELECT last_seen_ms FROM machine WHERE machine.id = {table}.machine_id"  # noqa: S608
+        " AND NOT EXISTS (SELECT 1 FROM session WHERE session.machine_id = machine.id"
+        f" AND {IS_CURRENT} AND {IS_CONNECTED}))"
+    )

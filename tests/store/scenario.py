@@ -9,6 +9,7 @@ from types import ModuleType
 import cmdop_appliance.store
 from cmdop_appliance.auth import Reach
 from cmdop_appliance.errors import ApplianceError
+from cmdop_appliance.protocol.terminals import Size
 from cmdop_appliance.store import (
     api_keys,
     audit,
@@ -31,6 +32,7 @@ from cmdop_appliance.store import (
     sessions,
     settings,
     tallies,
+    terminals,
     totals,
     webhooks,
     workspaces,
@@ -64,6 +66,7 @@ NOUNS: tuple[ModuleType, ...] = (
     sessions,
     settings,
     tallies,
+    terminals,
     totals,
     webhooks,
     workspaces,
@@ -293,6 +296,7 @@ def steps(tx: Tx) -> Iterator[str]:
         yield call(tallies.count, reach, Asked(since_ms=since_ms))
     yield call(tallies.bucket_of, WORKSPACE, None, 0, down=True)
     yield from steps_of_webhooks(tx, call, machine.id)
+    yield from steps_of_terminals(call, machine.id)
     yield call(machines.remove, REACH, machine.id, NOW)
 
     yield call(events.append, WORKSPACE, "machine.online", subject=machine.id, data={}, now_ms=NOW)
@@ -308,6 +312,7 @@ def steps(tx: Tx) -> Iterator[str]:
         commands.get,
         batches.get,
         schedules.get,
+        terminals.get,
         webhooks.get,
         webhooks.delete,
         enrolments.get,
@@ -372,6 +377,29 @@ def steps_of_webhooks(tx: Tx, call, machine_id: str) -> Iterator[str]:
     yield call(webhooks.edit, webhook, {"is_enabled": False}, NOW)
     yield call(webhooks.delete, REACH, webhook.id)
     yield call(leftovers.clear_away, webhook.id, NOW)
+
+
+def steps_of_terminals(call, machine_id: str) -> Iterator[str]:
+    """The same for terminals and coding sessions."""
+    terminal, coding = records.terminal(machine_id), records.coding_session(machine_id)
+    for each in (terminal, coding):
+        yield call(terminals.insert, each)
+    yield call(terminals.get, REACH, terminal.id)
+    yield call(terminals.find, terminal.id)
+    yield call(terminals.named, machine_id, terminal.name)
+    yield call(terminals.live_of, machine_id)
+    yield call(terminals.recorded)
+    yield call(terminals.unanswered, NOW)
+    yield from pages(
+        call, terminals, {"machine_id": machine_id, "kind": "terminal", "status": "starting"}
+    )
+    where = {"directory": "/work", "worktree": records.WORKTREE}
+    yield call(terminals.start, coding, started_ms=NOW, now_ms=NOW, **where)
+    yield call(terminals.set_waiting, coding, on=True, now_ms=NOW)
+    yield call(terminals.set_size, coding.id, Size(100, 50))
+    yield call(terminals.request_end, coding)
+    yield call(terminals.end, coding, "exited", ended_ms=NOW, now_ms=NOW, exit_code=0)
+    yield call(terminals.forget, NOW)
 
 
 def pages(call, noun: ModuleType, filters: dict[str, object]) -> Iterator[str]:

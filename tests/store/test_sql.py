@@ -32,6 +32,7 @@ from cmdop_appliance.store import (
     runs,
     schedules,
     sessions,
+    terminals,
     totals,
     webhooks,
 )
@@ -305,6 +306,26 @@ HOT = {
         lambda tx: runs.forget(tx, NOW),
         {"run_by_age", *map(ID.format, ("run", "schedule", "schedule_gone"))},
     ),
+    "a terminal by id": (
+        lambda tx: terminals.get(tx, REACH, "term"),
+        {ID.format("terminal"), *STALE},
+    ),
+    "a terminal by name": (
+        lambda tx: (terminals.named(tx, "mach", "main"), terminals.live_of(tx, "mach")),
+        {"terminal_named"},
+    ),
+    "the terminals of a workspace": (
+        lambda tx: terminals.page(tx, REACH, PAGE),
+        {"terminal_by_age"},
+    ),
+    "terminals that no machine has opened": (
+        lambda tx: terminals.unanswered(tx, NOW),
+        {"terminal_starting"},
+    ),
+    "terminals that are kept no longer": (
+        lambda tx: (terminals._make_room(tx, "mach"), terminals.forget(tx, NOW)),
+        {"terminal_ended", "terminal_over", ID.format("terminal")},
+    ),
     "a heartbeat": (
         lambda tx: sessions.heartbeat(tx, "sess", 1, NOW),
         {ID.format("session"), ID.format("machine")},
@@ -383,6 +404,10 @@ class Past:
         outbox.end(tx, self.ended, "delivered", NOW)
         self._copy("delivery", self.ended.id, ENDED, id="id || n", seq="seq + n")
         webhooks.insert(tx, records.webhook(is_enabled=False))
+        terminal = records.terminal(self.machine.id)
+        terminals.insert(tx, terminal)
+        terminals.end(tx, terminal, "exited", ended_ms=NOW, now_ms=NOW)
+        self._copy("terminal", terminal.id, ENDED, id="id || n")
 
     def delivery(self, seq: int, **fields) -> Delivery:
         made = records.trial(self.webhook, seq=seq, **fields)
@@ -437,6 +462,8 @@ AGAIN = {
         past.tx, past.webhook, {"url": "https://other.example/"}, NOW
     ),
     "deliveries that are kept no longer": lambda past: deliveries.forget(past.tx, NOW),
+    "terminals that no machine has opened": lambda past: terminals.unanswered(past.tx, NOW),
+    "terminals that are kept no longer": lambda past: terminals.forget(past.tx, NOW),
     "keys that were used": lambda past: api_keys.note_uses(
         past.tx, [api_keys.Use("key", NOW, "::1")]
     ),
