@@ -124,6 +124,17 @@ class WebhooksConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 raise ValueError(f"ca_file: {self.ca_file}: {exc.strerror}") from None
 
 
+class TerminalsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is kept of terminals and coding sessions."""
+
+    # Record what is written on every terminal, unless its opener says otherwise.
+    record: bool = False
+    # Of one terminal; what comes after is not recorded.
+    recording_bytes: Annotated[int, Meta(ge=1024, le=1024**4)] = 16 * 1024 * 1024
+    # Of all; the recordings of those that ended first are dropped for newer ones.
+    recordings_bytes: Annotated[int, Meta(ge=1024 * 1024, le=1024**5)] = 1024 * 1024 * 1024
+
+
 class LogConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the hub writes to standard error."""
 
@@ -141,6 +152,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     auth: AuthConfig = AuthConfig()
     rate_limit: RateLimitConfig = RateLimitConfig()
     webhooks: WebhooksConfig = WebhooksConfig()
+    terminals: TerminalsConfig = TerminalsConfig()
     log: LogConfig = LogConfig()
 
     @property

@@ -144,13 +144,13 @@ def test_the_data_directory_is_absolute(tmp_path, monkeypatch):
             "\n[servers]\nx = 1\n",
             2,
             "[servers]",
-            "output, limits, auth, rate_limit, webhooks, log",
+            "output, limits, auth, rate_limit, webhooks, terminals, log",
         ),
         (
             "listen = 'x'\n",
             1,
             "[listen]",
-            "output, limits, auth, rate_limit, webhooks, log",
+            "output, limits, auth, rate_limit, webhooks, terminals, log",
         ),
         # a wrong type
         ("[sessions]\ngrace_ms = '1'\n", 2, "sessions.grace_ms", "expected `int`, got `str`"),

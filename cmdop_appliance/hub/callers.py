@@ -1,6 +1,6 @@
 """Who calls the API: keys looked up by hash, remembered for a moment."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import trio
@@ -8,6 +8,7 @@ import trio
 from cmdop_appliance.auth import Caller, presented_key, secret_hash
 from cmdop_appliance.clock import Clock
 from cmdop_appliance.errors import Unauthorized
+from cmdop_appliance.hub.access_tokens import AccessTokens
 from cmdop_appliance.hub.lockout import Lockout
 from cmdop_appliance.store import api_keys
 from cmdop_appliance.store.api_keys import Use
@@ -15,6 +16,7 @@ from cmdop_appliance.store.engine import Store
 
 # A revoked key stops working within this (semantics.md: 1 s), whichever process revoked it.
 _REMEMBER_S: Final = 0.8
+_TOKEN_MS: Final = 4 * 3_600_000  # contract.md §9
 # Keys remembered at a time; a burst of wrong keys must not fill the memory.
 _REMEMBERED: Final = 1000
 # A key's last use is written no more often than this: it is for people, who look for unused keys.
@@ -27,30 +29,84 @@ class _Known:
     until: float  # Trio time
 
 
-class Callers:
-    """Turns an Authorization header into a caller."""
+@dataclass(frozen=True, slots=True)
+class SignedIn:
+    """A token for an API key, and whose that is."""
 
-    def __init__(self, store: Store, clock: Clock, lockout: Lockout) -> None:
+    token: str = field(repr=False)
+    until_ms: int
+    caller: Caller
+
+
+class Callers:
+    """Turns an Authorization header into a caller: by an API key, or by a token for one."""
+
+    def __init__(self, store: Store, clock: Clock, lockout: Lockout, tokens: AccessTokens) -> None:
         self._store = store
         self._clock = clock
         self._lockout = lockout
+        self._tokens = tokens
         self._known: dict[str, _Known] = {}
         self._noted: dict[str, float] = {}  # by key id, when its use was noted last; oldest first
         self._uses: dict[str, Use] = {}  # by key id: what is to be written
 
     async def identify(self, authorization: str | None, address: str) -> Caller:
-        """Whose API key this is, shown by somebody at `address`.
+        """Whose API key or token this is, shown by somebody at `address`.
 
         Raises:
             Unauthorized: none, or one that is unknown, expired or revoked.
             RateLimited: too many wrong ones came from there.
         """
         try:
-            key_hash = secret_hash(presented_key(authorization))
+            shown = self._tokens.shown(authorization)
         except Unauthorized:
             if authorization:
                 await self._lockout.failed(address)
             raise
+        if shown.until_ms is None:
+            return await self._identify(shown.key, address)
+        self._require_in_time(shown.until_ms)  # one that was good once counts as no guess
+        return replace(await self._identify(shown.key, address), token_until_ms=shown.until_ms)
+
+    async def sign_in(self, access_token: str, address: str) -> SignedIn:
+        """A token for 4 hours, for an API key: `<key>`, or `<key>:<namespace of its workspace>`.
+
+        Raises:
+            Unauthorized: it is none, or is unknown, expired or revoked, or of another namespace.
+            RateLimited: too many wrong ones came from there.
+        """
+        key, colon, namespace = access_token.partition(":")
+        try:
+            key = presented_key(f"Bearer {key}")
+        except Unauthorized:
+            await self._lockout.failed(address)
+            raise
+        caller = await self._identify(key, address)
+        if colon and namespace != caller.namespace:
+            await self._lockout.failed(address)
+            raise Unauthorized("Invalid or missing API key")
+        until_ms = self._clock.now_ms() + _TOKEN_MS
+        if caller.expires_ms is not None:
+            until_ms = min(until_ms, caller.expires_ms)
+        return SignedIn(self._tokens.issue(key, until_ms), until_ms, caller)
+
+    def key_in(self, authorization: str | None) -> str:
+        """The API key that an Authorization header shows, or shows a token for.
+
+        Raises:
+            Unauthorized: there is none.
+        """
+        return self._tokens.shown(authorization).key
+
+    def _require_in_time(self, until_ms: int) -> None:
+        if until_ms <= self._clock.now_ms():
+            raise Unauthorized(
+                "Invalid or missing API key",
+                hint="a token is good for 4 hours; get another one with POST /api/auth",
+            )
+
+    async def _identify(self, key: str, address: str) -> Caller:
+        key_hash = secret_hash(key)
         self._lockout.check(address, key_hash)
         known = self._known.get(key_hash)
         if known is not None and known.until > trio.current_time():
@@ -87,13 +143,15 @@ class Callers:
         return caller
 
     async def require_still_good(self, caller: Caller) -> None:
-        """Pass if the key by which a caller was identified is good to this moment.
+        """Pass if the key or the token by which a caller was identified is good to this moment.
 
         It counts as no try of a key, unlike `identify`.
 
         Raises:
             Unauthorized: it was revoked, or has expired.
         """
+        if caller.token_until_ms is not None:
+            self._require_in_time(caller.token_until_ms)
         if not await self._store.run(api_keys.is_good, caller.key_id, self._clock.now_ms()):
             raise Unauthorized("Invalid or missing API key")
 

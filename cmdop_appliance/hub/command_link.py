@@ -4,9 +4,10 @@ Each is looked up as (command id, machine of this connection): an agent can spea
 """
 
 import logging
+from contextlib import suppress
 from typing import Final
 
-from cmdop_appliance.errors import RemoteProtocolError
+from cmdop_appliance.errors import RemoteProtocolError, StorageFull, TerminalsNotSupported
 from cmdop_appliance.hub import lifecycle
 from cmdop_appliance.hub.commands import Grown, output_subject
 from cmdop_appliance.hub.lifecycle import StaleConnection
@@ -46,6 +47,7 @@ class CommandLink:
     def __init__(
         self, services: SessionServices, line: Line, machine: Machine, session_id: str, epoch: int
     ) -> None:
+        self.has_terminals = False  # its agent, which says so when it is ready
         self._services = services
         self._line = line
         self._machine = machine
@@ -98,7 +100,7 @@ class CommandLink:
                 if command.cancel_requested_ms is not None:
                     await self._line.say(Cancel(id=command.id))
             elif command.status == "pending" and not command.is_unknown_to_hub:
-                self.dispatch(command)
+                await self.dispatch(command)
                 await self._line.send()
             else:
                 await services.commands.lose(
@@ -228,12 +230,28 @@ class CommandLink:
         for command in await self._services.store.run(command_rows.sent_to, self._machine_id):
             if command.id in self._sent and command.cancel_requested_ms is not None:
                 await self._line.say(Cancel(id=command.id))
-            self.dispatch(command)
+            await self.dispatch(command)
             await self._line.send()
 
-    def dispatch(self, command: Command) -> None:
-        """Queue a command for its machine, once on this connection."""
+    async def dispatch(self, command: Command) -> None:
+        """Queue a command for its machine, once on this connection.
+
+        One that needs a terminal has failed where there is none: an agent of an earlier release
+        would run it without.
+        """
         if command.id in self._sent:
+            return
+        is_wanted = command.cancel_requested_ms is None
+        if is_wanted and command.spec.pty is not None and not self.has_terminals:
+            # Else another connection finds it, or the next sweep of this one.
+            with suppress(StaleConnection, StorageFull):
+                await self._services.commands.refuse(
+                    self._machine_id,
+                    self._epoch,
+                    command.id,
+                    TerminalsNotSupported.code,
+                    "the agent of this machine is of a release that carries no terminals",
+                )
             return
         self._sent.add(command.id)
         self._own.add(command.id)

@@ -414,6 +414,21 @@ class Commands:
             await self._store.run(lifecycle.unknown, machine_id, epoch, command_id, reason, now_ms)
         )
 
+    async def refuse(
+        self, machine_id: str, epoch: int, command_id: str, code: str, message: str
+    ) -> None:
+        """Record that a command was not sent to its machine, whose agent cannot carry it out.
+
+        Raises:
+            CommandNotFound, StaleConnection: as `started`.
+        """
+        now_ms = self._clock.now_ms()
+        await self._tell(
+            await self._store.run(
+                lifecycle.unfit, machine_id, epoch, command_id, code, message, now_ms
+            )
+        )
+
     # ── inside ───────────────────────────────────────────────────────────────────────────────
 
     def _new(

@@ -1,16 +1,15 @@
-"""The websocket of one agent, as the hub sees it. The only import site of trio-websocket here."""
+"""The websocket of an agent, or of a person's terminal: the hub's end of it.
 
-from collections.abc import AsyncIterator
+The only import site of trio-websocket here.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 
 import trio
 import wsproto
-from trio_websocket import (
-    ConnectionClosed,
-    WebSocketConnection,
-    WebSocketRequest,
-    wrap_server_stream,
-)
+from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_server_stream
 
 from cmdop_appliance.addresses import Proxies
 from cmdop_appliance.masking import mask_in_c
@@ -29,6 +28,30 @@ _CLOSE_S = 0.7
 
 class LinkClosed(Exception):
     """The connection is over, whoever ended it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What somebody says who wants a websocket. Header names are lower case; all of it is text."""
+
+    target: str  # path and query, as they came
+    host: str  # whom they believe to ask, and its port; in ASCII
+    headers: tuple[tuple[str, str], ...]  # the others, in their order
+    subprotocols: tuple[str, ...]  # that they speak
+    address: str  # where they are, also behind trusted proxies
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What they are told: 101 and a websocket, or another status and why not."""
+
+    status: int = 101
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""  # of a refusal
+    subprotocol: str | None = None  # that is spoken; one of theirs
+
+
+Judge = Callable[[Asked], Awaitable[Answer]]
 
 
 class Connection:
@@ -91,37 +114,48 @@ class Connection:
         except (ConnectionClosed, wsproto.utilities.LocalProtocolError) as exc:
             raise LinkClosed from exc
 
-    async def close(self, code: Close, reason: str) -> None:
-        """Tell the peer why, and end it; waits for its answer only briefly."""
+    async def close(self, code: int, reason: str) -> None:
+        """Tell the peer why (RFC 6455 §7.4), and end it; waits for its answer only briefly."""
         text = reason.encode()[:REASON_BYTES].decode(errors="ignore")
         with suppress(wsproto.utilities.LocalProtocolError), trio.CancelScope(shield=True) as scope:
             scope.deadline = trio.current_time() + _CLOSE_S
             await self._websocket.aclose(code, text)
 
 
+async def _welcome(_: Asked) -> Answer:
+    return Answer()
+
+
 @asynccontextmanager
 async def accept(
-    stream: trio.abc.Stream, room: Room, address: str, proxies: Proxies
+    stream: trio.abc.Stream,
+    room: Room,
+    address: str,
+    proxies: Proxies,
+    judge: Judge = _welcome,
+    *,
+    message_bytes: int = MESSAGE_BYTES,
 ) -> AsyncIterator[Connection]:
     """Upgrade a stream whose first bytes ask for it; it is closed when the block ends.
 
     `room` is that of its socket.
 
-    `address` is its peer's; the connection has that of the agent, also behind trusted `proxies`.
+    `address` is its peer's; the connection has that of the client, also behind trusted `proxies`.
+    `judge` says whether it becomes a websocket; default: it does. A message longer than
+    `message_bytes` ends it.
 
     Raises:
         LinkClosed: it did not become a websocket.
     """
+    is_open = False
     try:
         async with trio.open_nursery() as nursery:
             try:
-                request, websocket = await _upgrade(stream, nursery)
-                forwarded = [
-                    value.decode("latin-1")
-                    for name, value in request.headers
-                    if name.lower() == b"x-forwarded-for"
-                ]
-                connection = Connection(websocket, room, proxies.client_of(address, forwarded))
+                asked, websocket = await _upgrade(
+                    stream, nursery, address, proxies, judge, message_bytes
+                )
+                is_open = True
+                connection = Connection(websocket, room, asked.address)
                 yield connection
                 await connection.close(Close.STOPPING, "")
             finally:
@@ -131,19 +165,47 @@ async def accept(
     except* (ConnectionClosed, wsproto.utilities.LocalProtocolError) as group:
         # The library's reader lets them out when a peer goes, or pings, while we close or refuse.
         raise LinkClosed from group
+    except* UnicodeError as group:
+        if is_open:
+            raise
+        raise LinkClosed from group  # from the reader: a header that is no text
 
 
 async def _upgrade(
-    stream: trio.abc.Stream, nursery: trio.Nursery
-) -> tuple[WebSocketRequest, WebSocketConnection]:
+    stream: trio.abc.Stream,
+    nursery: trio.Nursery,
+    address: str,
+    proxies: Proxies,
+    judge: Judge,
+    message_bytes: int,
+) -> tuple[Asked, WebSocketConnection]:
     try:
         with trio.fail_after(HANDSHAKE_S):
             request = await wrap_server_stream(
                 nursery,
                 stream,
-                max_message_size=MESSAGE_BYTES,
+                max_message_size=message_bytes,
                 receive_buffer_size=_RECEIVE_BYTES,
             )
-            return request, await request.accept()
+            headers = tuple(
+                (name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers
+            )
+            forwarded = [value for name, value in headers if name == "x-forwarded-for"]
+            asked = Asked(
+                request.path,
+                request._event.host.encode("idna").decode(),  # noqa: SLF001 - told nowhere else
+                headers,
+                request.proposed_subprotocols,
+                proxies.client_of(address, forwarded),
+            )
+            answer = await judge(asked)
+            told = [(name.encode(), value.encode()) for name, value in answer.headers.items()]
+            if answer.status == 101:
+                return asked, await request.accept(
+                    subprotocol=answer.subprotocol, extra_headers=told
+                )
+            told.append((b"Connection", b"close"))
+            await request.reject(answer.status, extra_headers=told, body=answer.body)
+            raise LinkClosed
     except trio.TooSlowError as exc:
         raise LinkClosed from exc

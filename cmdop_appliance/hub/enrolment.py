@@ -105,15 +105,16 @@ class Enrolments:
     ) -> tuple[Enrolment, str]:
         """(record, token text): lets `max_uses` machines join this hub for `ttl_ms`.
 
-        Without a `caller` the hub itself makes it; no token outlives the key of its caller.
+        Without a `caller` the hub itself makes it; no token outlives what its caller shows.
 
         Raises:
             IdempotencyConflict: nothing was recorded.
             Conflict: the token that the same request made before was revoked since.
+            Forbidden: that token would outlive what its caller shows now.
         """
         token = self._token(new_secret() if once is None else once.secret(once.salt))
         now_ms = self._clock.now_ms()
-        last_ms = None if caller is None else caller.expires_ms
+        last_ms = None if caller is None else caller.until_ms
         enrolment = Enrolment(
             id=new_id("enr"),
             workspace_id=workspace_id,
@@ -136,6 +137,8 @@ class Enrolments:
                 raise Conflict(
                     "the token that this request made was revoked", token_id=made.made_id
                 ) from None
+            if caller is not None:
+                caller.require_outlives(enrolment.expires_ms)
             token = self._token(once.secret(made.salt))
         return enrolment, str(token)
 

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Self
 
 from cmdop_appliance.addresses import Networks, Proxies
+from cmdop_appliance.auth import derived_secret
 from cmdop_appliance.clock import Clock
 from cmdop_appliance.config import Config
+from cmdop_appliance.hub.access_tokens import AccessTokens
 from cmdop_appliance.hub.audit import Audit
 from cmdop_appliance.hub.bus import LocalBus, Notified
 from cmdop_appliance.hub.callers import Callers
@@ -17,13 +19,18 @@ from cmdop_appliance.hub.files import Files
 from cmdop_appliance.hub.lockout import Lockout
 from cmdop_appliance.hub.output import Outputs
 from cmdop_appliance.hub.rate_limits import RateLimits
+from cmdop_appliance.hub.recordings import Recordings
 from cmdop_appliance.hub.requests import Requests
 from cmdop_appliance.hub.services import SessionServices
+from cmdop_appliance.hub.terminals import Terminals
+from cmdop_appliance.hub.tickets import Tickets
+from cmdop_appliance.hub.viewing import Viewings
 from cmdop_appliance.identity import Identity
 from cmdop_appliance.store import settings
 from cmdop_appliance.store.engine import Store
 
 OUTPUT_FOLDER = "output"
+RECORDINGS_FOLDER = "recordings"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +44,10 @@ class Hub:
     outputs: Outputs
     commands: Commands
     files: Files
+    terminals: Terminals
+    viewings: Viewings
+    recordings: Recordings
+    tickets: Tickets
     proxies: Proxies
     networks: Networks  # where webhooks may go
     callers: Callers
@@ -60,11 +71,16 @@ class Hub:
         commands = Commands(store, bus, outputs, audit, clock, config.commands.lost_after_ms)
         lockout = Lockout(config.auth, audit, clock)
         enrolments = Enrolments(store, identity, clock, lockout)
+        tokens = AccessTokens(derived_secret(seed, b"access tokens"))
+        callers = Callers(store, clock, lockout, tokens)
+        terminals = Terminals(store, bus, clock, config.terminals)
+        viewings = Viewings(store, bus, audit, clock, terminals)
         services = SessionServices(
             store=store,
             bus=bus,
             outputs=outputs,
             commands=commands,
+            viewings=viewings,
             enrolments=enrolments,
             audit=audit,
             clock=clock,
@@ -79,9 +95,15 @@ class Hub:
             outputs=outputs,
             commands=commands,
             files=Files(store, bus, audit, clock),
+            terminals=terminals,
+            viewings=viewings,
+            recordings=Recordings(
+                store, bus, clock, data_dir / RECORDINGS_FOLDER, config.terminals
+            ),
+            tickets=Tickets(callers, clock),
             proxies=Proxies(config.server.trusted_proxies),
             networks=Networks(config.webhooks.allow_networks),
-            callers=Callers(store, clock, lockout),
+            callers=callers,
             rate_limits=RateLimits(config.rate_limit.requests_per_minute),
             requests=Requests(),
             enrolments=enrolments,

@@ -33,7 +33,7 @@ from cmdop_appliance.model import (
 )
 from cmdop_appliance.protocol.frames import StreamName
 from cmdop_appliance.protocol.messages import Finished, Spec, Started
-from cmdop_appliance.store import audit, batches, clients, machines, sessions
+from cmdop_appliance.store import audit, batches, clients, machines, sessions, terminals
 from cmdop_appliance.store import commands as rows
 from cmdop_appliance.store.audit import Entry
 from cmdop_appliance.store.idempotency import Once, claim
@@ -221,7 +221,7 @@ def accepted(tx: Tx, machine_id: str, epoch: int, command_ids: Iterable[str]) ->
 def started(tx: Tx, machine_id: str, epoch: int, message: Started, now_ms: int) -> Command | None:
     """The record of a command that runs now. None: that was known, or it has ended since."""
     command = own(tx, machine_id, epoch, message.id)
-    started_ms = _between(command.created_ms, message.started_ms, now_ms)
+    started_ms = between(command.created_ms, message.started_ms, now_ms)
     if not rows.started(tx, command.id, machine_id, started_ms):
         return None
     command = msgspec.structs.replace(command, status="running", started_ms=started_ms)
@@ -250,12 +250,12 @@ def finished(
     status = _STATUS_OF_END.get(message.end, "completed" if message.exit_code == 0 else "failed")
     started_ms = command.started_ms
     if started_ms is None and message.started_ms is not None:
-        started_ms = _between(command.created_ms, message.started_ms, now_ms)
+        started_ms = between(command.created_ms, message.started_ms, now_ms)
         begun = msgspec.structs.replace(command, status="running", started_ms=started_ms)
         ends.tell(tx, "command.started", begun, now_ms)
     finished_ms = now_ms
     if started_ms is not None and message.duration_ms is not None:
-        finished_ms = _between(started_ms, started_ms + message.duration_ms, now_ms)
+        finished_ms = between(started_ms, started_ms + message.duration_ms, now_ms)
     save_all(tx, unsafe)
     stdout, stderr = message.stdout, message.stderr
     return ends.end(
@@ -306,6 +306,15 @@ def unknown(
     )
 
 
+def unfit(
+    tx: Tx, machine_id: str, epoch: int, command_id: str, code: str, message: str, now_ms: int
+) -> list[Command]:
+    """As `ends.end`, for a command that was not sent: its machine's agent cannot carry it out."""
+    return ends.end_here(
+        tx, own(tx, machine_id, epoch, command_id), "failed", code, message, now_ms
+    )
+
+
 # ── ended, as the hub knows ──────────────────────────────────────────────────────────────────────
 
 
@@ -335,6 +344,16 @@ def remove_machine(tx: Tx, caller: Caller, machine_id: str, now_ms: int) -> list
     audit.append(tx, Entry.by(caller, now_ms, "machine.removed", machine_id))
     sessions.end_of(tx, machine_id, now_ms)
     changed = []
+    for terminal in terminals.live_of(tx, machine_id):
+        terminals.end(
+            tx,
+            terminal,
+            "lost",
+            ended_ms=now_ms,
+            now_ms=now_ms,
+            code="machine_removed",
+            message="the machine was removed while the terminal was open",
+        )
     for command in rows.open_on(tx, machine_id):
         was_sent = command.session_id is not None
         message = "the machine was removed while the command was open"
@@ -401,6 +420,6 @@ def _record_batch(
         log.append(tx, caller.key_id, entry(machine_ids=forbidden).refused())
 
 
-def _between(low: int, value: int, high: int) -> int:
+def between(low: int, value: int, high: int) -> int:
     """A time that a machine tells, held to what the hub's own clock allows."""
     return max(low, min(value, high))

@@ -15,7 +15,8 @@ import trio
 from cmdop_appliance.hub.connection import Connection, LinkClosed
 from cmdop_appliance.protocol.conversation import Conversation, State, join
 from cmdop_appliance.protocol.frames import Data
-from cmdop_appliance.protocol.messages import FileEnd, Message
+from cmdop_appliance.protocol.messages import FileEnd
+from cmdop_appliance.protocol.words import Message
 
 # Messages that wait while others are being sent; who has more to say waits for the line.
 _UNSENT: Final = 256

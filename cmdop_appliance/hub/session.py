@@ -17,6 +17,7 @@ from cmdop_appliance.errors import (
     CommandNotFound,
     ProtocolError,
     StorageFull,
+    TerminalNotFound,
     Unavailable,
 )
 from cmdop_appliance.hub.bus import Request, Subscription
@@ -34,10 +35,12 @@ from cmdop_appliance.hub.lifecycle import StaleConnection
 from cmdop_appliance.hub.line import Line
 from cmdop_appliance.hub.reports import Reports
 from cmdop_appliance.hub.services import SessionServices
+from cmdop_appliance.hub.terminal_link import FindTerminalLink, terminals_subject
+from cmdop_appliance.hub.terminal_reports import TerminalReports
 from cmdop_appliance.hub.transfers import FileLink, FindLink, files_subject
 from cmdop_appliance.protocol.closing import Close
 from cmdop_appliance.protocol.conversation import Conversation, State, split
-from cmdop_appliance.protocol.frames import Data, Output
+from cmdop_appliance.protocol.frames import Data, Output, Screen
 from cmdop_appliance.protocol.messages import (
     Accepted,
     Background,
@@ -52,7 +55,6 @@ from cmdop_appliance.protocol.messages import (
     Heartbeat,
     Heartbeatack,
     Inventory,
-    Message,
     Notice,
     Ready,
     Rejected,
@@ -60,7 +62,20 @@ from cmdop_appliance.protocol.messages import (
     Samples,
     Started,
 )
+from cmdop_appliance.protocol.terminals import (
+    TerminalDone,
+    TerminalEnded,
+    TerminalFailed,
+    TerminalGap,
+    TerminalOpened,
+    Terminals,
+    TerminalTaken,
+    TerminalWaiting,
+    TerminalWatched,
+)
+from cmdop_appliance.protocol.words import Message
 from cmdop_appliance.store import sessions
+from cmdop_appliance.store.audit import Entry
 
 # A removed machine is told so within this; with the close it is 1 s in all (contract.md §3).
 _LAST_WORD_S: Final = 0.25
@@ -112,6 +127,7 @@ class AgentSession:
         self._line = Line(connection, conversation)
         self._commands = CommandLink(services, self._line, proof.machine, session_id, epoch)
         self._files = FileLink(self._line)
+        self._terminals = TerminalReports(services, self._line, proof.machine, epoch)
         self._proof = proof
         self._machine_id = proof.machine.id
         self._session_id = session_id
@@ -131,10 +147,14 @@ class AgentSession:
             with (
                 bus.subscribe(machine_subject(self._machine_id)) as wakes,
                 bus.subscribe(link_subject(self._machine_id)) as news,
-                bus.subscribe(files_subject(self._machine_id)) as questions,
+                bus.subscribe(files_subject(self._machine_id)) as of_files,
+                bus.subscribe(terminals_subject(self._machine_id)) as of_terminals,
             ):
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._show_files, questions)
+                    nursery.start_soon(self._show_files, of_files)
+                    nursery.start_soon(self._show_terminals, of_terminals)
+                    nursery.start_soon(self._record_terminals, nursery)
+                    nursery.start_soon(self._let_forget)
                     nursery.start_soon(self._hear_bus, wakes, nursery)
                     nursery.start_soon(self._hear_end, news, nursery)
                     nursery.start_soon(self._line.run)
@@ -142,6 +162,7 @@ class AgentSession:
                     nursery.cancel_scope.cancel()
         finally:
             self._files.shut()
+            self._terminals.link.shut()
             # What cannot be recorded is put right by the next connection, or the next hub start.
             with trio.CancelScope(shield=True), suppress(Unavailable, StorageFull):
                 await self._record_end()
@@ -188,14 +209,32 @@ class AgentSession:
 
     async def _blame(self, error: ApplianceError) -> None:
         self._broke_protocol = True
+        if isinstance(error, CommandNotFound | TerminalNotFound):
+            (named,) = error.details.values()
+            machine, now_ms = self._proof.machine, self._services.clock.now_ms()
+            entry = Entry.by_machine(machine, now_ms, "machine.trespassed", str(named))
+            await self._services.audit.record_refusal(machine.id, entry.refused())
         await blame(self._connection, error)
 
-    async def _handle(self, message: FromAgent | Output | Data, nursery: trio.Nursery) -> None:
+    async def _handle(
+        self, message: FromAgent | Output | Data | Screen, nursery: trio.Nursery
+    ) -> None:
         match message:
             case Output():
                 await self._commands.take_output(message)
             case Data() | FileAnswer() | FileFailed() | FileCredit() | FileEnd():
                 self._files.hear(message)
+            case Screen() | TerminalWatched() | TerminalGap() | TerminalDone():
+                self._terminals.link.hear(message)
+            case (
+                Terminals()
+                | TerminalOpened()
+                | TerminalFailed()
+                | TerminalEnded()
+                | TerminalTaken()
+                | TerminalWaiting()
+            ):
+                await self._terminals.hear(message)
             case Finished():
                 if await self._commands.is_whole(message):
                     await self._record(nursery, self._commands.ended, message)
@@ -216,6 +255,8 @@ class AgentSession:
                 if message.audit_head is not None:
                     await self._services.audit.hear(self._proof.machine, message.audit_head)
                 self._files.is_supported = "files" in message.features
+                self._terminals.link.is_supported = "terminals" in message.features
+                self._commands.has_terminals = self._terminals.link.is_supported
                 self._ready.set()
                 await self._commands.begin()
             case Rejected():
@@ -258,6 +299,21 @@ class AgentSession:
                 self._recording.release()
 
         nursery.start_soon(task)
+
+    async def _record_terminals(self, nursery: trio.Nursery) -> None:
+        try:
+            await self._terminals.run()
+        except (LinkClosed, Unavailable, StorageFull):
+            pass
+        except StaleConnection:
+            await self._close_stale()
+        except (ProtocolError, TerminalNotFound) as exc:
+            await self._blame(exc)
+        nursery.cancel_scope.cancel()
+
+    async def _let_forget(self) -> None:
+        with suppress(LinkClosed):
+            await self._terminals.let_forget()
 
     # ── what the hub says ────────────────────────────────────────────────────────────────────
 
@@ -304,6 +360,19 @@ class AgentSession:
                         is_ready = self._conversation.state is State.READY
                         request.answer(self._files if is_ready else None)
 
+    async def _show_terminals(self, questions: Subscription) -> None:
+        """Tell who carries its terminals, once it has said which there are."""
+        with suppress(Unavailable):
+            while True:
+                match await questions.next():
+                    case Request(question=FindTerminalLink()) as request:
+                        await self._ready.wait()
+                        link = self._terminals.link
+                        if link.is_supported:
+                            await self._terminals.settled.wait()
+                        is_ready = self._conversation.state is State.READY
+                        request.answer(link if is_ready else None)
+
     async def _say_revoked(self) -> None:
         with trio.move_on_after(_LAST_WORD_S):
             nonce = self._proof.agent_nonce
@@ -315,7 +384,7 @@ class AgentSession:
         ready = self._conversation.state is State.READY
         match wake:
             case Dispatched(command) if ready:
-                self._commands.dispatch(command)
+                await self._commands.dispatch(command)
             case CancelRequested(command_id) if ready:
                 self._line.queue(Cancel(id=command_id))
             case None if ready:

@@ -1,6 +1,7 @@
 import pytest
 
 from tests.hub.fleet import Fleet
+from tests.hub.scripted_terminals import joined
 from tests.support.live_hub import ScriptedAgent, live_hub
 
 
@@ -29,3 +30,9 @@ async def machine_id(link, agent):
 @pytest.fixture
 async def fleet(live):
     return await Fleet(live).grow(4)
+
+
+@pytest.fixture
+async def box(live):
+    """A connected machine whose agent knows terminals."""
+    return await joined(live)

@@ -8,6 +8,7 @@ from cmdop_appliance.errors import CommandNotRunning, Forbidden
 from cmdop_appliance.hub import audit as hub_audit
 from cmdop_appliance.hub import presence
 from cmdop_appliance.hub.commands import Ask
+from cmdop_appliance.ids import new_id
 from cmdop_appliance.protocol.messages import (
     AuditHead,
     Dispatch,
@@ -172,6 +173,18 @@ async def test_a_clone_is_recorded_as_refused(live, agent):
     await clone.closed()
     refused = (machine.id, machine.id, "refused", {})
     assert await told(live, "machine.clone_refused") == [refused]
+
+
+async def test_what_a_machine_says_of_others_is_recorded_so_often_and_no_more(
+    live, agent, monkeypatch
+):
+    monkeypatch.setattr(hub_audit, "_ENTRIES", 1)
+    await agent.join()
+    for named in (new_id("cmd"), new_id("cmd")):
+        link = await agent.connect()
+        await link.say(Rejected(id=named, reason="forged"))
+        await link.closed()
+    assert len(await entries(live, "machine.trespassed")) == 1
 
 
 async def test_windows_of_a_machine_are_recorded_and_nothing_else_that_it_notes(live, agent):

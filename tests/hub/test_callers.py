@@ -1,5 +1,7 @@
 """Callers: who an Authorization header is, and for how long that is believed."""
 
+from dataclasses import replace
+
 import pytest
 import trio
 from trio.testing import MockClock
@@ -8,6 +10,7 @@ from cmdop_appliance.auth import Reach, new_key, secret_hash
 from cmdop_appliance.config import AuthConfig
 from cmdop_appliance.errors import Unauthorized
 from cmdop_appliance.hub import callers as module
+from cmdop_appliance.hub.access_tokens import AccessTokens
 from cmdop_appliance.hub.audit import Audit
 from cmdop_appliance.hub.callers import Callers
 from cmdop_appliance.hub.lockout import Lockout
@@ -16,6 +19,7 @@ from cmdop_appliance.store.engine import open_store
 from tests.support.clocks import LoopClock, StepClock
 from tests.support.records import REACH, WORKSPACE, api_key
 
+TOKENS = AccessTokens(b"s" * 32)
 HERE = "192.0.2.7"
 ELSEWHERE = "2001:db8::1"
 
@@ -28,7 +32,8 @@ async def store(tmp_path):
 
 
 def callers_of(store, clock) -> Callers:
-    return Callers(store, clock, Lockout(AuthConfig(attempts=0), Audit(store, clock), clock))
+    lockout = Lockout(AuthConfig(attempts=0), Audit(store, clock), clock)
+    return Callers(store, clock, lockout, TOKENS)
 
 
 async def issue(store, **fields) -> str:
@@ -125,6 +130,88 @@ async def test_wrong_keys_and_many_keys_fill_no_memory(store, monkeypatch):
     for _ in range(10):
         await callers.identify(await issue(store), HERE)
     assert len(callers._known) <= 3
+
+
+# ── tokens ───────────────────────────────────────────────────────────────────────────────────────
+
+HOURS_S = 4 * 3600
+
+
+async def signed_in(callers, header: str, namespace: str = "") -> str:
+    """A token for the key in a header."""
+    access_token = header.removeprefix("Bearer ") + namespace
+    return f"Bearer {(await callers.sign_in(access_token, HERE)).token}"
+
+
+@pytest.mark.parametrize("namespace", ["", ":default"])
+async def test_a_token_is_its_key(store, namespace):
+    key = await issue(store, id="key_1", scopes=["machines:read"], tags=["a"], expires_ms=2**50)
+    callers = callers_of(store, StepClock())
+    by_key = await callers.identify(key, HERE)
+    token = await signed_in(callers, key, namespace)
+    by_token = await callers.identify(token, HERE)
+    assert replace(by_token, token_until_ms=None) == by_key
+    assert callers.key_in(token) == callers.key_in(key)
+
+
+async def test_a_token_is_good_for_four_hours(store, autojump_clock: MockClock):
+    callers = callers_of(store, LoopClock())
+    key = await issue(store)
+    token = await signed_in(callers, key)
+    await trio.sleep(HOURS_S - 0.01)
+    caller = await callers.identify(token, HERE)
+    await callers.require_still_good(caller)
+    await trio.sleep(0.01)
+    with pytest.raises(Unauthorized) as caught:
+        await callers.identify(token, HERE)
+    assert "POST /api/auth" in caught.value.hint
+    with pytest.raises(Unauthorized):
+        await callers.require_still_good(caller)
+    await callers.require_still_good(await callers.identify(key, HERE))
+
+
+async def test_a_token_ends_when_its_key_expires(store, autojump_clock: MockClock):
+    clock = LoopClock()
+    callers = callers_of(store, clock)
+    key = await issue(store, expires_ms=clock.now_ms() + 60_000)
+    signed = await callers.sign_in(key.removeprefix("Bearer "), HERE)
+    assert signed.until_ms == clock.now_ms() + 60_000
+    await trio.sleep(60)
+    with pytest.raises(Unauthorized):
+        await callers.identify(f"Bearer {signed.token}", HERE)
+
+
+async def test_a_token_ends_when_its_key_is_revoked(store, autojump_clock: MockClock):
+    callers = callers_of(store, LoopClock())
+    token = await signed_in(callers, await issue(store, id="key_1"))
+    caller = await callers.identify(token, HERE)
+    await store.run(api_keys.delete, REACH, "key_1")
+    with pytest.raises(Unauthorized):
+        await callers.require_still_good(caller)
+    await trio.sleep(1)
+    with pytest.raises(Unauthorized):
+        await callers.identify(token, HERE)
+
+
+@pytest.mark.parametrize("namespace", [":", ":other", ":default:", ": default"])
+async def test_nobody_signs_in_to_another_namespace(store, namespace):
+    with pytest.raises(Unauthorized):
+        await signed_in(callers_of(store, StepClock()), await issue(store), namespace)
+
+
+async def test_a_token_gets_no_token_and_so_lives_no_longer(store):
+    callers = callers_of(store, StepClock())
+    token = await signed_in(callers, await issue(store))
+    with pytest.raises(Unauthorized):
+        await signed_in(callers, token)
+
+
+async def test_a_key_that_is_none_signs_nobody_in(store):
+    clock = StepClock()
+    expired = await issue(store, expires_ms=clock.now_ms())
+    for key in ("", "x", expired, new_key()):
+        with pytest.raises(Unauthorized):
+            await signed_in(callers_of(store, clock), key)
 
 
 # ── last use ─────────────────────────────────────────────────────────────────────────────────────

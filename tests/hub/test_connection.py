@@ -9,7 +9,7 @@ from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
 from cmdop_appliance.addresses import Proxies
-from cmdop_appliance.hub.connection import Connection, LinkClosed, accept
+from cmdop_appliance.hub.connection import Answer, Asked, Connection, LinkClosed, accept
 from cmdop_appliance.protocol.closing import Close
 from cmdop_appliance.protocol.limits import HANDSHAKE_S, MESSAGE_BYTES, SEND_S
 
@@ -325,3 +325,110 @@ async def test_an_agent_has_its_own_address_behind_a_trusted_proxy(trusted, forw
 
     async with served(tell, forwarded=forwarded, trusted=trusted) as (client, _, _):
         assert await client.get_message() == address
+
+
+# ── who judges the request ───────────────────────────────────────────────────────────────────────
+
+ASKING = REQUEST.replace(
+    b"\r\n\r\n", b"\r\nSec-WebSocket-Protocol: a.v1, b.v1\r\nX-Name: \xe9\r\n\r\n"
+)
+
+
+async def judged(request: bytes, answer: Answer) -> tuple[list[Asked], bytes, bool]:
+    """What the judge was shown; all that the client got; whether there was a connection."""
+    asked: list[Asked] = []
+    opened = False
+
+    async def judge(question: Asked) -> Answer:
+        asked.append(question)
+        return answer
+
+    async def serve(stream: trio.abc.Stream) -> None:
+        nonlocal opened
+        try:
+            async with accept(stream, Roomy(), PEER, Proxies(["::1"]), judge):
+                opened = True
+        except* LinkClosed:
+            pass
+
+    ours, theirs = memory_stream_pair()
+    got = b""
+    with trio.fail_after(BOUND):
+        async with trio.open_nursery() as nursery, theirs:
+            nursery.start_soon(serve, ours)
+            await theirs.send_all(request)
+            while chunk := await theirs.receive_some():
+                got += chunk
+                if got.startswith(b"HTTP/1.1 101") and b"\x88" in got.partition(b"\r\n\r\n")[2]:
+                    await theirs.send_all(b"\x88\x80\0\0\0\0")
+    return asked, got, opened
+
+
+async def test_a_judge_sees_the_whole_request_and_chooses_what_is_spoken():
+    answer = Answer(101, {"X-Request-Id": "req_1"}, subprotocol="b.v1")
+    request = ASKING.replace(b"/agent", b"/a/%C3%A9?q=1").replace(b"Host: hub", b"Host: HUB:3006")
+    (asked,), got, opened = await judged(request, answer)
+    assert asked.target == "/a/%C3%A9?q=1"
+    assert asked.host.lower() == "hub:3006"
+    assert asked.subprotocols == ("a.v1", "b.v1")
+    assert asked.address == PEER
+    assert ("x-name", "\xe9") in asked.headers
+    head = got.partition(b"\r\n\r\n")[0].lower()
+    assert head.startswith(b"http/1.1 101 ")
+    assert b"sec-websocket-protocol: b.v1" in head
+    assert b"x-request-id: req_1" in head
+    assert opened
+
+
+async def test_who_is_refused_is_told_why_and_gets_no_connection():
+    answer = Answer(403, {"Content-Type": "application/json"}, b'{"error":1}')
+    _, got, opened = await judged(ASKING, answer)
+    head, _, body = got.partition(b"\r\n\r\n")
+    assert head.lower().startswith(b"http/1.1 403 ")
+    assert b"connection: close" in head.lower()
+    assert body == b'{"error":1}'
+    assert not opened
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        ASKING.replace(b"Host: hub", b"Host: \xff"),
+        ASKING.replace(b"Host: hub", b"Host: " + b"a" * 64),
+        ASKING.replace(b"a.v1", b"\xff"),
+        ASKING.replace(b"Connection: Upgrade", b"Connection: \xff"),
+    ],
+)
+async def test_a_header_that_is_no_text_ends_it_without_a_trace(request_):
+    asked, got, opened = await judged(request_, Answer())
+    assert (asked, got, opened) == ([], b"", False)
+
+
+async def test_a_name_of_another_script_is_told_as_it_is_dialled():
+    request = ASKING.replace(b"Host: hub", b"Host: xn--bcher-kva.example:81")
+    (asked,), _, _ = await judged(request, Answer(403))
+    assert asked.host == "xn--bcher-kva.example:81"
+
+
+async def test_a_message_may_be_as_long_as_it_was_said():
+    got: list[str | bytes] = []
+
+    async def serve(stream: trio.abc.Stream) -> None:
+        try:
+            async with accept(stream, Roomy(), PEER, Proxies([]), message_bytes=10) as connection:
+                while True:
+                    got.append(await connection.receive())
+        except* LinkClosed:
+            pass
+
+    ours, theirs = memory_stream_pair()
+    with trio.fail_after(BOUND):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(serve, ours)
+            client = await wrap_client_stream(nursery, theirs, "hub", "/agent")
+            await client.send_message(b"x" * 10)
+            await client.send_message(b"x" * 11)
+            with pytest.raises(ConnectionClosed) as closed:
+                await client.get_message()
+    assert closed.value.reason.code == 1009
+    assert got == [b"x" * 10]

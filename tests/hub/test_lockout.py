@@ -10,6 +10,7 @@ from cmdop_appliance.config import AuthConfig
 from cmdop_appliance.errors import RateLimited, Unauthorized
 from cmdop_appliance.hub import audit as hub_audit
 from cmdop_appliance.hub import lockout as module
+from cmdop_appliance.hub.access_tokens import AccessTokens
 from cmdop_appliance.hub.audit import Audit
 from cmdop_appliance.hub.callers import Callers
 from cmdop_appliance.hub.lockout import Lockout
@@ -22,6 +23,7 @@ from tests.support.records import REACH, WORKSPACE, api_key
 HERE = "192.0.2.7"
 ELSEWHERE = "192.0.2.8"
 CONFIG = AuthConfig(attempts=3, window_ms=300_000, lockout_ms=900_000)
+TOKENS = AccessTokens(b"s" * 32)
 MOMENT_S = 0.9  # after it, a key is looked up again
 
 
@@ -35,7 +37,7 @@ async def store(tmp_path):
 @pytest.fixture
 def callers(store):
     clock = LoopClock()
-    return Callers(store, clock, Lockout(CONFIG, Audit(store, clock), clock))
+    return Callers(store, clock, Lockout(CONFIG, Audit(store, clock), clock), TOKENS)
 
 
 @pytest.fixture
@@ -220,7 +222,8 @@ async def test_on_the_hubs_own_machine_a_right_key_works_in_a_lockout(callers, g
 
 async def test_it_can_be_turned_off(store, good):
     clock = LoopClock()
-    callers = Callers(store, clock, Lockout(AuthConfig(attempts=0), Audit(store, clock), clock))
+    lockout = Lockout(AuthConfig(attempts=0), Audit(store, clock), clock)
+    callers = Callers(store, clock, lockout, TOKENS)
     await fail(callers, 100)
     await callers.identify(good, HERE)
 
@@ -255,3 +258,53 @@ async def test_many_addresses_and_many_keys_fill_no_memory(callers, store, monke
     for number in range(10):
         await fail(callers, 3, f"203.0.113.{number}")
     assert list(table._locked) == ["203.0.113.7", "203.0.113.8", "203.0.113.9"]
+
+
+# ── tokens ───────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_wrong_tokens_and_wrong_sign_ins_count_like_wrong_keys(callers, good):
+    key = good.removeprefix("Bearer ")
+    token = (await callers.sign_in(key, ELSEWHERE)).token
+    for guess in (
+        lambda: callers.identify(f"Bearer {AccessTokens(b't' * 32).issue(key, 2**50)}", HERE),
+        lambda: callers.sign_in(new_key(), HERE),
+        lambda: callers.sign_in("", HERE),
+    ):
+        with pytest.raises(Unauthorized):
+            await guess()
+    for right in (
+        lambda: callers.identify(f"Bearer {token}", HERE),
+        lambda: callers.sign_in(key, HERE),
+    ):
+        with pytest.raises(RateLimited):
+            await right()
+    await callers.identify(f"Bearer {token}", ELSEWHERE)
+
+
+async def test_a_wrong_namespace_is_a_wrong_sign_in(callers, store, good):
+    key = (await issue(store, id="key_1")).removeprefix("Bearer ")
+    for _ in range(CONFIG.attempts):
+        with pytest.raises(Unauthorized):
+            await callers.sign_in(f"{key}:other", HERE)
+    with pytest.raises(RateLimited):
+        await callers.identify(good, HERE)
+
+
+async def test_a_key_that_was_good_by_its_token_signs_in_during_a_lockout(callers, good):
+    key = good.removeprefix("Bearer ")
+    token = (await callers.sign_in(key, HERE)).token
+    await fail(callers, CONFIG.attempts)
+    await callers.identify(f"Bearer {token}", HERE)
+    await callers.sign_in(key, HERE)
+
+
+async def test_a_token_that_was_good_once_is_no_guess(callers, good, autojump_clock):
+    """Or a page that was left open for a night would lock its owner out."""
+    key = good.removeprefix("Bearer ")
+    token = (await callers.sign_in(key, HERE)).token
+    await trio.sleep(5 * 3600)
+    for _ in range(CONFIG.attempts):
+        with pytest.raises(Unauthorized):
+            await callers.identify(f"Bearer {token}", HERE)
+    await callers.sign_in(key, HERE)

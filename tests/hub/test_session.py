@@ -456,6 +456,9 @@ async def test_an_agent_cannot_speak_of_the_commands_of_others(live, agent, kind
     )
     code, reason = await link.closed()
     assert (code, reason) == (Close.PROTOCOL, "not a command of this machine")
+    (entry,) = await live.trespasses()
+    rogue = await agent.machine()
+    assert (entry.actor, entry.target, entry.outcome) == (rogue.id, named, "refused")
     assert await live.command(command_id) == before
     assert await live.hub.outputs.read(command_id, "stdout", 0, 10) == b""
     await owners_link.expect(Dispatch)

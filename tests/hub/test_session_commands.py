@@ -4,12 +4,14 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from cmdop_appliance.errors import StorageFull
 from cmdop_appliance.hub import lifecycle
 from cmdop_appliance.hub.commands import (
     Ask,
     Dispatched,
     machine_subject,
 )
+from cmdop_appliance.hub.lifecycle import StaleConnection
 from cmdop_appliance.hub.output import HEAD_BYTES, UNSAFE_BYTES
 from cmdop_appliance.ids import made_ms, new_id
 from cmdop_appliance.protocol.frames import Output
@@ -25,6 +27,7 @@ from cmdop_appliance.protocol.messages import (
     Started,
     Stored,
 )
+from cmdop_appliance.protocol.terminals import Size
 from cmdop_appliance.store import commands, sessions
 from tests.support.live_hub import (
     CALLER,
@@ -175,6 +178,50 @@ async def test_a_rejected_command_has_failed_and_takes_no_output_any_more(live, 
     command = await live.command(command_id)
     assert (command.status, command.error_code, command.exit_code) == ("failed", "queue_full", None)
     assert live.hub.outputs.live(command_id) is None
+
+
+async def test_a_command_that_needs_a_terminal_is_sent_to_an_agent_that_has_some(live, agent):
+    agent.features = ["files", "terminals"]
+    link = await agent.join()
+    command_id = await start(live, agent, pty=Size())
+    dispatch = await link.expect(Dispatch)
+    assert (dispatch.id, dispatch.spec.pty) == (command_id, Size(cols=80, rows=24))
+
+
+async def test_a_command_that_needs_a_terminal_has_failed_where_there_is_none(live, agent):
+    link = await agent.join()
+    machine = await agent.machine()
+    await link.cut()
+    waits = await recorded(
+        live.hub.store, machine.id, link.session_id, spec=Spec(argv=["top"], pty=Size())
+    )
+    link = await agent.connect()
+    asked = await start(live, agent, pty=Size())
+    await start(live, agent, cwd="/")
+    assert (await link.expect(Dispatch)).spec.cwd == "/"  # it alone was sent
+    for command_id in (waits.id, asked):
+        command = await live.command(command_id)
+        assert (command.status, command.error_code) == ("failed", "terminals_not_supported")
+        assert command.error_message.endswith("of a release that carries no terminals")
+
+
+@pytest.mark.parametrize("error", [StorageFull("the hub's disk is full"), StaleConnection()])
+async def test_a_command_whose_refusal_could_not_be_recorded_is_refused_later(
+    live, agent, monkeypatch, autojump_clock: MockClock, error
+):
+    unfit = lifecycle.unfit
+
+    def fail_once(*_args) -> None:
+        monkeypatch.setattr(lifecycle, "unfit", unfit)
+        raise error
+
+    monkeypatch.setattr(lifecycle, "unfit", fail_once)
+    link = await agent.join()
+    command_id = await start(live, agent, pty=Size())
+    while (await live.command(command_id)).status == "pending":
+        await link.heartbeat()
+        await trio.sleep(1)
+    assert (await live.command(command_id)).status == "failed"
 
 
 # ── what was open before ─────────────────────────────────────────────────────────────────────────

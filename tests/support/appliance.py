@@ -445,6 +445,14 @@ def ending(process: _Process) -> Iterator[None]:
     process._end(stop=True)
 
 
+def add_coding_agent(place: Path, name: str, script: str) -> None:
+    """A program, as lines of sh, which the agents of a place find: that is their home."""
+    path = place / "bin" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
 def kill_tree(pid: int) -> None:
     """kill -9 for a process and its descendants."""
     with suppress(psutil.NoSuchProcess):

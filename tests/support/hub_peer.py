@@ -14,7 +14,7 @@ from cmdop_appliance.identity import Identity, is_signed_by
 from cmdop_appliance.ids import new_id
 from cmdop_appliance.protocol.closing import Close
 from cmdop_appliance.protocol.conversation import Conversation, split
-from cmdop_appliance.protocol.frames import Data, Output
+from cmdop_appliance.protocol.frames import Data, Output, Screen
 from cmdop_appliance.protocol.handshake import (
     EnrolmentToken,
     hub_transcript,
@@ -32,7 +32,6 @@ from cmdop_appliance.protocol.messages import (
     Heartbeatack,
     Hello,
     Inventory,
-    Message,
     Prove,
     Ready,
     Resume,
@@ -41,6 +40,7 @@ from cmdop_appliance.protocol.messages import (
     Stored,
     Welcome,
 )
+from cmdop_appliance.protocol.words import Message
 
 M = TypeVar("M", bound=Message)
 
@@ -60,7 +60,7 @@ class Peer:
         self.output: dict[tuple[str, str], bytearray] = {}  # (id, stream) → all of it
         self.stores = True  # answer each piece of output with `stored`
         self.unstored = 0  # bytes received and not answered
-        self.heard: list[Message | Output | Data] = []
+        self.heard: list[Message | Output | Data | Screen] = []
         self._parts: deque[str | bytes] = deque()  # received in one frame with what was heard last
         self._identity = identity
         self.nonce = b""
@@ -69,14 +69,14 @@ class Peer:
     async def send(self, message: Message | Data) -> None:
         await self.ws.send_message(self.conversation.send(message))
 
-    async def receive(self) -> Message | Output | Data:
+    async def receive(self) -> Message | Output | Data | Screen:
         if not self._parts:
             with trio.fail_after(PATIENCE_S):
                 self._parts.extend(split(await self.ws.get_message()))
         self.heard.append(self.conversation.receive_from_agent(self._parts.popleft()))
         return self.heard[-1]
 
-    def heard_of(self, command_id: str) -> list[Message | Output | Data]:
+    def heard_of(self, command_id: str) -> list[Message | Output | Data | Screen]:
         """All that was said of one command on this connection, the inventory apart."""
         return [item for item in self.heard if getattr(item, "id", None) == command_id]
 

@@ -17,10 +17,10 @@ from cmdop_appliance.hub.connection import LinkClosed
 from cmdop_appliance.hub.hub import Hub
 from cmdop_appliance.hub.welcome import serve_agent
 from cmdop_appliance.identity import Identity, is_signed_by
-from cmdop_appliance.model import Command, Machine
+from cmdop_appliance.model import AuditEntry, Command, Machine
 from cmdop_appliance.protocol.closing import Close
 from cmdop_appliance.protocol.conversation import Conversation, split
-from cmdop_appliance.protocol.frames import Data, Output
+from cmdop_appliance.protocol.frames import Data, Output, Screen
 from cmdop_appliance.protocol.handshake import hub_transcript, machine_transcript
 from cmdop_appliance.protocol.limits import VERSION
 from cmdop_appliance.protocol.messages import (
@@ -32,15 +32,17 @@ from cmdop_appliance.protocol.messages import (
     Hello,
     Inventory,
     Known,
-    Message,
     Prove,
     Ready,
     Spec,
     Stream,
     Welcome,
 )
-from cmdop_appliance.store import commands, machines
+from cmdop_appliance.protocol.terminals import KnownTerminal, Terminals
+from cmdop_appliance.protocol.words import Message
+from cmdop_appliance.store import audit, commands, machines
 from cmdop_appliance.store.engine import open_store
+from cmdop_appliance.store.listing import Paging
 from tests.support.clocks import LoopClock
 from tests.support.records import FACTS, REACH, WORKSPACE
 
@@ -103,7 +105,7 @@ class Link:
         self._agent = agent
         self._parts: deque[str | bytes] = deque()  # heard, in one frame with what went before
 
-    async def say(self, item: Message | Output | Data) -> None:
+    async def say(self, item: Message | Output | Data | Screen) -> None:
         await self.say_raw(self.conversation.send(item))
 
     async def say_raw(self, frame: str | bytes) -> None:
@@ -176,6 +178,8 @@ class Link:
     async def be_ready(self, inventory: Iterable[Known] = ()) -> None:
         await self.say(Inventory(commands=list(inventory)))
         await self.say(Ready(features=self._agent.features))
+        if "terminals" in self._agent.features:
+            await self.say(Terminals(terminals=self._agent.terminals, is_last=True))
 
 
 class ScriptedAgent:
@@ -188,6 +192,7 @@ class ScriptedAgent:
         self.identity = identity or Identity.generate()
         self.keeper_id = keeper_id
         self.features = ["files"]
+        self.terminals: list[KnownTerminal] = []  # that it names when it connects
         self._live = live
 
     def dial(self) -> Link:
@@ -237,6 +242,12 @@ class LiveHub:
 
     async def command(self, command_id: str) -> Command:
         return await self.hub.store.run(commands.get, REACH, command_id)
+
+    async def trespasses(self) -> list[AuditEntry]:
+        """What machines have said of others, as recorded."""
+        paging = Paging(limit=100, sort="created_at")
+        page = await self.hub.store.run(audit.page, WORKSPACE, paging)
+        return [each for each in page.items if each.action == "machine.trespassed"]
 
 
 @asynccontextmanager

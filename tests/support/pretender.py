@@ -1,4 +1,4 @@
-"""Machines that only pretend: they join a real hub, and invent every command's end, and files.
+"""Machines that only pretend: they join a real hub, and invent ends, files and terminals.
 
 There is no way from here to a process, so whatever a fuzzer asks them to run does no harm.
 """
@@ -9,6 +9,7 @@ import secrets
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 
 import trio
 
@@ -16,7 +17,7 @@ from cmdop_appliance.agent.link import Link, LinkLost, open_link
 from cmdop_appliance.agent.pace import Pace
 from cmdop_appliance.identity import Identity
 from cmdop_appliance.protocol.conversation import Conversation, split
-from cmdop_appliance.protocol.frames import STREAMS, Data, Output
+from cmdop_appliance.protocol.frames import STREAMS, Data, Output, Screen
 from cmdop_appliance.protocol.handshake import machine_transcript
 from cmdop_appliance.protocol.limits import OUTPUT_BYTES, VERSION
 from cmdop_appliance.protocol.messages import (
@@ -28,7 +29,6 @@ from cmdop_appliance.protocol.messages import (
     Heartbeat,
     Hello,
     Inventory,
-    Message,
     Prove,
     Ready,
     Revoked,
@@ -37,8 +37,11 @@ from cmdop_appliance.protocol.messages import (
     Started,
     Stream,
 )
+from cmdop_appliance.protocol.terminals import Terminals
+from cmdop_appliance.protocol.words import Message
 from tests.support.appliance import PATIENCE_S, Hub, wait_for
 from tests.support.pretended_files import PretendedFiles
+from tests.support.pretended_terminals import PretendedTerminals
 from tests.support.records import FACTS, TELEMETRY
 
 _HEARTBEAT_S = 5.0
@@ -99,6 +102,7 @@ class _Pretender:
         self._conversation = Conversation("agent")
         self._cancelled: dict[str, trio.Event] = {}  # what runs
         self._files = PretendedFiles()
+        self._terminals = PretendedTerminals()
 
     async def serve(self, token: str) -> None:
         """Join, and pretend until the link ends."""
@@ -115,7 +119,7 @@ class _Pretender:
                     elif isinstance(message, Revoked):
                         raise LinkLost("removed")
                     else:
-                        for item in self._files.hear(message):
+                        for item in chain(self._files.hear(message), self._terminals.hear(message)):
                             await self._say(item)
 
     async def _join(self, token: str) -> None:
@@ -138,7 +142,8 @@ class _Pretender:
         )
         await self._hear()
         await self._say(Inventory(commands=[]))
-        await self._say(Ready(features=["files"]))
+        await self._say(Ready(features=["files", "terminals"]))
+        await self._say(Terminals(terminals=[], is_last=True))
 
     async def _show_life(self) -> None:
         sample = Sample(number=1, age_ms=0, telemetry=TELEMETRY)
@@ -163,7 +168,7 @@ class _Pretender:
         del self._cancelled[dispatch.id]
         await self._say(Finished(id=dispatch.id, duration_ms=20, **written, **end))
 
-    async def _say(self, item: Message | Output | Data) -> None:
+    async def _say(self, item: Message | Output | Data | Screen) -> None:
         await self._link.send(self._conversation.send(item))
 
     async def _hear(self) -> list[FromHub | Data]:

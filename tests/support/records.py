@@ -18,9 +18,11 @@ from cmdop_appliance.model import (
     Notify,
     Run,
     Schedule,
+    Terminal,
     Webhook,
 )
 from cmdop_appliance.protocol.messages import Facts, Sample, Samples, Spec, Telemetry
+from cmdop_appliance.protocol.terminals import Coding, Shell, Worktree
 from cmdop_appliance.store import commands, machines, sessions
 from cmdop_appliance.store.engine import Store
 from cmdop_appliance.store.idempotency import Once
@@ -54,6 +56,10 @@ TELEMETRY = Telemetry(
     network_rx_bytes=1,
     network_tx_bytes=2,
     uptime_seconds=3,
+)
+
+WORKTREE = Worktree(
+    repository="/src/shop", path="/src/shop-worktrees/fix", branch="cmdop-fix", name="fix"
 )
 
 
@@ -156,6 +162,37 @@ def run(of: Schedule, command_id: str | None, **fields) -> Run:
         created_ms=NOW,
     )
     return msgspec.structs.replace(plain, **fields)
+
+
+def terminal(machine_id: str, **fields) -> Terminal:
+    """One that was asked for."""
+    plain = Terminal(
+        id=new_id("term"),
+        workspace_id=WORKSPACE,
+        machine_id=machine_id,
+        kind="terminal",
+        name="main",
+        status="starting",
+        what=Shell(),
+        cols=80,
+        rows=24,
+        caller_email="ci@default",
+        is_recorded=False,
+        created_ms=NOW,
+        changed_ms=NOW,
+    )
+    return msgspec.structs.replace(plain, **fields)
+
+
+def coding_session(machine_id: str, **fields) -> Terminal:
+    """The same with an AI coding agent in it."""
+    plain = {
+        "id": new_id("session"),
+        "kind": "coding_session",
+        "name": "codex-1",
+        "what": Coding(directory="~/work", flavour="codex", model="o3"),
+    }
+    return terminal(machine_id, **plain | fields)
 
 
 def webhook(**fields) -> Webhook:
