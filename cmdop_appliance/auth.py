@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from cmdop_appliance.clock import rfc3339
 from cmdop_appliance.errors import Forbidden, Unauthorized
 
 _KEY: Final = re.compile(r"cmdop_apikey_[A-Za-z0-9_-]{43}")
 _KEY_PREFIX: Final = "cmdop_apikey_"
+KEY_CHARS: Final = len(_KEY_PREFIX) + 43
 _SHOWN_CHARS: Final = 6  # of the random part in `key_prefix`: 36 of 256 bits
 
 
@@ -66,6 +68,13 @@ class Caller:
     scopes: frozenset[str]
     tags: tuple[str, ...] = ()  # the key is good only for machines that carry all of them
     expires_ms: int | None = None
+    token_until_ms: int | None = None  # it showed a token for the key, which is good until then
+
+    @property
+    def until_ms(self) -> int | None:
+        """When what was shown is good no more, key or token, ms since 1970; None: it stays good."""
+        ends = (self.expires_ms, self.token_until_ms)
+        return min((end for end in ends if end is not None), default=None)
 
     @property
     def reach(self) -> Reach:
@@ -80,6 +89,20 @@ class Caller:
     def allows(self, scope: Scope) -> bool:
         """True: this caller may do what `scope` stands for."""
         return scope is Scope.ANY_KEY or scope in self.scopes or Scope.ADMIN in self.scopes
+
+    def require_outlives(self, expires_ms: int | None) -> None:
+        """Pass if a credential that expires then (None: never) ends before what the caller shows.
+
+        Raises:
+            Forbidden: it does not.
+        """
+        until_ms = self.until_ms
+        if until_ms is not None and (expires_ms is None or expires_ms > until_ms):
+            shown = "key" if until_ms == self.expires_ms else "token"
+            raise Forbidden(
+                f"this {shown} expires {rfc3339(until_ms)}, and can make no key that lives longer",
+                expires_at=rfc3339(until_ms),
+            )
 
     def require(self, *scopes: Scope) -> None:
         """Pass if any one of `scopes` is the caller's.

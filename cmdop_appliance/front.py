@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import trio
 
@@ -31,6 +31,11 @@ _HEAD_TOO_LARGE: Final = (
 # The readers behind us (h11) take a bare LF for CRLF; a head ends for us where it ends for them.
 _END_OF_HEAD: Final = re.compile(rb"\n\r?\n")
 _UPGRADE_TO_WEBSOCKET: Final = re.compile(rb"\nupgrade:[ \t]*websocket[ \t]*\r?\n", re.IGNORECASE)
+_AGENT: Final = re.compile(rb"GET /agent HTTP/1\.1\r?\n")
+# With any query, too: whoever puts a credential there is to be told that it is refused.
+_TERMINAL: Final = re.compile(
+    rb"GET /(?:api/)?v1/terminals/[^/? ]+/socket(?:\?[^ ]*)? HTTP/1\.1\r?\n"
+)
 
 _log = logging.getLogger("cmdop.front")
 
@@ -90,22 +95,29 @@ class FrontLimits:
 DEFAULT_LIMITS: Final = FrontLimits()
 
 Serve = Callable[[PeekedStream], Awaitable[None]]
+# What was read of a request that is for another handler; b"": the connection has ended.
+ServeHttp = Callable[[PeekedStream], Awaitable[bytes]]
 
 
 class Front:
-    """Accepts connections; gives agent links to `serve_agent`, all others to `serve_http`.
+    """Accepts connections, and gives each to whom it is for.
 
-    A handler owns its stream until it returns; whatever it raises ends only that connection.
+    Who wants a websocket at `/agent` goes to `serve_agent`, who wants one at the socket of a
+    terminal to `serve_terminal`, everybody else to `serve_http`, which gives back a connection on
+    which somebody wants one later. A handler owns its stream until it returns; whatever it raises
+    ends only that connection.
     """
 
     def __init__(
         self,
         *,
         serve_agent: Serve,
-        serve_http: Serve,
+        serve_terminal: Serve,
+        serve_http: ServeHttp,
         limits: FrontLimits = DEFAULT_LIMITS,
     ) -> None:
         self._serve_agent = serve_agent
+        self._serve_terminal = serve_terminal
         self._serve_http = serve_http
         self._limits = limits
         self._waiting: Counter[str] = Counter()  # connections without a head, by address
@@ -147,11 +159,20 @@ class Front:
             with self._place_in_line(host) as admitted:
                 # TLS belongs here: its handshake is one more thing done before a head is read.
                 head = await self._read_head(stream) if admitted else b""
-            if head:
-                serve = self._serve_agent if _asks_for_agent_link(head) else self._serve_http
-                await serve(PeekedStream(stream, head))
+            while head:
+                head = await self._hand_on(head, PeekedStream(stream, head))
         except* Exception:  # noqa: BLE001 - the one owner of a connection
             _log.exception("connection failed", extra={"peer": f"{host}:{port}"})
+
+    async def _hand_on(self, head: bytes, stream: PeekedStream) -> bytes:
+        match socket_of(head):
+            case "agent":
+                await self._serve_agent(stream)
+            case "terminal":
+                await self._serve_terminal(stream)
+            case None:
+                return await self._serve_http(stream)
+        return b""
 
     @contextmanager
     def _place_in_line(self, host: str) -> Iterator[bool]:
@@ -188,11 +209,20 @@ class Front:
         return b""
 
 
-def _asks_for_agent_link(head: bytes) -> bool:
-    if not head.startswith((b"GET /agent HTTP/1.1\r\n", b"GET /agent HTTP/1.1\n")):
-        return False
+def socket_of(head: bytes) -> Literal["agent", "terminal"] | None:
+    """Whose websocket a request asks for whose whole head is here; None: it is for HTTP."""
+    is_agent = _AGENT.match(head)
+    if not (is_agent or _TERMINAL.match(head)):
+        return None
     end = _END_OF_HEAD.search(head)
-    return _UPGRADE_TO_WEBSOCKET.search(head, 0, end.end() if end else 0) is not None
+    if end is None or _UPGRADE_TO_WEBSOCKET.search(head, 0, end.end()) is None:
+        return None
+    return "agent" if is_agent else "terminal"
+
+
+def is_for_socket(head: bytes) -> bool:
+    """True: the request asks for a websocket that somebody serves."""
+    return socket_of(head) is not None
 
 
 async def _receive(stream: trio.SocketStream) -> bytes | bytearray:

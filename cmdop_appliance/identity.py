@@ -1,10 +1,16 @@
-"""Ed25519 keys of hub and machines. The only import site of `cryptography`."""
+"""Ed25519 keys of hub and machines, and seals. The only import site of `cryptography`."""
 
-from cryptography.exceptions import InvalidSignature
+import os
+
+from cryptography.exceptions import InvalidSignature, InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import (
     Ed25519PrivateKey,
     Ed25519PublicKey,
 )
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+_NONCE_BYTES = 12  # NIST SP 800-38D: random, good for 2**32 seals of one secret
+SEAL_BYTES = _NONCE_BYTES + 16  # by which a seal is longer than its content
 
 
 class Identity:
@@ -37,3 +43,17 @@ def is_signed_by(public_key: bytes, signature: bytes, transcript: bytes) -> bool
     except (InvalidSignature, ValueError):
         return False
     return True
+
+
+def sealed(secret: bytes, content: bytes) -> bytes:
+    """`content` for nobody to read or to change who lacks `secret`, which is 256 random bits."""
+    nonce = os.urandom(_NONCE_BYTES)
+    return nonce + AESGCM(secret).encrypt(nonce, content, None)
+
+
+def unsealed(secret: bytes, seal: bytes) -> bytes | None:
+    """The content of a seal; None: it is none that this secret made."""
+    try:
+        return AESGCM(secret).decrypt(seal[:_NONCE_BYTES], seal[_NONCE_BYTES:], None)
+    except (InvalidTag, ValueError):
+        return None

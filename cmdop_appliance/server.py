@@ -17,11 +17,12 @@ from cmdop_appliance import __version__
 from cmdop_appliance.api.app import make_app
 from cmdop_appliance.api.guard import HttpServer
 from cmdop_appliance.api.hot import HotRoute
+from cmdop_appliance.api.terminal_socket import serve_terminal_socket
 from cmdop_appliance.auth import Scope, new_key, secret_hash, shown_prefix
 from cmdop_appliance.clock import LeapWatch, SystemClock
 from cmdop_appliance.config import Config, load_config
 from cmdop_appliance.errors import StorageFull, Unavailable
-from cmdop_appliance.front import Front, PeekedStream, open_listeners
+from cmdop_appliance.front import Front, PeekedStream, is_for_socket, open_listeners
 from cmdop_appliance.hub.connection import LinkClosed, accept
 from cmdop_appliance.hub.hub import Hub
 from cmdop_appliance.hub.welcome import serve_agent
@@ -41,6 +42,7 @@ from cmdop_appliance.store import (
     metrics,
     runs,
     sessions,
+    terminals,
     workspaces,
 )
 from cmdop_appliance.store.audit import Entry
@@ -111,9 +113,13 @@ async def _serve(config: Config, umask: int, open_files: tuple[int, int]) -> int
         started = Entry.by_hub(hub.clock.now_ms(), "hub.started", version=__version__)
         await store.run(audit.append, started)
         url = _url(config, listeners)
-        http = HttpServer(make_app(hub))
+        http = HttpServer(make_app(hub), is_for_others=is_for_socket)
         hot = HotRoute(hub, http)
-        front = Front(serve_agent=partial(_serve_link, hub), serve_http=hot.serve)
+        front = Front(
+            serve_agent=partial(_serve_socket, hub, _serve_agent),
+            serve_terminal=partial(_serve_socket, hub, serve_terminal_socket),
+            serve_http=hot.serve,
+        )
         sender = Sender(hub.networks, ca_file=config.webhooks.ca_file)
         deliverer = Deliverer(store, hub.bus, hub.clock, sender, hub.webhook_attempts)
         stop = trio.Event()
@@ -122,6 +128,7 @@ async def _serve(config: Config, umask: int, open_files: tuple[int, int]) -> int
             services.start_soon(_stop_if_broken, store, stop)
             services.start_soon(_sweep, hub)
             services.start_soon(hub.outputs.flush_forever)
+            services.start_soon(hub.recordings.run)
             services.start_soon(Scheduler(hub.store, hub.commands, hub.clock).run)
             services.start_soon(deliverer.run)
             services.start_soon(front.run, listeners)
@@ -201,7 +208,11 @@ async def _announce(hub: Hub, url: str, data_dir: Path) -> None:
     await trio.to_thread.run_sync(write_private, data_dir / READY_FILE, json.dumps(ready) + "\n")
 
 
-async def _serve_link(hub: Hub, stream: PeekedStream) -> None:
+async def _serve_socket(
+    hub: Hub,
+    serve: Callable[[Hub, PeekedStream, Room, str], Awaitable[None]],
+    stream: PeekedStream,
+) -> None:
     try:
         address = str(stream.socket.getpeername()[0])
         room = Room(stream.socket)
@@ -209,10 +220,14 @@ async def _serve_link(hub: Hub, stream: PeekedStream) -> None:
         return
     with closing(room):
         try:
-            async with accept(stream, room, address, hub.proxies) as connection:
-                await serve_agent(hub.sessions, connection)
+            await serve(hub, stream, room, address)
         except* LinkClosed:
             pass
+
+
+async def _serve_agent(hub: Hub, stream: PeekedStream, room: Room, address: str) -> None:
+    async with accept(stream, room, address, hub.proxies) as connection:
+        await serve_agent(hub.sessions, connection)
 
 
 async def _sweep(hub: Hub) -> None:
@@ -222,6 +237,7 @@ async def _sweep(hub: Hub) -> None:
         jobs: list[Callable[[], Awaitable[object]]] = [
             partial(hub.store.run, sessions.end_expired, now_ms),
             hub.commands.sweep,
+            hub.terminals.sweep,
             hub.callers.save_uses,
         ]
         if watch.is_steady(now_ms, trio.current_time()):
@@ -231,6 +247,7 @@ async def _sweep(hub: Hub) -> None:
                 idempotency.forget,
                 metrics.roll_up,
                 runs.forget,
+                terminals.forget,
             )
             jobs += [partial(hub.store.run, forget, now_ms) for forget in forgetting]
         for job in jobs:

@@ -18,11 +18,12 @@ from cmdop_appliance.front import Front, FrontLimits, PeekedStream, open_listene
 BOUND = 20  # seconds any of this may take on a busy machine; nothing here waits for it
 
 AGENT = b"GET /agent HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+TERMINAL = AGENT.replace(b"/agent", b"/v1/terminals/term_1/socket")
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 class Door:
-    """A front whose two handlers say who they are, then echo."""
+    """A front whose handlers say who they are, then echo."""
 
     def __init__(self, port: int, front: Front) -> None:
         self.port = port
@@ -52,10 +53,19 @@ async def front(**limits) -> AsyncIterator[Door]:
     async def serve_agent(stream: PeekedStream) -> None:
         await serve(b"agent:", stream)
 
-    async def serve_http(stream: PeekedStream) -> None:
-        await serve(b"http:", stream)
+    async def serve_terminal(stream: PeekedStream) -> None:
+        await serve(b"terminal:", stream)
 
-    door = Front(serve_agent=serve_agent, serve_http=serve_http, limits=FrontLimits(**limits))
+    async def serve_http(stream: PeekedStream) -> bytes:
+        await serve(b"http:", stream)
+        return b""
+
+    door = Front(
+        serve_agent=serve_agent,
+        serve_terminal=serve_terminal,
+        serve_http=serve_http,
+        limits=FrontLimits(**limits),
+    )
     async with trio.open_nursery() as nursery:
         listeners = await nursery.start(door.run, await open_listeners("127.0.0.1", 0))
         yield Door(listeners[0].socket.getsockname()[1], door)
@@ -91,7 +101,24 @@ async def read_all(stream: trio.abc.ReceiveStream) -> bytes:
         (AGENT.replace(b"1.1", b"1.0"), b"http:"),
         (AGENT.replace(b"websocket", b"h2c"), b"http:"),
         (AGENT.replace(b"Upgrade: websocket\r\n", b"") + b"Upgrade: websocket\r\n\r\n", b"http:"),
+        (TERMINAL, b"terminal:"),
+        (TERMINAL + b"first frame", b"terminal:"),
+        (TERMINAL.replace(b"/v1", b"/api/v1"), b"terminal:"),
+        (TERMINAL.replace(b"/v1", b"/api/v1").replace(b"\r\n", b"\n"), b"terminal:"),
+        (TERMINAL.replace(b"/socket", b"/socket?token=x"), b"terminal:"),
+        (TERMINAL.replace(b"term_1", b"%2e%2e"), b"terminal:"),
+        (TERMINAL.replace(b"/v1", b"/v2"), b"http:"),
+        (TERMINAL.replace(b"/v1", b"/x/v1"), b"http:"),
+        (TERMINAL.replace(b"term_1", b""), b"http:"),
+        (TERMINAL.replace(b"term_1", b"a/b"), b"http:"),
+        (TERMINAL.replace(b"/socket", b""), b"http:"),
+        (TERMINAL.replace(b"/socket", b"/socket/"), b"http:"),
+        (TERMINAL.replace(b"/socket", b"/sockets"), b"http:"),
+        (TERMINAL.replace(b"GET", b"POST"), b"http:"),
+        (TERMINAL.replace(b"1.1", b"1.0"), b"http:"),
+        (TERMINAL.replace(b"Upgrade: websocket\r\n", b""), b"http:"),
         (GET, b"http:"),
+        (GET + TERMINAL, b"http:"),
         (GET + GET + b"half a he", b"http:"),
         (b"\x16\x03\x01 a TLS client", b"http:"),
         (b"\r\n", b"http:"),
@@ -235,7 +262,7 @@ async def test_a_handler_that_raises_while_it_is_cancelled_does_not_stop_the_sto
             finally:
                 raise ValueError("on purpose")
 
-    door = Front(serve_agent=serve, serve_http=serve)
+    door = Front(serve_agent=serve, serve_terminal=serve, serve_http=serve)
     with trio.fail_after(BOUND):
         async with trio.open_nursery() as nursery:
             (listener,) = await nursery.start(door.run, await open_listeners("127.0.0.1", 0))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cmdop_appliance.identity import Identity, is_signed_by
+from cmdop_appliance.identity import SEAL_BYTES, Identity, is_signed_by, sealed, unsealed
 
 # RFC 8032 §7.1, test 2
 SEED = bytes.fromhex("4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb")
@@ -41,3 +41,20 @@ def test_an_identity_comes_back_from_its_seed():
 )
 def test_whatever_is_not_signed_by_the_key_is_refused(key, signature, transcript):
     assert not is_signed_by(key, signature, transcript)
+
+
+def test_a_seal_gives_its_content_to_whoever_has_the_secret():
+    secret = b"s" * 32
+    seal = sealed(secret, b"content")
+    assert unsealed(secret, seal) == b"content"
+    assert len(seal) == len(b"content") + SEAL_BYTES
+    assert b"content" not in seal
+    assert sealed(secret, b"content") != seal
+
+
+def test_what_is_no_seal_of_the_secret_has_no_content():
+    secret = b"s" * 32
+    seal = sealed(secret, b"content")
+    for other in (b"", b"x", seal[:-1], seal[:12], bytes([seal[0] ^ 1]) + seal[1:], seal + b"\0"):
+        assert unsealed(secret, other) is None
+    assert unsealed(b"t" * 32, seal) is None

@@ -79,7 +79,10 @@ ONLY_IN: dict[str, tuple[tuple[str, ...], str]] = {
         ("hub.connection", "agent.link", "api.guard", "masking"),
         "it comes with the websockets",
     ),
-    "websockets": (("masking",), "of it we want the masking, and nothing else"),
+    "websockets": (
+        ("masking", "sdk.terminal_socket"),
+        "of it we want the masking, and the client for whoever has no event loop",
+    ),
     "cryptography": (("identity",), "one place to judge how keys are used"),
     "psutil": (("agent.telemetry", "agent.facts"), "other systems need other ways"),
     "croniter": (

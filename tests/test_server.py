@@ -8,7 +8,7 @@ import sys
 import trio
 
 from cmdop_appliance.front import PeekedStream, open_listeners
-from cmdop_appliance.server import _serve_link
+from cmdop_appliance.server import _serve_agent, _serve_socket
 
 ABORT = struct.pack("ii", 1, 0)  # SO_LINGER, socket(7): close() sends RST
 
@@ -21,7 +21,7 @@ async def test_an_agent_that_has_gone_when_its_turn_comes_is_no_failure():
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)
             await client.aclose()
             await trio.lowlevel.wait_readable(stream.socket)
-            await _serve_link(None, PeekedStream(stream, b"GET /agent HTTP/1.1\r\n\r\n"))
+            await _serve_socket(None, _serve_agent, PeekedStream(stream, b"GET /agent"))
 
 
 def test_what_only_schedules_and_webhooks_need_is_not_loaded_at_the_start():

@@ -16,9 +16,10 @@ from typing import Any, Final
 import trio
 
 from cmdop_appliance.api import exchange
-from cmdop_appliance.api.registry import OTHER_SPELLING, ROUTES, Route
+from cmdop_appliance.api.registry import OTHER_SPELLING, ROUTES, Route, plane_of
 from cmdop_appliance.errors import ApplianceError, InvalidRequest
 from cmdop_appliance.hub.hub import Hub
+from cmdop_appliance.hub.requests import UNROUTED
 
 # A client that sends nothing of a body for so long is taken for gone (nginx's default).
 IDLE_S: Final = 60.0
@@ -42,11 +43,14 @@ class BulkRoutes:
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Serve one request."""
         found = self._find(scope)
-        if found is None:
+        if found is None and scope["type"] != "websocket":
             await self._others(scope, receive, send)
             return
-        route, path = found
         body = _Body(scope["headers"], receive, self._idle_s)
+        if found is None:
+            await self._refuse_websocket(scope, body, send)
+            return
+        route, path = found
         request = self._request(scope, body)
         if route.takes is not None:
             await self._serve(route, path, request, body, send)
@@ -95,6 +99,19 @@ class BulkRoutes:
                     "answer broken off",
                     extra={"request_id": request.request_id, "code": exc.code, "sent": sent},
                 )
+
+    async def _refuse_websocket(self, scope: Mapping[str, Any], body: "_Body", send: Send) -> None:
+        """The front has kept those that somebody serves; Quart knows none, and would fail."""
+        error = InvalidRequest(
+            "there is no websocket here", hint="ask for that of a terminal on a new connection"
+        )
+        request = self._request({"method": "GET", **scope}, body)
+        plane = plane_of(scope["path"])
+        answer = exchange.error_response(error, request, plane, self._hub.clock)
+        self._hub.requests.count(UNROUTED, answer.status, 0.0)
+        start = {"type": "websocket.http.response.start", "status": answer.status}
+        await send({**start, "headers": _head(answer, body)["headers"]})
+        await send({"type": "websocket.http.response.body", "body": answer.body})
 
     def _find(self, scope: Mapping[str, Any]) -> tuple[Route, dict[str, str]] | None:
         """The route that a request is for, and what its path names; None: it is not for us."""

@@ -22,7 +22,7 @@ from msgspec import Meta, Struct
 from cmdop_appliance.api.fields import Offset, bad_parameter
 from cmdop_appliance.api.reading import read_body, read_query
 from cmdop_appliance.api.registry import Plane, Route
-from cmdop_appliance.auth import NOBODY, Caller, Scope, new_secret, presented_key
+from cmdop_appliance.auth import NOBODY, Caller, Scope, new_secret
 from cmdop_appliance.clock import Clock, rfc3339
 from cmdop_appliance.errors import (
     ApplianceError,
@@ -34,6 +34,7 @@ from cmdop_appliance.errors import (
     RateLimited,
     Unauthorized,
     Unavailable,
+    UpgradeRequired,
     ValidationFailed,
 )
 from cmdop_appliance.hub.hub import Hub
@@ -55,7 +56,10 @@ LIMIT_MAX: Final = 100
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 # Query parameters that carry credentials elsewhere: refused here, so that none lands in a log.
 _CREDENTIALS: Final = frozenset(
-    {"token", "access_token", "api_key", "apikey", "key", "authorization", "password", "secret"}
+    {
+        *("token", "access_token", "api_key", "apikey", "key", "authorization", "password"),
+        *("secret", "ticket"),
+    }
 )
 # A key that is revoked gets nothing more after this, also not the rest of an answer (semantics.md).
 _LOOK_AGAIN_S: Final = 1.0
@@ -156,7 +160,7 @@ async def _respond(hub: Hub, route: Route, path: Mapping[str, str], request: Req
         if Scope.PUBLIC not in route.scopes:
             authorization = request.headers.get("authorization")
             caller = await hub.callers.identify(authorization, request.peer)
-            _count(hub, caller, request)
+            count(hub, caller, request)
             caller.require(*route.scopes)
         identified_s = trio.current_time()
         query = read_query(route.query, request.query)
@@ -208,11 +212,15 @@ def error_response(error: Exception, request: Request, plane: Plane, clock: Cloc
         headers["Content-Range"] = f"bytes */{error.total}"
     if isinstance(error, RateLimited):
         headers["Retry-After"] = str(error.retry_after)
+    if isinstance(error, UpgradeRequired):
+        headers |= {"Upgrade": "websocket", "Connection": "Upgrade"}
     body: dict[str, Any]
     if plane.has_bare_errors:
         text = error.message
         if isinstance(error, Unauthorized):
             text = plane.unauthorized or text
+        if isinstance(error, Forbidden) and error.hint:
+            text += f": {error.hint}"
         if isinstance(error, ValidationFailed):  # which fields is in the details, and these are not
             text += "".join(f"; {name}: {reason}" for name, reason in error.details.items())
         body = {"error": text, "code": error.code}
@@ -268,6 +276,22 @@ async def first_of(*parts: Callable[[], Awaitable[object]]) -> None:
         raise failures[0]
 
 
+def count(hub: Hub, caller: Caller, request: Request) -> None:
+    """Count a request of this caller, whose answer will say how many more there may be.
+
+    Raises:
+        RateLimited: there were too many.
+    """
+    quota = hub.rate_limits.count(caller.key_id)
+    if quota is not None:
+        request.answer_headers |= {
+            "X-RateLimit-Limit": str(quota.limit),
+            "X-RateLimit-Remaining": str(quota.remaining),
+            "X-RateLimit-Reset": str(hub.clock.now_ms() // 1000 + quota.reset_s),
+        }
+        quota.require()
+
+
 async def _look_again(hub: Hub, caller: Caller) -> None:
     """Pass if the caller's key is still good.
 
@@ -301,17 +325,6 @@ async def _while_good(
             yield piece
 
 
-def _count(hub: Hub, caller: Caller, request: Request) -> None:
-    quota = hub.rate_limits.count(caller.key_id)
-    if quota is not None:
-        request.answer_headers |= {
-            "X-RateLimit-Limit": str(quota.limit),
-            "X-RateLimit-Remaining": str(quota.remaining),
-            "X-RateLimit-Reset": str(hub.clock.now_ms() // 1000 + quota.reset_s),
-        }
-        quota.require()
-
-
 async def _record_refusal(
     hub: Hub,
     caller: Caller,
@@ -335,7 +348,7 @@ def _read_once(
 ) -> Once | None:
     """What makes this request the same as one before: its key, its target and what is `asked`."""
     key = request.headers.get("idempotency-key")
-    if key is None or route.method != "POST":
+    if key is None or route.method != "POST" or caller is NOBODY:
         return None
     if not _IDEMPOTENCY_KEY.fullmatch(key):
         raise InvalidRequest("Idempotency-Key must be 1 to 200 printable ASCII characters")
@@ -348,7 +361,7 @@ def _read_once(
         request_hash=request_hash,
         salt=new_secret(),
         now_ms=hub.clock.now_ms(),
-        caller_key=presented_key(request.headers.get("authorization")),
+        caller_key=hub.callers.key_in(request.headers.get("authorization")),
     )
 
 

@@ -88,6 +88,10 @@ class HttpStream(Protocol):
     async def send_eof(self) -> None: ...
 
 
+def _never(_: bytes) -> bool:
+    return False
+
+
 class HttpServer:
     """Serves an ASGI application on streams that somebody else accepts."""
 
@@ -95,11 +99,14 @@ class HttpServer:
         self,
         app: ASGIFramework,
         *,
+        is_for_others: Callable[[bytes], bool] = _never,
         send_timeout_s: float = SEND_TIMEOUT_S,
         keep_alive_s: float = KEEP_ALIVE_S,
         message_bytes: int = MESSAGE_BYTES,
     ) -> None:
+        """`is_for_others`: whether a head is that of a request which somebody else serves."""
         self.app = app
+        self.is_for_others = is_for_others
         self.send_timeout_s = send_timeout_s
         self.keep_alive_s = keep_alive_s
         self.stopping = False
@@ -112,10 +119,11 @@ class HttpServer:
         self.config.errorlog = None
         self._connections: set[_Connection] = set()
 
-    async def serve(self, stream: HttpStream) -> None:
+    async def serve(self, stream: HttpStream) -> bytes:
         """Serve requests until either side ends the connection. The caller closes `stream`.
 
-        Requests may have been served on it before. Raises nothing, whatever peer or application
+        Requests may have been served on it before. A request that is for others ends this, too,
+        and what was read of it is returned; else b"". Raises nothing, whatever peer or application
         do: an exception of the application is logged and ends this connection only.
         """
         connection = _Connection(self, stream)
@@ -126,6 +134,7 @@ class HttpServer:
             _log.exception("connection failed", extra={"peer": connection.peer})
         finally:
             self._connections.discard(connection)
+        return connection.unserved
 
     def stop(self) -> None:
         """Close the connections that wait for a request, and others after their current answer.
@@ -143,6 +152,7 @@ class _Connection:
 
     def __init__(self, server: HttpServer, stream: HttpStream) -> None:
         self.peer = "unknown"
+        self.unserved = b""  # a request that is for others
         self._server = server
         self._stream = stream
         self._sending = trio.Lock()
@@ -178,7 +188,8 @@ class _Connection:
                     await self._read(protocol)
                 await protocol.handle(Closed())  # the application learns it, if there is one
                 self._closed = True
-                await self._say_goodbye()
+                if not self.unserved:
+                    await self._say_goodbye()
 
     def stop(self) -> None:
         if self._idle_until < inf:
@@ -190,6 +201,11 @@ class _Connection:
             with trio.CancelScope(deadline=self._idle_until) as self._receiving:
                 data = await self._receive()
             if data is None:  # idle for too long
+                return
+            # A proxy sends any request on a connection that it has, one for a websocket, too. A
+            # head in parts is not recognised: it is refused, and comes again.
+            if self._idle_until < inf and self._server.is_for_others(bytes(data)):
+                self.unserved = bytes(data)
                 return
             await protocol.handle(RawData(bytes(data)))
             if not data:

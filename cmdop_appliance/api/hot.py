@@ -47,14 +47,13 @@ class HotRoute:
         """Close each connection after its current answer."""
         self._stopping = True
 
-    async def serve(self, stream: PeekedStream) -> None:
-        """Carry one connection; when this returns, it has ended."""
+    async def serve(self, stream: PeekedStream) -> bytes:
+        """Carry one connection; when this returns, it has ended, or goes on with these bytes."""
         try:
             unserved = await self._serve_hot(stream)
         except (trio.BrokenResourceError, OSError):
-            return
-        if unserved:
-            await self._http.serve(PeekedStream(stream, unserved))
+            return b""
+        return await self._http.serve(PeekedStream(stream, unserved)) if unserved else b""
 
     async def _serve_hot(self, stream: PeekedStream) -> bytes:
         """Answer requests for the route; what was read of the first other one, or b""."""

@@ -31,6 +31,7 @@ from cmdop_appliance.errors import (
     StorageFull,
     Unauthorized,
     Unavailable,
+    UpgradeRequired,
     ValidationFailed,
 )
 
@@ -110,6 +111,7 @@ _REQUEST_ID_REF: Final[Json] = {"$ref": "#/components/headers/RequestId"}
 _ERROR_HEADERS: Final[dict[int, Json]] = {
     Unauthorized.status: {"WWW-Authenticate": {"required": True, "schema": {"const": "Bearer"}}},
     RangeNotSatisfiable.status: {"Content-Range": {"required": True, "schema": _TEXT}},
+    UpgradeRequired.status: {"Upgrade": {"required": True, "schema": {"const": "websocket"}}},
     RateLimited.status: {
         "Retry-After": {"description": "Seconds.", "required": True, "schema": _COUNT}
     },
@@ -207,7 +209,7 @@ def _document() -> Json:
                 "bearer": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "An API key, `cmdop_apikey_…`.",
+                    "description": "An API key `cmdop_apikey_…`, or a token of POST /api/auth.",
                 }
             },
         },
@@ -250,7 +252,7 @@ def _parameters(entry: Route) -> Iterator[Json]:
 
 
 def _headers(entry: Route) -> Iterator[Json]:
-    if entry.method == "POST":
+    if entry.method == "POST" and Scope.PUBLIC not in entry.scopes:
         yield {"$ref": "#/components/parameters/IdempotencyKey"}
     if RangeNotSatisfiable in entry.errors:
         yield _RANGE
@@ -281,7 +283,7 @@ def _links(entry: Route) -> Json:
 
 
 def _success(entry: Route, schemas: Schemas) -> Json:
-    content: Json = {entry.media: {}}
+    content: Json = {} if entry.status == 101 else {entry.media: {}}
     if entry.answer is not bytes:
         content[entry.media]["schema"] = _enveloped(entry, schemas.answer(entry.answer))
     headers = {"X-Request-Id": _REQUEST_ID_REF}
@@ -352,7 +354,7 @@ def _errors(entry: Route) -> Iterator[type[ApplianceError]]:
         yield NotFound  # a segment that could be read as another path
     if entry.body is not None:
         yield from (PayloadTooLarge, ValidationFailed)
-    if entry.method == "POST":
+    if entry.method == "POST" and Scope.PUBLIC not in entry.scopes:
         yield IdempotencyConflict
     if entry.method != "GET":
         yield StorageFull

@@ -23,6 +23,7 @@ from cmdop_appliance.errors import (
     NotFound,
     ScheduleNotFound,
     SessionNotFound,
+    TerminalNotFound,
     WebhookNotFound,
 )
 from tests.support.appliance import Answer, Api
@@ -33,6 +34,7 @@ CONTENT_BYTES = 10 * 1024 * 1024  # of a file in JSON, contract.md §5
 FILE_BODY_BYTES = 14_046_548  # that as base64, and 64 KiB
 PUBLIC = ("public",)
 ANY_KEY = ("any key",)
+SOCKET = "/terminals/:id/socket"  # 426 for whoever asks for no websocket
 READ_COMMANDS = ("sessions:read", "commands:execute")
 
 
@@ -179,6 +181,38 @@ TABLE: dict[Plane, dict[tuple[str, str], Expected]] = {
         ),
         ("GET", "/sessions/:id/history"): Expected(("sessions:read",), SessionNotFound, "session"),
         ("GET", "/sessions/:id/metrics"): Expected(("sessions:read",), SessionNotFound, "session"),
+        ("GET", "/terminals"): Expected(
+            ("sessions:read",), bad_query=("kind=shell", "kind=", "status=dead", "status=")
+        ),
+        ("POST", "/machines/:id/terminals"): Expected(
+            ("commands:execute",),
+            MachineNotFound,
+            "machine",
+            body={"argv": ["sleep", "300"]},
+            wrong={
+                "name": "a\nb",
+                "argv": "sh",
+                "cwd": "",
+                "env": {"A=B": "c"},
+                "user": ["root"],
+                "cols": 0,
+                "rows": 2001,
+                "record": "yes",
+            },
+        ),
+        ("GET", "/terminals/:id"): Expected(("sessions:read",), TerminalNotFound, "terminal"),
+        ("DELETE", "/terminals/:id"): Expected(("commands:execute",), TerminalNotFound, "terminal"),
+        ("POST", "/terminals/:id/tickets"): Expected(
+            ("sessions:read",),
+            TerminalNotFound,
+            "terminal",
+            body={"mode": "observer"},
+            wrong={"mode": "root"},
+        ),
+        ("GET", "/terminals/:id/recording"): Expected(
+            ("sessions:read",), TerminalNotFound, "terminal"
+        ),
+        ("GET", SOCKET): Expected(("sessions:read",), TerminalNotFound, "terminal"),
         ("POST", "/commands"): Expected(
             ("commands:execute",),
             MachineNotFound,
@@ -416,6 +450,31 @@ TABLE: dict[Plane, dict[tuple[str, str], Expected]] = {
     },
     HAPI: {
         ("GET", "/health"): Expected(PUBLIC),
+        ("POST", "/api/auth"): Expected(
+            PUBLIC,
+            body={"accessToken": "x"},
+            wrong={"accessToken": 1},
+            required=("accessToken",),
+        ),
+        ("GET", "/api/machines"): Expected(("machines:read",)),
+        ("POST", "/api/machines/:id/spawn"): Expected(
+            ("commands:execute",),
+            MachineNotFound,
+            "machine",
+            body={"directory": f"/{ID}"},
+            wrong={
+                "directory": "",
+                "agent": 1,
+                "model": "",
+                "yolo": "yes",
+                "sessionType": "room",
+                "worktreeName": "a\0b",
+            },
+            required=("directory",),
+        ),
+        ("GET", "/api/sessions"): Expected(("sessions:read",)),
+        ("GET", "/api/sessions/:id"): Expected(("sessions:read",), SessionNotFound, "coding"),
+        ("DELETE", "/api/sessions/:id"): Expected(("commands:execute",), SessionNotFound, "coding"),
         ("POST", "/api/machines/:id/paths/exists"): Expected(
             ("files:read",),
             MachineNotFound,

@@ -230,7 +230,9 @@ async def serving(
     async def no_agents(stream: PeekedStream) -> None:
         raise AssertionError("no test of this file is an agent")
 
-    front = Front(serve_agent=no_agents, serve_http=server.serve, limits=limits)
+    front = Front(
+        serve_agent=no_agents, serve_terminal=no_agents, serve_http=server.serve, limits=limits
+    )
     listeners = await open_listeners("127.0.0.1", 0)
     port = listeners[0].socket.getsockname()[1]
     async with trio.open_nursery() as nursery:

@@ -6,8 +6,9 @@ from urllib.parse import unquote
 import msgspec
 
 from cmdop_appliance.api import cmdop as cmdop  # fills the table
+from cmdop_appliance.api import hapi as hapi
 from cmdop_appliance.api.exchange import Request, respond
-from cmdop_appliance.api.registry import CMDOP, JSON, ROUTES, Route
+from cmdop_appliance.api.registry import CMDOP, HAPI, JSON, ROUTES, Route
 from cmdop_appliance.auth import new_key, secret_hash
 from cmdop_appliance.hub.hub import Hub
 from cmdop_appliance.store import api_keys
@@ -20,7 +21,7 @@ class LocalApi:
 
     def __init__(self, hub: Hub, secret: str) -> None:
         self.hub = hub
-        self._secret = secret
+        self.secret = secret
 
     @classmethod
     async def of(cls, hub: Hub, *scopes: str, **fields) -> "LocalApi":
@@ -33,10 +34,10 @@ class LocalApi:
     async def call(
         self, method: str, path: str, body: object = None, *, once: str | None = None
     ) -> Answer:
-        """One request; `path` is below /api/v1. `once`: its Idempotency-Key."""
+        """One request; `path` is one of HAPI's, or below /api/v1. `once`: its Idempotency-Key."""
         path, _, query = path.partition("?")
         route, parameters = _route(method, path)
-        headers = {"authorization": f"Bearer {self._secret}", "content-type": JSON}
+        headers = {"authorization": f"Bearer {self.secret}", "content-type": JSON}
         if once is not None:
             headers["idempotency-key"] = once
 
@@ -60,8 +61,9 @@ class LocalApi:
 
 def _route(method: str, path: str) -> tuple[Route, dict[str, str]]:
     """The route of a path, and its parameters; one that has none goes before."""
+    plane = HAPI if path.startswith("/api/") else CMDOP
     for route in sorted(ROUTES, key=lambda each: len(each.parameters)):
         match = re.fullmatch(route.path_with("(?P<{}>[^/]+)"), path)
-        if route.plane is CMDOP and route.method == method and match is not None:
+        if route.plane is plane and route.method == method and match is not None:
             return route, {name: unquote(value) for name, value in match.groupdict().items()}
     raise LookupError(f"no route for {method} {path}")

@@ -88,11 +88,11 @@ def test_no_body_is_one_without_fields(hub, route, content_type):
 @pytest.mark.parametrize("route", WITH_BODY)
 def test_null_stands_for_a_default_and_for_nothing_else(hub, route):
     fields = msgspec.structs.fields(route.body)
-    may_be_null = {f.name for f in fields if not f.required and f.default is not UNSET}
+    may_be_null = {f.encode_name for f in fields if not f.required and f.default is not UNSET}
     may_be_null |= set(expected(route).nullable)
     body = {**good(route), **dict.fromkeys(may_be_null)}
     assert ask(hub.api, route, body=body).status not in (400, 422)
-    for name in {f.name for f in fields} - may_be_null:
+    for name in {f.encode_name for f in fields} - may_be_null:
         not_valid(ask(hub.api, route, body={**good(route), name: None}), route, name)
 
 
@@ -129,7 +129,7 @@ def test_a_wrong_value_is_named_with_the_reason(hub, route):
 @pytest.mark.parametrize("route", WITH_BODY)
 def test_where_few_words_are_known_all_are_named(hub, route):
     words = {"encoding", "misfire", "overlap", "preset", "status"}
-    for name in words & set(route.body.__struct_fields__):
+    for name in words & set(route.body.__struct_encode_fields__):
         for value in ("no such word", 1):
             reason = not_valid(ask(hub.api, route, body={**good(route), name: value}), route, name)
             assert reason is None or reason.startswith("must be one of ")
@@ -137,7 +137,7 @@ def test_where_few_words_are_known_all_are_named(hub, route):
 
 @pytest.mark.parametrize("route", WITH_BODY)
 def test_every_field_has_a_value_that_it_cannot_have(hub, route):
-    fields = set(route.body.__struct_fields__)
+    fields = set(route.body.__struct_encode_fields__)
     assert set(expected(route).wrong) == fields
     assert set(expected(route).body) <= fields
 
@@ -152,7 +152,7 @@ def test_a_missing_field_is_named(hub, route):
 
 def _strings(kind):
     """(name, value with NUL) for the fields of a body that become names or words of a command."""
-    for name in kind.__struct_fields__:
+    for name in kind.__struct_encode_fields__:
         if name in ("machine_id", "command", "cwd", "user", "shell", "name", "client_id"):
             yield name, "a\0b"
         if name == "env":
@@ -172,7 +172,7 @@ def test_nul_is_not_valid_where_it_would_end_the_text(hub, route):
 def test_a_huge_number_is_refused(hub, route):
     names = ("timeout", "queue_timeout", "ttl", "max_uses", "expires_in_days")
     for name in (*names, "misfire_window", "count"):
-        if name not in route.body.__struct_fields__:
+        if name not in route.body.__struct_encode_fields__:
             continue
         for number in ("9" * 30, "9" * 5000, "1e400", "-1", "1.5", "9007199254740993"):
             body = json.dumps({**good(route), name: 0}).replace(
@@ -221,7 +221,7 @@ ANYTHING = st.recursive(
 )
 @given(data=st.data())
 def test_no_json_surprises_the_hub(hub, route, data):
-    names = st.sampled_from(route.body.__struct_fields__)
+    names = st.sampled_from(route.body.__struct_encode_fields__)
     body = {**good(route), **data.draw(st.dictionaries(names, ANYTHING, min_size=1, max_size=3))}
     body.pop("timeout", None)
     answer = ask(hub.api, route, body=body)

@@ -522,6 +522,14 @@ def test_paths_exist_by_the_names_that_were_sent(hub, agent, folder):
     assert (answer.status, answer.json) == (200, {"exists": paths})
 
 
+def test_home_exists_by_the_name_that_spawn_takes_and_the_machine_tells_it(hub, agent, files):
+    paths = {"~": True, "~/": True, "~/../~": False, "~nobody": False}
+    assert exist(hub.api, agent.machine_id, {"paths": [*paths]}).json == {"exists": paths}
+    machines = hub.api.call("GET", "/api/machines").json["machines"]
+    (home,) = (each["metadata"]["homeDir"] for each in machines if each["id"] == agent.machine_id)
+    assert home == files.call("GET", "").data["path"]
+
+
 def test_a_thousand_long_paths_are_one_question(hub, agent, folder):
     paths = [f"{folder}/{number:04}{'x' * 900}" for number in range(999)] + [str(folder)]
     answer = exist(hub.api, agent.machine_id, {"paths": paths})

@@ -22,6 +22,7 @@ WITH_BODY = [route.path for route in ASKED if route.body]
 RESUME, DETACH = "/commands/batch/:id/resume", "/sessions/:id/detach"
 RUN, PREVIEW = "/schedules/:id/run", "/schedules/preview"
 TEST = "/webhooks/:id/test"
+TERMINALS, TICKETS = "/machines/:id/terminals", "/terminals/:id/tickets"
 AGAIN, AGAIN_ONE = "/webhooks/:id/redeliver", "/webhooks/:id/deliveries/:delivery/redeliver"
 MAKES_NOTHING = (PREVIEW, AGAIN, AGAIN_ONE)
 # What can be done once, whoever asks; the next one is told so.
@@ -75,6 +76,8 @@ class Place:
             RUN: {},
             "/webhooks": {"url": "http://localhost:1/", "events": ["webhook.disabled"]},
             TEST: {},
+            TERMINALS: {"argv": ["sleep", "300"], "cols": 100},
+            TICKETS: {},
             AGAIN: {"since": "2020-01-01T00:00:00Z", "status": "pending"},
             AGAIN_ONE: {},
             PREVIEW: {"cron": "* * * * *", "count": 2},
@@ -107,6 +110,9 @@ class Place:
         if path == TEST:
             made = self.api.post("/webhooks", **self.body("/webhooks"))
             return path.replace(":id", made["id"])
+        if path == TICKETS:
+            made = self.api.post(self.target(TERMINALS), **self.body(TERMINALS))
+            return path.replace(":id", made["id"])
         if path in (AGAIN, AGAIN_ONE):
             events = ["session.client_attached", "session.client_detached"]
             made = self.api.post("/webhooks", url="http://localhost:1/", events=events)
@@ -131,7 +137,7 @@ class Place:
     def recorded(self) -> list[int]:
         """How many of everything there are."""
         lists = ("/commands", "/api-keys", "/enrollment-tokens", "/workspaces", "/schedules")
-        lists += ("/webhooks",)
+        lists += ("/webhooks", "/terminals")
         totals = [self.api.call("GET", path).json["meta"]["total"] for path in lists]
         return [*totals, len(self.api.get(f"/sessions/{self.session_id}")["attached_clients"])]
 
@@ -228,6 +234,8 @@ def test_another_body_is_a_conflict_and_nothing_is_recorded(place, key, path):
         PREVIEW: {"cron": "1 * * * *"},
         "/webhooks": {"description": "other"},
         AGAIN: {"status": "dead"},
+        TERMINALS: {"cols": 101},
+        TICKETS: {"mode": "observer"},
         **{each: {"overwrite": True, "parents": True} for each in FILES},
     }.get(path, {"command": "echo other"})
     for other in ({**body, **changed}, {**body, "timeout": 1234} if "command" in body else None):

@@ -13,7 +13,14 @@ import pytest
 
 from cmdop_appliance.api import app as app  # fills the registry
 from cmdop_appliance.api.registry import CMDOP, HAPI, ROUTES, SDK2
-from tests.api.contract_table import WEBHOOK, ask, error_of, expected, path_of
+from tests.api.contract_table import ID, WEBHOOK, ask, error_of, expected, path_of
+from tests.api.onlookers import (
+    mark,
+    new_onlooker,
+    new_reader,
+    new_terminal,
+    refusals,
+)
 from tests.api.worlds import World
 from tests.support.appliance import (
     Agent,
@@ -51,6 +58,10 @@ ENTERS = {  # types, runs, writes, resizes or signals on a machine
     (CMDOP, "POST", "/commands/batch/:id/resume"),
     (CMDOP, "DELETE", "/commands/:id"),
     (SDK2, "POST", "/admin/machines/:id/ask"),
+    (CMDOP, "POST", "/machines/:id/terminals"),
+    (CMDOP, "DELETE", "/terminals/:id"),
+    (HAPI, "POST", "/api/machines/:id/spawn"),
+    (HAPI, "DELETE", "/api/sessions/:id"),
     (CMDOP, "POST", "/schedules"),
     *OF_SCHEDULE,
     *FILES,
@@ -58,10 +69,12 @@ ENTERS = {  # types, runs, writes, resizes or signals on a machine
 ASKS = {  # for something, though by POST
     (CMDOP, "POST", "/schedules/preview"),
     (HAPI, "POST", "/api/machines/:id/paths/exists"),
+    (HAPI, "POST", "/api/auth"),
 }
 LOOKS = {  # what an observer does to be one, and to be none
     (CMDOP, "POST", "/sessions/:id/attach"),
     (CMDOP, "POST", "/sessions/:id/detach"),
+    (CMDOP, "POST", "/terminals/:id/tickets"),
 }
 MANAGES = {  # about the hub's own records, whoever is attached to what
     (CMDOP, "PATCH", "/machines/:id"),
@@ -89,31 +102,14 @@ def session_id(hub: Hub, agent: Agent) -> str:
     return agent.wait_connected(hub)
 
 
-def new_key(hub: Hub, *scopes: str) -> Api:
-    """A key by whose name the audit log tells it from all others."""
-    made = hub.api.post("/api-keys", name=f"observer-{next(_numbers)}", scopes=scopes)
-    return Api(hub.api.url, made["key"])
-
-
 @pytest.fixture
 def reader(hub: Hub, session_id: str) -> Api:
-    """A key that may read sessions, attached as what it may be."""
-    api = new_key(hub, "sessions:read")
-    api.post(f"/sessions/{session_id}/attach", mode="observer")
-    return api
+    return new_reader(hub, session_id)
 
 
 @pytest.fixture
 def onlooker(hub: Hub, session_id: str) -> Api:
-    """A key that may do everything, attached as an observer."""
-    api = new_key(hub, "admin")
-    api.post(f"/sessions/{session_id}/attach", mode="observer")
-    return api
-
-
-def mark(place: Path) -> Path:
-    """A file that a command would make."""
-    return place / f"mark-{next(_numbers)}"
+    return new_onlooker(hub, session_id)
 
 
 def stopped_batch(hub: Hub, machine_id: str, command: str) -> str:
@@ -128,13 +124,6 @@ def new_schedule(hub: Hub, command: str, **target: object) -> str:
     """A schedule that comes due on a leap day."""
     made = hub.api.post("/schedules", name="leap day", command=command, cron="0 0 29 2 *", **target)
     return str(made["id"])
-
-
-def refusals(hub: Hub, api: Api) -> list[Any]:
-    """What the audit log says that this key was refused."""
-    actor = api.get("/auth/me")["email"]
-    entries = hub.api.get("/audit?outcome=refused&limit=100")
-    return [entry for entry in entries if entry["actor"] == actor]
 
 
 def recorded(hub: Hub) -> Any:
@@ -162,18 +151,22 @@ def test_a_key_that_may_only_read_changes_nothing(hub, agent, place, reader, key
     about = {
         "machine": agent.machine_id,
         "command": hub.api.start(agent.machine_id, "sleep 60"),
+        "terminal": new_terminal(hub, agent.machine_id, "sleep", "60"),
         "batch": stopped_batch(hub, agent.machine_id, f"touch {marker}"),
         "schedule": new_schedule(hub, f"touch {marker}", machine_id=agent.machine_id),
         "key": hub.api.post("/api-keys", name="other", scopes=["machines:read"])["id"],
         "webhook": hub.api.post("/webhooks", **WEBHOOK)["id"],
         "token": hub.api.post("/enrollment-tokens")["id"],
+        "coding": f"session_{ID}",
         "": "",
     }
     body = dict(expected(route).body) | {
         "machine_id": agent.machine_id,
         "machine_ids": [agent.machine_id],
         "command": f"touch {marker}",
+        "argv": ["touch", str(marker)],
         "prompt": f"touch {marker}",
+        "directory": str(marker),
     }
     before, schedules = recorded(hub), hub.api.get("/schedules")
     webhooks = hub.api.get("/webhooks")
@@ -185,9 +178,12 @@ def test_a_key_that_may_only_read_changes_nothing(hub, agent, place, reader, key
     assert hub.api.get("/webhooks") == webhooks
     assert nothing_came_of(hub, agent.machine_id, marker)
     assert hub.api.get(f"/commands/{about['command']}")["status"] == "running"
+    record = hub.api.get(f"/terminals/{about['terminal']}")
+    assert (record["status"], record["ending"]) == ("running", False)
     assert hub.api.call("GET", f"/machines/{agent.machine_id}").status == 200
     assert len(refusals(hub, reader)) == 1
     hub.api.delete(f"/commands/{about['command']}")
+    hub.api.delete(f"/terminals/{about['terminal']}")
     hub.api.delete(f"/schedules/{about['schedule']}")
     hub.api.delete(f"/webhooks/{about['webhook']}")
 
@@ -237,6 +233,12 @@ WAYS: dict[str, Way] = {
     ),
     "ask": lambda api, machine_id, text: api.call(
         "POST", f"/api/admin/machines/{machine_id}/ask", {"prompt": text}
+    ),
+    "terminal": lambda api, machine_id, text: api.call(
+        "POST", f"/machines/{machine_id}/terminals", {"argv": text.split()}
+    ),
+    "spawn": lambda api, machine_id, text: api.call(  # which makes a directory that is not there
+        "POST", f"/api/machines/{machine_id}/spawn", {"directory": text.removeprefix("touch ")}
     ),
 }
 

@@ -120,7 +120,15 @@ def test_a_route_is_there_with_who_may_ask_and_what_can_go_wrong(route):
     assert (507 in documented) == (route.method != "GET")
 
 
-@pytest.mark.parametrize("route", [p for p in EVERY if p.values[0].answer is bytes])
+def test_opening_a_terminal_says_that_its_name_may_be_taken():
+    (path,) = (path for path in DOCUMENT["paths"] if path.endswith("/machines/{id}/terminals"))
+    refused = DOCUMENT["paths"][path]["post"]["responses"]["409"]
+    assert "conflict" in _codes(_resolved(refused))[1]
+
+
+@pytest.mark.parametrize(
+    "route", [p for p in EVERY if p.values[0].answer is bytes and p.values[0].status != 101]
+)
 def test_what_is_no_json_says_what_it_is(route):
     assert route.media != "application/json"
 

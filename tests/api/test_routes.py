@@ -27,6 +27,7 @@ from tests.api.contract_table import (
 from tests.support.appliance import Api, Hub
 
 UNKNOWN_KEY = "cmdop_apikey_" + "x" * 43
+UNKNOWN_TOKEN = "cmdop_token_" + "x" * 123
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +46,13 @@ def key_with(hub: Hub):
         return made[rights]
 
     return key
+
+
+@pytest.fixture(scope="module")
+def token(hub: Hub) -> Api:
+    """The API by a token for the admin's key."""
+    body = {"accessToken": hub.api.key}
+    return Api(hub.api.url, hub.api.call("POST", "/api/auth", body).json["token"])
 
 
 def test_this_table_and_the_hubs_are_the_same():
@@ -71,6 +79,7 @@ def bad_keys(hub: Hub) -> list[dict[str, str]]:
             f"Basic {hub.api.key}",
             f"Bearer {hub.api.key}x",
             f"Bearer x{hub.api.key}",
+            f"Bearer {UNKNOWN_TOKEN}",
             hub.api.key,
             "Bearer \xff\xfe",
         )
@@ -86,6 +95,11 @@ def test_without_a_good_key_nothing_is_answered(hub, route):
             answer = ask(nobody, route, path, good(route), headers=headers)
             error_of(answer, 401, "unauthorized", route.plane)
             assert answer.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("route", KEYED)
+def test_a_token_is_as_good_as_its_key(token, route):
+    assert ask(token, route, body=good(route)).status not in (401, 403)
 
 
 @pytest.mark.parametrize("route", OPEN)

@@ -6,6 +6,7 @@ documents show a constant.
 """
 
 import json
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,14 +18,21 @@ import pytest
 from cmdop_appliance.api import app as app  # fills the registry
 from cmdop_appliance.api.registry import CMDOP, ROUTES
 from tests.api.shapes import fits, says
-from tests.support.appliance import Agent, Answer, Hub, running_hub, stopped_agent, wait_for
+from tests.api.worlds import new_workspace
+from tests.support.appliance import (
+    Agent,
+    Answer,
+    Api,
+    Hub,
+    running_hub,
+    stopped_agent,
+    wait_for,
+)
 
 PAGES: dict[str, dict[str, Any]] = {
     path.stem: json.loads(path.read_text())
     for path in sorted(Path(__file__).with_name("seeds").glob("*.json"))
 }
-# Issues that bring what is not here yet: until then, it is not found.
-CODING = 7
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,6 @@ class Example:
     status: int = 200
     body: str = ""  # the question whose example is sent
     null: tuple[str, ...] = ()  # of `data`: here, unlike in the example of another moment
-    issue: int = 0  # that brings it
 
 
 EXAMPLES = [
@@ -213,7 +220,7 @@ EXAMPLES = [
         "/v1/schedules/sched_abc123/history?since=2024-01-20T03:00:00Z&limit=20",
         ("data.0.exit_code", "data.0.stderr", "meta.limit", "meta.offset"),
     ),
-    Example("machines", "GET /api/machines", "GET", "/api/machines", issue=CODING),
+    Example("machines", "GET /api/machines", "GET", "/api/machines", ("machines.0.namespace",)),
     *(
         Example(
             "machines",
@@ -222,7 +229,6 @@ EXAMPLES = [
             "/api/machines/machine_abc123/spawn",
             ("success",),
             body=f"Example: Spawn {kind} (request)",
-            issue=CODING,
         )
         for kind in ("Claude Session", "Worktree Session")
     ),
@@ -233,7 +239,6 @@ EXAMPLES = [
         "/api/machines/machine_abc123/spawn",
         ("success",),
         body="Example: Spawn with YOLO Mode (request)",
-        issue=CODING,
     ),
     Example(
         "machines",
@@ -269,6 +274,8 @@ PROGRAMS = {
     "npm": {"": "printf 'Build successful'"},
     "apt": {"": "printf ...", "mach_3": "printf 'Permission denied' >&2; exit 1"},
     "pg_dump": {"": "printf ..."},
+    "claude": {"": "exec sleep 300"},
+    "codex": {"": "exec sleep 300"},
 }
 
 
@@ -318,6 +325,15 @@ def _with_programs(agent: Agent, place: Path) -> Agent:
     return agent
 
 
+def _repository(path: Path) -> Path:
+    """A new git repository, with a commit."""
+    path.mkdir()
+    me = ("-c", "user.name=x", "-c", "user.email=x@localhost")
+    for words in (("init",), (*me, "commit", "--allow-empty", "--message=x")):
+        subprocess.run(["git", "-C", path, *words], check=True, capture_output=True)
+    return path
+
+
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory) -> Iterator[Stage]:
     place = tmp_path_factory.mktemp("seeds")
@@ -326,6 +342,9 @@ def stage(tmp_path_factory) -> Iterator[Stage]:
         agents = {}
         for name in ("mach_1", "mach_2", "mach_3", "mach_gone"):
             agents[name] = _with_programs(stack.enter_context(stopped_agent(place, name)), place)
+            if name == "mach_3":
+                agents[name].state_dir.mkdir(mode=0o700)
+                (agents[name].state_dir / "agent.toml").write_text("[files]\nread = false\n")
             agents[name].join(hub)
         real = {name: agent.machine_id for name, agent in agents.items()}
         real["sess_gone"] = agents["mach_gone"].wait_connected(hub)
@@ -344,6 +363,7 @@ def stage(tmp_path_factory) -> Iterator[Stage]:
             real[f"/home/user/{project.name}"] = str(project)
             if number != 2:
                 project.mkdir()
+        real["/home/user/myproject"] = str(_repository(place / "myproject"))
         for mode in ("operator", "observer"):
             api.post(f"/sessions/{session_id}/attach", mode=mode)
         wait_for(lambda: api.get(f"/sessions/{session_id}")["telemetry"], "there is a sample")
@@ -372,7 +392,7 @@ def _named(example: Example) -> str:
     return f"{example.page}: {example.body or example.question}"
 
 
-@pytest.mark.parametrize("example", [each for each in EXAMPLES if not each.issue], ids=_named)
+@pytest.mark.parametrize("example", EXAMPLES, ids=_named)
 def test_an_example_of_the_documents_is_true(stage, example):
     stage.settle()
     answer = stage.ask(example)
@@ -386,21 +406,50 @@ def test_an_example_of_the_documents_is_true(stage, example):
         says(answer.json, shown, place)
 
 
-@pytest.mark.parametrize("example", [each for each in EXAMPLES if each.issue], ids=_named)
-def test_an_example_of_what_comes_later_is_not_found_yet(stage, example):
-    assert_not_found(stage.ask(example))
+# ── failures of HAPI's routes ────────────────────────────────────────────────────────────────────
+
+SPAWN, EXISTS = "spawn", "paths/exists"
+ASKED = {SPAWN: {"directory": "/tmp"}, EXISTS: {"paths": ["/"]}}
+TOO_MANY = {"paths": ["/"] * 1001}
+
+
+@pytest.mark.parametrize(
+    ("action", "machine", "status", "body"),
+    [
+        *((SPAWN, "mach_1", 400, body) for body in ({}, {"directory": ""}, {"directory": 1})),
+        (SPAWN, "mach_1", 400, {"directory": "/", "agent": "emacs"}),
+        (SPAWN, "mach_1", 400, {"directory": "/", "sessionType": "room"}),
+        (SPAWN, "mach_1", 400, {"directory": "/", "sessionType": "worktree"}),
+        *((EXISTS, "mach_1", 400, body) for body in ({"paths": []}, TOO_MANY, {"paths": [1]})),
+        *((action, "mach_unknown", 404, None) for action in ASKED),
+        *((action, "mach_gone", 503, None) for action in ASKED),
+        (EXISTS, "mach_3", 500, None),  # whose owner lets nobody look
+    ],
+)
+def test_a_failure_of_the_documents_is_produced(stage, action, machine, status, body):
+    path = f"/api/machines/{stage.real.get(machine, machine)}/{action}"
+    answer = stage.hub.api.call("POST", path, ASKED[action] if body is None else body)
+    assert (answer.status, set(answer.json)) == (status, {"error", "code"})
+
+
+@pytest.mark.parametrize("action", ASKED)
+def test_a_machine_of_a_second_namespace_is_access_denied(stage, action):
+    path = f"/api/machines/{stage.real['mach_1']}/{action}"
+    answer = new_workspace(stage.hub).call("POST", path, ASKED[action])
+    assert (answer.status, answer.json["error"]) == (403, "Machine access denied")
+
+
+@pytest.mark.parametrize("action", ASKED)
+def test_what_the_documents_want_a_token_for_is_refused_without_one(stage, action):
+    path = f"/api/machines/{stage.real['mach_1']}/{action}"
+    for method, asked, body in (("POST", path, ASKED[action]), ("GET", "/api/machines", None)):
+        answer = Api(stage.hub.api.url, "").call(method, asked, body)
+        assert (answer.status, answer.json["error"]) == (401, "Invalid access token")
 
 
 @pytest.mark.parametrize(("method", "path"), sorted(ENDPOINTS))
 def test_every_endpoint_of_the_documents_is_there(method, path):
     assert (CMDOP, method, path) in {(r.plane, r.method, r.path) for r in ROUTES}
-
-
-def assert_not_found(answer: Answer) -> None:
-    """There is no such route; an issue that brings it takes its mark from the example."""
-    assert answer.status == 404
-    error = answer.json["error"]
-    assert (answer.json if isinstance(error, str) else error)["code"] == "not_found"
 
 
 # ── rate limits ──────────────────────────────────────────────────────────────────────────────────

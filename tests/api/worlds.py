@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from cmdop_appliance.api.registry import Route
 from tests.api.contract_table import WEBHOOK, expected, path_of
-from tests.support.appliance import Agent, Api, Hub, wait_for
+from tests.support.appliance import Agent, Api, Hub, add_coding_agent, wait_for
 
 _numbers = count()
 
@@ -22,19 +22,20 @@ class World:
     def __init__(self, api: Api, agent: Agent) -> None:
         self.api = api
         self.agent = agent
+        self.folder = agent.state_dir.with_name(f"{agent.name}-files")
+        self.folder.mkdir(exist_ok=True)
+        add_coding_agent(agent.state_dir.parent, "claude", "exec sleep 300")
         self.ids: dict[str, str] = {"machine": agent.machine_id, "file": "swagger-ui.css"}
         self.ids["session"] = self.session_id
         command = api.run(agent.machine_id, f"echo {agent.name}")
         batch = api.post("/commands/batch", machine_ids=[agent.machine_id], command="true")
         self.ids["command"] = command["id"]
         self.ids["batch"] = batch[agent.machine_id]["batch_id"]
-        for kind in ("key", "token", "client", "schedule", "webhook"):
+        for kind in ("key", "token", "client", "schedule", "webhook", "terminal", "coding"):
             self.ids[kind] = self.fresh(kind)
         self.ids["delivery"] = api.post(f"/webhooks/{self.ids['webhook']}/test")["id"]
         run = api.post(f"/schedules/{self.ids['schedule']}/run")
         api.wait_end(run["command_id"])
-        self.folder = agent.state_dir.with_name(f"{agent.name}-files")
-        self.folder.mkdir(exist_ok=True)
         metrics = f"/sessions/{self.session_id}/metrics"
         wait_for(lambda: api.call("GET", metrics).status == 200, "there is a sample")
 
@@ -65,8 +66,15 @@ class World:
                     cron="0 0 29 2 *",
                 )
                 return str(made["id"])
+            case "terminal":
+                path, argv = f"/machines/{machine_id}/terminals", ["sleep", "300"]
+                return str(api.post(path, argv=argv, record=True)["id"])
             case "webhook":
                 return str(api.post("/webhooks", **WEBHOOK)["id"])
+            case "coding":
+                path = f"/api/machines/{machine_id}/spawn"
+                answer = api.call("POST", path, {"directory": str(self.folder)})
+                return str(answer.json["sessionId"])
             case "command":
                 return api.start(machine_id, "sleep 300")
             case "batch":  # stopped by errors before its one command had its turn
@@ -92,6 +100,8 @@ class World:
             "namespace": f"team-{next(_numbers)}",
             "path": self.nowhere(),
             "destination": self.nowhere(),
+            "directory": str(self.folder),
+            "accessToken": self.api.key,
         }
         if "source" in body:
             here["source"] = self.file()
@@ -129,6 +139,7 @@ class World:
             "tokens": all_of("/enrollment-tokens?limit=100", "id"),
             "schedules": all_of("/schedules?limit=100", "id", "name", "updated_at"),
             "webhooks": all_of("/webhooks?limit=100", "id", "enabled", "updated_at"),
+            "terminals": all_of("/terminals?limit=100", "id", "status", "ending"),
             "deliveries": all_of(f"/webhooks/{self.ids['webhook']}/deliveries", "id", "status"),
             "clients": session["attached_clients"],
             "files": sorted(path.name for path in self.folder.iterdir()),

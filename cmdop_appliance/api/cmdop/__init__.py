@@ -40,6 +40,9 @@ from cmdop_appliance.api.cmdop import (
     sessions as sessions,
 )
 from cmdop_appliance.api.cmdop import (
+    terminals as terminals,
+)
+from cmdop_appliance.api.cmdop import (
     uploads as uploads,
 )
 from cmdop_appliance.api.cmdop import (

@@ -9,7 +9,6 @@ from cmdop_appliance.api.exchange import Call, Listed, Paged, read_paging
 from cmdop_appliance.api.fields import Name, Tags, Time, when
 from cmdop_appliance.api.registry import route
 from cmdop_appliance.auth import GRANTABLE, Caller, Scope, new_key, secret_hash, shown_prefix
-from cmdop_appliance.clock import rfc3339
 from cmdop_appliance.errors import Conflict, Forbidden, NotFound, ValidationFailed
 from cmdop_appliance.ids import new_id
 from cmdop_appliance.model import ApiKey
@@ -131,12 +130,14 @@ async def first_made(
 
     Raises:
         Conflict: they have been revoked since.
+        Forbidden: the key made them, and its token asks now; they would outlive it.
     """
     if call.once is None or made is None or made.made_id == key.id:
         return key, secret
     first = await call.hub.store.run(rows.by_id, made.made_id)
     if first is None:
         raise Conflict("the key that this request made was revoked", key_id=made.made_id)
+    call.caller.require_outlives(first.expires_ms)
     return first, new_key(call.once.secret(made.salt))
 
 
@@ -162,15 +163,11 @@ def handed_on(caller: Caller, tags: list[str] | None) -> list[str]:
 
 
 def _expiry(call: Call[KeyBody, None], now_ms: int) -> int | None:
-    last_ms, days = call.caller.expires_ms, call.body.expires_in_days
+    days = call.body.expires_in_days
     if days is None:
-        return last_ms
+        return call.caller.until_ms
     expires_ms = now_ms + days * _DAY_MS
-    if last_ms is not None and expires_ms > last_ms:
-        raise Forbidden(
-            f"this key expires {rfc3339(last_ms)}, and can make none that lives longer",
-            expires_at=rfc3339(last_ms),
-        )
+    call.caller.require_outlives(expires_ms)
     return expires_ms
 
 
@@ -207,7 +204,7 @@ async def get_me(call: Call[None, None]) -> Me:
         permissions=sorted(caller.scopes),
         workspace=Owner(caller.workspace_id, caller.namespace),
         tags=list(caller.tags),
-        expires_at=when(caller.expires_ms),
+        expires_at=when(caller.until_ms),
     )
 
 

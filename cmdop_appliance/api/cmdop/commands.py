@@ -5,10 +5,10 @@ import logging
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any, ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from cmdop_appliance.api import streams
 from cmdop_appliance.api.exchange import Call, Listed, Paged, Response, read_paging
@@ -41,6 +41,7 @@ from cmdop_appliance.model import Command, CommandStatus
 from cmdop_appliance.protocol.frames import STREAMS, StreamName
 from cmdop_appliance.protocol.limits import ARGUMENT_BYTES, SPEC_BYTES, STDIN_BYTES
 from cmdop_appliance.protocol.messages import Spec
+from cmdop_appliance.protocol.terminals import Size
 from cmdop_appliance.store import commands as rows
 
 DEFAULT_SHELL: Final = "/bin/sh -c"
@@ -66,8 +67,7 @@ class CommandBody(Struct, kw_only=True):
     queue_timeout: Duration | None = None
     supersede_key: Key | None = None  # take the place of unsent commands with the same key
     serial_key: Key | None = None  # run after those before it with the same key
-    # Known, and refused while this version has no terminals.
-    pty: Annotated[bool, Meta(extra_json_schema={"const": False})] = False
+    pty: bool = False  # in a terminal of 80 × 24, to which both streams go: all of it is stdout
 
 
 class SingleBody(CommandBody, kw_only=True):
@@ -420,10 +420,9 @@ def spec_of(body: CommandBody, caller: Caller, default_timeout_ms: int | None = 
         timeout_ms=body.timeout or default_timeout_ms,
         operator=caller.email,
         serial_key=body.serial_key,
+        pty=Size() if body.pty else None,
     )
     reasons = {}
-    if body.pty:
-        reasons["pty"] = "is not supported by this version"
     if body.queue_timeout is not None and not body.queue:
         reasons["queue_timeout"] = "needs `queue`: true"
     if len(body.command.encode()) > ARGUMENT_BYTES:

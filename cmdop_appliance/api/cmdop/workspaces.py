@@ -53,8 +53,7 @@ class NewWorkspace(WorkspaceView, frozen=True, kw_only=True):
 async def create_workspace(call: Call[WorkspaceBody, None]) -> NewWorkspace:
     """Make a workspace; whoever has the key that comes with it is its admin."""
     require_owner_of_hub(call.caller)
-    if call.caller.expires_ms is not None:
-        raise Forbidden("this key expires, and can make no key that does not")
+    call.caller.require_outlives(None)
     secret = new_key(None if call.once is None else call.once.secret(call.once.salt))
     key = ApiKey(
         id=new_id("key"),

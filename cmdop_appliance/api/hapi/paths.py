@@ -5,13 +5,13 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from cmdop_appliance.api.exchange import Call
+from cmdop_appliance.api.hapi.machines import forbid_what_is_elsewhere
 from cmdop_appliance.api.registry import HAPI, route
 from cmdop_appliance.auth import Scope
 from cmdop_appliance.errors import (
     ApplianceError,
     FileIoError,
     FilesNotSupported,
-    Forbidden,
     MachineNotFound,
     PathNotAllowed,
     PathsNotAllowed,
@@ -19,7 +19,6 @@ from cmdop_appliance.errors import (
     Unavailable,
 )
 from cmdop_appliance.protocol.limits import PATH_BYTES, PATHS_ITEMS
-from cmdop_appliance.store import machines
 
 
 class PathsBody(Struct, kw_only=True):
@@ -51,7 +50,7 @@ async def check_paths(call: Call[PathsBody, None]) -> PathsExist:
     try:
         found = await call.hub.files.exist(call.caller, call.path["id"], list(asked.values()))
     except MachineNotFound:
-        await _forbid_what_is_elsewhere(call)
+        await forbid_what_is_elsewhere(call)
         raise
     except (SessionNotActive, Unavailable) as exc:
         raise Unavailable("Not connected") from exc
@@ -63,11 +62,3 @@ async def check_paths(call: Call[PathsBody, None]) -> PathsExist:
         raise FileIoError(exc.message) from exc
     exists.update(zip(asked, found, strict=True))
     return PathsExist(exists)
-
-
-async def _forbid_what_is_elsewhere(call: Call[PathsBody, None]) -> None:
-    """Another workspace's machine is no secret on this plane (contract.md §1)."""
-    machine_id = call.path["id"]
-    owner = await call.hub.store.run(machines.workspace_of, machine_id)
-    if owner not in (None, call.caller.workspace_id):
-        raise Forbidden("Machine access denied", machine_id=machine_id)
