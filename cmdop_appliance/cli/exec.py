@@ -30,6 +30,7 @@ class ExecCommand(WordsCommand, FollowingCommand):
 @click.option("--env", metavar="K=V", multiple=True, help="Set a variable; may be repeated.")
 @click.option("--user", help="Run as this user of the machine.")
 @click.option("--stdin", is_flag=True, help="Pass what is on standard input.")
+@click.option("--pty", "-t", is_flag=True, help="In a terminal; all it writes is its stdout.")
 @click.option("--queue", is_flag=True, help="If the machine is away, wait for it.")
 @click.option("--queue-timeout", type=Duration(), help="Not for longer than this: 2h, 7d.")
 @click.option("--serial-key", metavar="K", help="Start after those before it with this key.")
@@ -48,6 +49,7 @@ def exec_command(
     supersede_key: str | None,
     *,
     stdin: bool,
+    pty: bool,
     queue: bool,
     detach: bool,
 ) -> int:
@@ -68,6 +70,7 @@ def exec_command(
         "env": variables(env) or None,
         "user": user,
         "stdin": _standard_input() if stdin else None,
+        "pty": pty or None,
         "queue": queue or None,
         "queue_timeout_ms": queue_timeout,
         "serial_key": serial_key,

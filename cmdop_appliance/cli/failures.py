@@ -50,6 +50,8 @@ def as_failure(error: CmdopError) -> Failure:
     match error:
         case NotFound(code="command_not_found"):
             code, hint = NOT_FOUND, "cmdop commands ls"
+        case NotFound(code="terminal_not_found"):
+            code, hint = NOT_FOUND, "cmdop sessions ls"
         case NotFound(code="webhook_not_found"):
             code, hint = NOT_FOUND, "cmdop webhooks ls"
         case NotFound():
@@ -60,7 +62,9 @@ def as_failure(error: CmdopError) -> Failure:
             code, hint = NOT_ALLOWED, "give the hub's API key with --key or CMDOP_API_KEY"
         case Conflict(code="session_not_active"):
             status = error.details.get("current_status", "DISCONNECTED")
-            code, message = OFFLINE, f"the machine is not connected ({status})"
+            machine = error.details.get("machine_id", "the machine")
+            code, message = OFFLINE, f"{machine} is not connected ({status})"
+            hint = "cmdop machines ls shows which ones are"
         case Forbidden(code="file_permission_denied" | "path_not_allowed"):
             code = OTHER  # it is the machine that refuses, not the hub
         case Forbidden():

@@ -6,6 +6,7 @@ from typing import Final, TypeVar
 
 from cmdop_appliance.cli import failures
 from cmdop_appliance.cli.failures import Failure
+from cmdop_appliance.cli.follow import OURS
 from cmdop_appliance.cli.names import split
 from cmdop_appliance.sdk import Client
 from cmdop_appliance.sdk.types import Machine
@@ -19,6 +20,20 @@ _LISTED: Final = 5  # candidates named in one error message
 def find_machine(client: Client, wanted: str) -> Machine:
     """The one machine that `wanted` names. Raises: see `pick`."""
     return pick(wanted, list(client.machines.list()))
+
+
+def require_connected(machine: Machine) -> None:
+    """Pass if something can be opened on a machine now: the hub's own refusal is waited out.
+
+    Raises:
+        Failure: it is not connected.
+    """
+    if machine["status"] != "online":
+        raise Failure(
+            f"{machine['name']} is not connected",
+            exit_code=OURS,
+            hint="is it up, and does its agent run? there: cmdop agent status",
+        )
 
 
 def is_selector(wanted: str) -> bool:

@@ -4,6 +4,7 @@ from cmdop_appliance.sdk.client import Client
 from cmdop_appliance.sdk.errors import (
     APIError,
     CmdopError,
+    CodingRefused,
     Conflict,
     ConnectionFailed,
     Forbidden,
@@ -20,6 +21,7 @@ __all__ = [
     "APIError",
     "Client",
     "CmdopError",
+    "CodingRefused",
     "Conflict",
     "ConnectionFailed",
     "Ended",

@@ -16,8 +16,10 @@ from cmdop_appliance.sdk.transport import TIMEOUT_S, Transport
 from cmdop_appliance.sdk.types import Caller
 
 if TYPE_CHECKING:
+    from cmdop_appliance.sdk.resources.coding import Coding
     from cmdop_appliance.sdk.resources.files import Files
     from cmdop_appliance.sdk.resources.schedules import Schedules
+    from cmdop_appliance.sdk.resources.terminals import Terminals
     from cmdop_appliance.sdk.resources.webhooks import Webhooks
 
 
@@ -63,6 +65,20 @@ class Client:
         from cmdop_appliance.sdk.resources.webhooks import Webhooks  # 3 ms, as above
 
         return Webhooks(self._transport)
+
+    @cached_property
+    def terminals(self) -> "Terminals":
+        """PTYs on machines."""
+        from cmdop_appliance.sdk.resources.terminals import Terminals
+
+        return Terminals(self._transport)
+
+    @cached_property
+    def coding(self) -> "Coding":
+        """AI coding agents in terminals of machines."""
+        from cmdop_appliance.sdk.resources.coding import Coding
+
+        return Coding(self._transport)
 
     def copy(self) -> "Client":
         """A client of the same hub for another thread, with a connection of its own."""

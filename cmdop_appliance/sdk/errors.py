@@ -28,6 +28,10 @@ class UnexpectedAnswer(CmdopError):
     """Something answered that is not a cmdop hub, or a hub that speaks another language."""
 
 
+class CodingRefused(CmdopError):
+    """The machine does not start a coding session, and says why."""
+
+
 class APIError(CmdopError):
     """The hub refused. `code` is stable and for programs, `message` and `hint` are for people."""
 

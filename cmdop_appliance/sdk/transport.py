@@ -68,6 +68,13 @@ class Transport:
         """Close the kept connection; the next request opens it again."""
         self._connection.close()
 
+    def websocket(self, path: str) -> tuple[str, dict[str, str]]:
+        """Where a websocket is opened, and the headers that go with it. `path`: below /api/v1."""
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        scheme = "wss" if self._secure else "ws"
+        url = f"{scheme}://{host}:{self._port}{self._prefix}/api/v1{path}"
+        return url, {"Authorization": f"Bearer {self._api_key}"}
+
     def patience(self) -> Patience:
         """As much of it as the client shall have."""
         return Patience(self._timeout_s)
@@ -82,9 +89,10 @@ class Transport:
         idempotency_key: str | None = None,
         waits: bool = False,
     ) -> dict[str, Any]:
-        """The answer as JSON. `path` is below /api/v1. A None in `query` or `body` is left out.
+        """The answer as JSON. `path` is below /api/v1, or begins with /api/ itself.
 
-        In the body of a PATCH it is null instead: that takes something off.
+        A None in `query` or `body` is left out. In the body of a PATCH it is null instead: that
+        takes something off.
 
         A hub that restarts is waited for, and so is a machine whose agent has not found it again.
         `waits`: the answer comes when something has ended, so a long silence only means that the
@@ -290,7 +298,7 @@ class Transport:
         extra: Mapping[str, str] | None = None,
     ) -> None:
         headers = {"Authorization": f"Bearer {self._api_key}", **(extra or {})}
-        target = f"{self._prefix}/api/v1{path}"
+        target = self._prefix + (path if path.startswith("/api/") else f"/api/v1{path}")
         if chosen := _present(query):
             target += "?" + urlencode(chosen)
         payload = None
@@ -420,8 +428,8 @@ def _checked(response: http.client.HTTPResponse, raw: bytes) -> dict[str, Any]:
     if response.status < http.HTTPStatus.MULTIPLE_CHOICES:
         return answer
     error, meta = answer.get("error"), answer.get("meta")
-    if not isinstance(error, dict):
-        error = {"message": error if isinstance(error, str) else ""}
+    if not isinstance(error, dict):  # of another plane
+        error = {"message": error if isinstance(error, str) else "", "code": answer.get("code", "")}
     details = error.get("details")
     raise error_class(response.status)(
         response.status,

@@ -167,6 +167,7 @@ class CommandOptions(TypedDict, total=False):
     queue_timeout_ms: int | None  # not for longer than this
     supersede_key: str | None  # take the place of unsent commands with the same key
     serial_key: str | None  # start after the end of those before it with the same key
+    pty: bool | None  # in a terminal, to which both streams go: all of it is stdout
     idempotency_key: str | None
 
 

@@ -15,26 +15,38 @@ import pytest
 from standardwebhooks.webhooks import WebhookVerificationError
 
 from cmdop_appliance.webhooks.signing import new_webhook_secret, signed_headers
-from tests.support.appliance import running_agent, running_hub
+from tests.cli.window import window
+from tests.support.appliance import Agent, ending, running_hub, wait_for
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = (
     "access",
     "audit",
+    "coding",
     "commands",
     "files",
     "monitoring",
     "schedules",
     "sessions",
+    "terminals",
     "webhooks",
 )
-BLOCKS = [
-    pytest.param(*block, id=f"{name}-{number}")
-    for name in DOCUMENTS
-    for number, block in enumerate(
-        re.findall(r"```(sh|python)\n(.*?)```", (ROOT / f"docs/{name}.md").read_text(), re.DOTALL)
-    )
-]
+
+
+def _blocks(languages, documents=DOCUMENTS):
+    return [
+        pytest.param(*block, id=f"{name}-{number}")
+        for name in documents
+        for number, block in enumerate(
+            re.findall(
+                rf"```({languages})\n(.*?)```", (ROOT / f"docs/{name}.md").read_text(), re.DOTALL
+            )
+        )
+    ]
+
+
+# What programs find on the machine of the documents.
+CODING_AGENT = "#!/bin/sh\nexec cat\n"
 # What calls the example for Node: secret and signature as arguments, the body on standard input.
 NODE = """
 const [secret, signature] = process.argv.slice(1);
@@ -54,9 +66,18 @@ def environ(tmp_path_factory):
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m cmdop_appliance "$@"\n')
     program.chmod(0o755)
-    with running_hub(place) as hub, running_agent(hub, place, "nas") as agent:
+    for name in ("claude", "codex"):
+        coding_agent = program.with_name(name)
+        coding_agent.write_text(CODING_AGENT)
+        coding_agent.chmod(0o755)
+    agent = Agent(place, "nas")
+    agent.state_dir.mkdir(mode=0o700)
+    (agent.state_dir / "agent.toml").write_text(f'[coding]\npath = ["{program.parent}"]\n')
+    with running_hub(place) as hub, ending(agent):
+        agent.join(hub)
         yield {
             "PATH": f"{program.parent}:{os.environ['PATH']}",
+            "HOME": str(place),  # as the agent's
             "PYTHONPATH": str(ROOT),
             "CMDOP_URL": hub.api.url,
             "CMDOP_API_KEY": hub.api.key,
@@ -65,7 +86,7 @@ def environ(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("language", "text"), BLOCKS)
+@pytest.mark.parametrize(("language", "text"), _blocks("sh|python"))
 def test_an_example_does_what_it_says(environ, language, text):
     if "curl" in text and shutil.which("curl") is None:
         pytest.skip("no curl")
@@ -79,6 +100,16 @@ def test_an_example_does_what_it_says(environ, language, text):
     if "Idempotency-Key" in text:
         first, second = re.findall(r'"id":"(cmd_\w+)"', done.stdout)
         assert first == second
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("_language", "text"), _blocks("console", ("coding", "terminals")))
+def test_an_example_for_a_window_shows_a_terminal_that_can_be_left(environ, _language, text):
+    with window("-euc", text, program=("sh",), **environ) as one:
+        for number in range(1, 1 + len(re.findall("cmdop (?:connect|code) ", text))):
+            wait_for(lambda n=number: one.shown.count(b" leaves it") == n, one.text)
+            one.type("\x1d")
+        assert one.wait_exit() == 0, one.text
 
 
 @pytest.mark.parametrize(("language", "text"), VERIFYING)

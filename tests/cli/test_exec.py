@@ -74,7 +74,7 @@ def test_output_that_the_hub_did_not_keep_is_told_on_stderr():
 
 
 def test_every_option_reaches_the_hub_from_both_sides_of_the_machine():
-    args = ["--timeout", "30s", "--cwd", "/srv", "--env", "A=1=2", "--user", "ann", "--stdin"]
+    args = ["--timeout", "30s", "--cwd", "/srv", "--env", "A=1=2", "--user", "ann", "--stdin", "-t"]
     args += ["--queue", "--queue-timeout", "2h", "--serial-key", "apt", "--supersede-key", "up"]
     with (
         _hub(end()) as hub,
@@ -90,6 +90,7 @@ def test_every_option_reaches_the_hub_from_both_sides_of_the_machine():
         "env": {"A": "1=2"},
         "user": "ann",
         "stdin": "grün",
+        "pty": True,
         "queue": True,
         "queue_timeout": 7_200_000,
         "serial_key": "apt",

@@ -34,10 +34,13 @@ def test_the_reasons_of_fields_are_shown_once(message, details, shown):
     assert (failure.message, failure.hint) == (shown, "")
 
 
+AWAY = {"current_status": "DISCONNECTED", "machine_id": "mach_1"}
+
+
 @pytest.mark.parametrize(
     ("error", "code"),
     [
-        (Conflict(409, "session_not_active", "no", {"current_status": "DISCONNECTED"}), 6),
+        (Conflict(409, "session_not_active", "no", AWAY), 6),
         (Conflict(409, "file_exists", "no"), 1),
         (Forbidden(403, "forbidden", "no"), 4),
         (Forbidden(403, "file_permission_denied", "no"), 1),
@@ -49,4 +52,5 @@ def test_a_machine_that_is_away_or_refuses_is_not_a_key_that_is_not_good_enough(
     failure = as_failure(error)
     assert failure.exit_code == code
     assert ("cmdop auth" in failure.hint) == (code == 4)
-    assert ("DISCONNECTED" in failure.message) == (code == 6)
+    assert (failure.message == "mach_1 is not connected (DISCONNECTED)") == (code == 6)
+    assert ("machines ls" in failure.hint) == (code == 6)

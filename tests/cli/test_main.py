@@ -35,8 +35,8 @@ def test_version_is_one_line(tmp_path):
 
 
 COMMANDS = [
-    *("agent", "auth", "commands", "cp", "exec", "files", "machines", "schedules"),
-    *("serve", "server", "version", "webhooks"),
+    *("agent", "auth", "code", "commands", "connect", "cp", "exec", "files", "machines"),
+    *("schedules", "serve", "server", "sessions", "version", "webhooks"),
 ]
 
 
@@ -44,7 +44,7 @@ COMMANDS = [
     "args", [["version"], ["--help"], ["machines", "ls"], *([name, "-h"] for name in COMMANDS)]
 )
 def test_a_simple_command_loads_nothing_heavy(tmp_path, args):
-    names = ["asyncio", "httpx", "hypercorn", "msgspec", "quart", "rich", "trio"]
+    names = ["asyncio", "httpx", "hypercorn", "msgspec", "quart", "rich", "trio", "websockets"]
     report = (
         "import atexit, sys; atexit.register(lambda: "
         f"print('LOADED', *(n for n in {names} if n in sys.modules), file=sys.stderr)); "
@@ -80,6 +80,11 @@ ELSEWHERE = ["--hub", "http://127.0.0.1:1", "--key", "k"]  # a port where nobody
         ([*ELSEWHERE, "exec", "nas", "git", "checkout", "--", "f"], 255, "stands before --"),
         ([*ELSEWHERE, "exec", "nas", "--env", "A", "--", "env"], 255, "NAME=VALUE"),
         (["exec", "nas", "--timeout", "soon", "--", "true"], 255, "30s"),
+        ([*ELSEWHERE, "connect", "nas"], 255, "not a terminal"),
+        (["connect", "nas", "--detach-key", "^1"], 255, "'^1' with Ctrl needs a letter"),
+        (["code", "nas"], 255, "DIR"),
+        ([*ELSEWHERE, "code", "nas", "~"], 255, "hint: --detach needs none"),
+        ([*ELSEWHERE, "sessions", "attach", "x"], 255, "hint: cmdop sessions ls"),
     ],
 )
 def test_a_failure_is_an_exit_code_and_at_most_three_lines(tmp_path, args, code, said):
