@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tests.torture import simulation
 from tests.torture.agent_kills import AGENT_KILLS
+from tests.torture.coding_agents import CODING_AGENTS
 from tests.torture.cron import CRON
 from tests.torture.cuts import CUTS
 from tests.torture.files_cuts import FILES_CUTS
@@ -29,6 +30,7 @@ from tests.torture.lost import LOST
 from tests.torture.parts import Outcome, print_ledger, run_part
 from tests.torture.schedules_kills import SCHEDULES_KILLS
 from tests.torture.sweep import SWEEP
+from tests.torture.terminals_kills import TERMINALS_KILLS
 from tests.torture.webhooks_kills import WEBHOOKS_KILLS
 
 PARTS = (
@@ -47,6 +49,8 @@ PARTS = (
     CRON,
     SCHEDULES_KILLS,
     WEBHOOKS_KILLS,
+    TERMINALS_KILLS,
+    CODING_AGENTS,
 )
 
 say = partial(print, flush=True)  # the other end may be a file that somebody watches

@@ -122,6 +122,13 @@ def test_without_stdin_there_is_nothing_to_read(api, machine):
     assert api.run(machine, "cat; echo done")["stdout"] == "done\n"
 
 
+def test_in_a_terminal_both_streams_are_one_and_what_is_given_is_typed(api, machine):
+    script = "test -t 0 && test -t 1 && test -t 2 && stty size; cat; echo err >&2; exit 5"
+    record = api.run(machine, script, pty=True, stdin="typed\n")
+    assert (record["status"], record["exit_code"]) == ("failed", 5)
+    assert (record["stdout"], record["stderr"]) == ("24 80\r\ntyped\r\nerr\r\n", "")
+
+
 def test_another_shell_can_be_asked_for(api, machine):
     record = api.run(machine, "import sys; print(sys.argv); sys.exit(5)", shell="python3 -c")
     assert (record["stdout"], record["exit_code"]) == ("['-c']\n", 5)
