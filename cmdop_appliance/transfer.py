@@ -1,4 +1,4 @@
-"""One file's bytes on the agent link: who sends waits for credit, who receives gives it.
+"""Bytes on the agent link, of a file or screen: who sends waits for credit, who receives gives it.
 
 Both ends of the link use it. What a receiver holds is bounded by the credit that it gave, whatever
 its peer sends; and a reader of the link never waits for a disk or a slow client.

@@ -3,7 +3,7 @@
     dispatch → its turn by serial key → queue → journal: STARTING, synced → keeper → started
                  └ cancelled, expired, denied: never starts              … exited → acknowledged
 
-Commands that start together share a sync.
+Commands that start together share a sync. The keeper's connection is held here for terminals, too.
 
 What was under way when the agent or the keeper died is settled by journal × keeper records:
 

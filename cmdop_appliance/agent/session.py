@@ -24,7 +24,6 @@ from cmdop_appliance.agent.memory import AuditMemory
 from cmdop_appliance.agent.outbox import Item, Outbox
 from cmdop_appliance.agent.pace import Pace, retry_delay
 from cmdop_appliance.agent.state import Membership, State
-from cmdop_appliance.agent.terminals import FromHub as ToTerminals
 from cmdop_appliance.agent.terminals import Terminals
 from cmdop_appliance.agent.transfers import Transfers
 from cmdop_appliance.errors import RemoteProtocolError
@@ -66,6 +65,7 @@ from cmdop_appliance.protocol.messages import (
     Stored,
     Welcome,
 )
+from cmdop_appliance.protocol.terminals import FromHub as ToTerminals
 from cmdop_appliance.protocol.words import Message
 
 log = logging.getLogger("cmdop.agent.session")

@@ -43,6 +43,7 @@ from cmdop_appliance.agent.watches import Watches
 from cmdop_appliance.ids import is_id
 from cmdop_appliance.protocol.limits import INVENTORY_ITEMS, TERMINALS
 from cmdop_appliance.protocol.terminals import (
+    FromHub,
     Size,
     TerminalCredit,
     TerminalEnd,
@@ -59,18 +60,6 @@ from cmdop_appliance.protocol.terminals import (
 from cmdop_appliance.protocol.terminals import Terminals as Inventory
 
 log = logging.getLogger("cmdop.agent.terminals")
-
-# What the hub says of terminals.
-FromHub = (
-    TerminalOpen
-    | TerminalEnd
-    | TerminalForget
-    | TerminalResize
-    | TerminalInput
-    | TerminalWatch
-    | TerminalCredit
-    | TerminalUnwatch
-)
 
 # The keeper is asked so often whether a coding session writes, however much that is.
 _ASK_S: Final = 0.25
@@ -216,7 +205,8 @@ class Terminals:
             return
         if terminal.attention is not None:
             terminal.attention.typed(trio.current_time())
-            terminal.change()
+            if terminal.is_waiting is not False:
+                terminal.change()
         await self._keeper.type(message.id, message.writer, message.offset, message.data)
 
     async def _watch(self, message: TerminalWatch) -> None:

@@ -14,7 +14,7 @@ from cmdop_appliance.protocol.terminals import Size
 
 # For telling a machine that a small screen has gone.
 _LEAVE_S: Final = 1.0
-# Viewers of one API key at all terminals of one machine, which has room for 192.
+# Viewers of one API key at all terminals of one machine, which has room for WATCHES - TERMINALS.
 _SEATS: Final = 16
 
 

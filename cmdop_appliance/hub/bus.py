@@ -1,8 +1,9 @@
 """The bus: how the parts of the hub wake each other, in one process today, in several later.
 
-It carries only what may be lost: every message is a hint about something that stands in the store.
-Who waits gets a message, or None, which means "look for yourself": nothing was heard for 5 s, or
-something was dropped. That is the sweep by which a lost wake-up is found.
+It carries only what may be lost: every message is a hint about something that stands in the store
+or, as what was typed, is said again. Who waits gets a message, or None, which means "look for
+yourself": nothing was heard for 5 s, or something was dropped. That is the sweep by which a lost
+wake-up is found.
 """
 
 from collections.abc import Iterator

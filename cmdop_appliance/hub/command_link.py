@@ -14,6 +14,7 @@ from cmdop_appliance.hub.lifecycle import StaleConnection
 from cmdop_appliance.hub.line import Line
 from cmdop_appliance.hub.output import OutputGap, Streams
 from cmdop_appliance.hub.services import SessionServices
+from cmdop_appliance.hub.terminal_link import NOT_SUPPORTED, TerminalLink
 from cmdop_appliance.model import Command, Machine
 from cmdop_appliance.protocol.frames import Output
 from cmdop_appliance.protocol.limits import INVENTORY_ITEMS, WINDOW_BYTES
@@ -45,11 +46,17 @@ class CommandLink:
     """The commands of a machine, as one connection of it knows them."""
 
     def __init__(
-        self, services: SessionServices, line: Line, machine: Machine, session_id: str, epoch: int
+        self,
+        services: SessionServices,
+        line: Line,
+        terminals: TerminalLink,
+        machine: Machine,
+        session_id: str,
+        epoch: int,
     ) -> None:
-        self.has_terminals = False  # its agent, which says so when it is ready
         self._services = services
         self._line = line
+        self._terminals = terminals
         self._machine = machine
         self._machine_id = machine.id
         self._session_id = session_id
@@ -242,7 +249,7 @@ class CommandLink:
         if command.id in self._sent:
             return
         is_wanted = command.cancel_requested_ms is None
-        if is_wanted and command.spec.pty is not None and not self.has_terminals:
+        if is_wanted and command.spec.pty is not None and not self._terminals.is_supported:
             # Else another connection finds it, or the next sweep of this one.
             with suppress(StaleConnection, StorageFull):
                 await self._services.commands.refuse(
@@ -250,7 +257,7 @@ class CommandLink:
                     self._epoch,
                     command.id,
                     TerminalsNotSupported.code,
-                    "the agent of this machine is of a release that carries no terminals",
+                    NOT_SUPPORTED,
                 )
             return
         self._sent.add(command.id)

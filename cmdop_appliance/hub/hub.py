@@ -24,7 +24,7 @@ from cmdop_appliance.hub.requests import Requests
 from cmdop_appliance.hub.services import SessionServices
 from cmdop_appliance.hub.terminals import Terminals
 from cmdop_appliance.hub.tickets import Tickets
-from cmdop_appliance.hub.viewing import Viewings
+from cmdop_appliance.hub.viewings import Viewings
 from cmdop_appliance.identity import Identity
 from cmdop_appliance.store import settings
 from cmdop_appliance.store.engine import Store
@@ -100,7 +100,7 @@ class Hub:
             recordings=Recordings(
                 store, bus, clock, data_dir / RECORDINGS_FOLDER, config.terminals
             ),
-            tickets=Tickets(callers, clock),
+            tickets=Tickets(callers),
             proxies=Proxies(config.server.trusted_proxies),
             networks=Networks(config.webhooks.allow_networks),
             callers=callers,

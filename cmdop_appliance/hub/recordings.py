@@ -20,7 +20,7 @@ from cmdop_appliance.hub.bus import Bus, Subscription
 from cmdop_appliance.hub.following import follow
 from cmdop_appliance.hub.screening import Screener
 from cmdop_appliance.hub.tape import Kind, Record, Tape, begun_ms, records
-from cmdop_appliance.hub.terminal_link import Seen, Taken, TerminalLink, Watch
+from cmdop_appliance.hub.terminal_link import Seen, TerminalLink, Watch
 from cmdop_appliance.model import Terminal
 from cmdop_appliance.protocol.frames import Screen
 from cmdop_appliance.protocol.limits import SCREEN_BYTES
@@ -221,7 +221,8 @@ class _Recorder:
     async def _has_changed(self) -> bool:
         has_changed = False
         while self._news.waiting:
-            has_changed |= not isinstance(await self._news.next(), Taken)
+            await self._news.next()
+            has_changed = True
         return has_changed
 
     async def _size(self) -> Size | None:

@@ -8,7 +8,7 @@ from cmdop_appliance.hub.bus import Bus
 from cmdop_appliance.hub.commands import Commands
 from cmdop_appliance.hub.enrolment import Enrolments
 from cmdop_appliance.hub.output import Outputs
-from cmdop_appliance.hub.viewing import Viewings
+from cmdop_appliance.hub.viewings import Viewings
 from cmdop_appliance.store.engine import Store
 
 

@@ -125,9 +125,11 @@ class AgentSession:
         self._connection = connection
         self._conversation = conversation
         self._line = Line(connection, conversation)
-        self._commands = CommandLink(services, self._line, proof.machine, session_id, epoch)
         self._files = FileLink(self._line)
         self._terminals = TerminalReports(services, self._line, proof.machine, epoch)
+        self._commands = CommandLink(
+            services, self._line, self._terminals.link, proof.machine, session_id, epoch
+        )
         self._proof = proof
         self._machine_id = proof.machine.id
         self._session_id = session_id
@@ -256,7 +258,6 @@ class AgentSession:
                     await self._services.audit.hear(self._proof.machine, message.audit_head)
                 self._files.is_supported = "files" in message.features
                 self._terminals.link.is_supported = "terminals" in message.features
-                self._commands.has_terminals = self._terminals.link.is_supported
                 self._ready.set()
                 await self._commands.begin()
             case Rejected():
@@ -288,28 +289,30 @@ class AgentSession:
 
         async def task() -> None:
             try:
-                await record(message)
-            except (LinkClosed, Unavailable, StorageFull):
-                nursery.cancel_scope.cancel()
-            except StaleConnection:
-                await self._close_stale()
-            except CommandNotFound as exc:
-                await self._blame(exc)
+                if not await self._recorded(record(message)):
+                    nursery.cancel_scope.cancel()
             finally:
                 self._recording.release()
 
         nursery.start_soon(task)
 
     async def _record_terminals(self, nursery: trio.Nursery) -> None:
+        await self._recorded(self._terminals.run())
+        nursery.cancel_scope.cancel()
+
+    async def _recorded(self, act: Awaitable[None]) -> bool:
+        """False: it could not be, and the connection is over; the agent was told if it is why."""
         try:
-            await self._terminals.run()
+            await act
         except (LinkClosed, Unavailable, StorageFull):
             pass
         except StaleConnection:
             await self._close_stale()
-        except (ProtocolError, TerminalNotFound) as exc:
+        except (ProtocolError, CommandNotFound, TerminalNotFound) as exc:
             await self._blame(exc)
-        nursery.cancel_scope.cancel()
+        else:
+            return True
+        return False
 
     async def _let_forget(self) -> None:
         with suppress(LinkClosed):

@@ -14,10 +14,10 @@ import trio
 
 from cmdop_appliance.errors import (
     RemoteProtocolError,
-    SessionNotActive,
     TerminalsNotSupported,
     TooManyTerminals,
 )
+from cmdop_appliance.hub import links
 from cmdop_appliance.hub.bus import Bus
 from cmdop_appliance.hub.connection import LinkClosed
 from cmdop_appliance.hub.line import Line
@@ -39,8 +39,8 @@ from cmdop_appliance.protocol.terminals import (
 # What a machine says to a reader.
 Seen = TerminalWatched | Screen | TerminalGap | TerminalDone
 
-# A connection that is alive answers at once: it is in this process.
-_FIND_S: Final = 5.0
+NOT_SUPPORTED: Final = "the agent of this machine is of a release that carries no terminals"
+
 # Credit is given anew when so much of it was used: some two frames share one message.
 _GRANT_EVERY: Final = WATCH_BYTES // 4
 # What is held for one reader, in pieces: a machine that has much to send sends it in large ones.
@@ -53,11 +53,15 @@ class FindTerminalLink:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
-    """Bus, on `store.terminals.subject_of`: what `writer` typed is typed up to byte `offset`."""
+class Typed:
+    """Bus, on `typed_subject`: what the writer types is typed up to byte `offset`."""
 
-    writer: str
     offset: int
+
+
+def typed_subject(terminal_id: str, writer: str) -> str:
+    """Where it is told what has been typed into a terminal of what `writer` types."""
+    return f"typed.{terminal_id}.{writer}"
 
 
 def terminals_subject(machine_id: str) -> str:
@@ -72,16 +76,11 @@ async def find_terminal_link(bus: Bus, machine_id: str) -> "TerminalLink":
         SessionNotActive: it is not.
         TerminalsNotSupported: its agent is too old.
     """
-    link = await bus.request(terminals_subject(machine_id), FindTerminalLink(), _FIND_S)
-    if not isinstance(link, TerminalLink):
-        raise SessionNotActive(
-            "Session is not in CONNECTED state",
-            current_status="GRACE_PERIOD",
-            machine_id=machine_id,
-        )
+    subject = terminals_subject(machine_id)
+    link = await links.find(bus, subject, FindTerminalLink(), TerminalLink, machine_id)
     if not link.is_supported:
         raise TerminalsNotSupported(
-            "the agent of this machine is of a release that carries no terminals",
+            NOT_SUPPORTED,
             hint="install the hub's release there, and start the agent again",
             machine_id=machine_id,
         )

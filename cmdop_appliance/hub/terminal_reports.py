@@ -7,7 +7,7 @@ import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, TypeVar, overload
+from typing import Concatenate, Final, ParamSpec, TypeVar
 
 import trio
 
@@ -15,12 +15,12 @@ from cmdop_appliance.errors import RemoteProtocolError, TerminalNotFound
 from cmdop_appliance.hub.lifecycle import StaleConnection, between
 from cmdop_appliance.hub.line import Line
 from cmdop_appliance.hub.services import SessionServices
-from cmdop_appliance.hub.terminal_link import Taken, TerminalLink
+from cmdop_appliance.hub.terminal_link import TerminalLink, Typed, typed_subject
 from cmdop_appliance.hub.terminals import lose_opening, name_of, opening_of
 from cmdop_appliance.ids import made_ms
 from cmdop_appliance.model import Machine, Terminal
 from cmdop_appliance.protocol.limits import INVENTORY_ITEMS, TERMINALS
-from cmdop_appliance.protocol.messages import CONTROLS
+from cmdop_appliance.protocol.messages import clean
 from cmdop_appliance.protocol.terminals import (
     Coding,
     KnownTerminal,
@@ -42,6 +42,7 @@ from cmdop_appliance.store import machines
 from cmdop_appliance.store import terminals as rows
 from cmdop_appliance.store.transaction import Tx, brief, reads
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 # What a machine tells of its terminals themselves.
@@ -94,8 +95,8 @@ class TerminalReports:
     async def hear(self, message: Told) -> None:
         """Take what the machine says; waits while there is much to be recorded."""
         if isinstance(message, TerminalTaken) and message.id in self._own:
-            taken = Taken(message.writer, message.offset)
-            self._services.bus.publish(rows.subject_of(message.id), taken)
+            subject = typed_subject(message.id, message.writer)
+            self._services.bus.publish(subject, Typed(message.offset))
         else:
             await self._to_record.send(message)
 
@@ -121,7 +122,7 @@ class TerminalReports:
                 case TerminalWaiting():
                     await self._take_waiting(message)
                 case TerminalTaken():  # it has ended, or is another machine's
-                    await self._record(_known, message)
+                    await self._record(_require_own, message)
 
     async def let_forget(self) -> None:
         """Have the machine forget what has ended once nobody reads it, until cancelled.
@@ -192,12 +193,20 @@ class TerminalReports:
             await trio.sleep_until(self._attention_from)
             self._attention_from = trio.current_time() + _ATTENTION_S
         operators, _ = self._services.viewings.count(message.id)
-        await self._record(_waiting_attended if operators else _waiting, message)
+        await self._record(_waiting, message, is_attended=operators > 0)
 
-    async def _record(self, fn: Callable[[Tx, Machine, int, M, int], T], message: M) -> T:
+    async def _record(
+        self,
+        fn: Callable[Concatenate[Tx, Machine, int, M, int, P], T],
+        message: M,
+        *args: P.args,
+        **more: P.kwargs,
+    ) -> T:
         services = self._services
         now_ms = services.clock.now_ms()
-        return await services.store.run(fn, self._machine, self._epoch, message, now_ms)
+        return await services.store.run(
+            fn, self._machine, self._epoch, message, now_ms, *args, **more
+        )
 
 
 # ── as transactions ──────────────────────────────────────────────────────────────────────────────
@@ -306,10 +315,10 @@ def _opened(tx: Tx, machine: Machine, epoch: int, message: TerminalOpened, now_m
         directory=_clean(message.directory),
         worktree=tree
         and Worktree(
-            repository=_clean(tree.repository),
-            path=_clean(tree.path),
-            branch=_clean(tree.branch),
-            name=_clean(tree.name),
+            repository=clean(tree.repository),
+            path=clean(tree.path),
+            branch=clean(tree.branch),
+            name=clean(tree.name),
         ),
         now_ms=now_ms,
     )
@@ -327,7 +336,7 @@ def _failed(tx: Tx, machine: Machine, epoch: int, message: TerminalFailed, now_m
             ended_ms=now_ms,
             now_ms=now_ms,
             code=_code_of(message.code),
-            message=_clean(message.message),
+            message=clean(message.message),
         )
 
 
@@ -361,21 +370,22 @@ def _ended(tx: Tx, machine: Machine, epoch: int, message: TerminalEnded, now_ms:
 
 
 @brief
-def _waiting(tx: Tx, machine: Machine, epoch: int, message: TerminalWaiting, now_ms: int) -> None:
-    rows.set_waiting(tx, _own(tx, machine, epoch, message.id), on=message.on, now_ms=now_ms)
-
-
-@brief
-def _waiting_attended(
-    tx: Tx, machine: Machine, epoch: int, message: TerminalWaiting, now_ms: int
+def _waiting(
+    tx: Tx,
+    machine: Machine,
+    epoch: int,
+    message: TerminalWaiting,
+    now_ms: int,
+    *,
+    is_attended: bool,
 ) -> None:
     terminal = _own(tx, machine, epoch, message.id)
-    rows.set_waiting(tx, terminal, on=message.on, now_ms=now_ms, is_attended=True)
+    rows.set_waiting(tx, terminal, on=message.on, now_ms=now_ms, is_attended=is_attended)
 
 
 @brief
 @reads
-def _known(tx: Tx, machine: Machine, epoch: int, message: TerminalTaken, now_ms: int) -> None:
+def _require_own(tx: Tx, machine: Machine, epoch: int, message: TerminalTaken, now_ms: int) -> None:
     _own(tx, machine, epoch, message.id)
 
 
@@ -401,17 +411,8 @@ def _require_newest(tx: Tx, machine: Machine, epoch: int) -> None:
 # ── as it may be shown ───────────────────────────────────────────────────────────────────────────
 
 
-@overload
-def _clean(text: str) -> str: ...
-
-
-@overload
-def _clean(text: None) -> None: ...
-
-
 def _clean(text: str | None) -> str | None:
-    """A machine's text without what moves a cursor."""
-    return None if text is None else CONTROLS.sub("\ufffd", text)
+    return None if text is None else clean(text)
 
 
 def _code_of(text: str | None) -> str | None:

@@ -5,8 +5,7 @@ from typing import Final
 
 import trio
 
-from cmdop_appliance.auth import Caller, new_secret, secret_hash
-from cmdop_appliance.clock import Clock
+from cmdop_appliance.auth import Caller, secret_hash
 from cmdop_appliance.errors import Unauthorized
 from cmdop_appliance.hub.callers import Callers
 from cmdop_appliance.model import ClientMode
@@ -27,15 +26,12 @@ class _Ticket:
 class Tickets:
     """Issues tickets, each good once, within 30 s, as long as its caller's key is."""
 
-    def __init__(self, callers: Callers, clock: Clock) -> None:
+    def __init__(self, callers: Callers) -> None:
         self._callers = callers
-        self._clock = clock
         self._open: dict[str, _Ticket] = {}  # by hash, the oldest first
 
-    async def issue(
-        self, caller: Caller, terminal_id: str, mode: ClientMode, ticket: str = ""
-    ) -> tuple[str, int]:
-        """A ticket, and until when it is good, ms since 1970; default: a new secret.
+    def issue(self, caller: Caller, terminal_id: str, mode: ClientMode, ticket: str) -> None:
+        """Have `ticket`, a new secret, be good for 30 s from now.
 
         Beyond 1000 that are open, the oldest of this key is good no more, or that of another.
         """
@@ -44,10 +40,8 @@ class Tickets:
         if len(self._open) >= _MOST:
             own = (name for name, each in self._open.items() if each.caller.key_id == caller.key_id)
             del self._open[next(own, next(iter(self._open)))]
-        ticket = ticket or new_secret().hex()
         until = now + TICKET_MS / 1000
         self._open[secret_hash(ticket)] = _Ticket(caller, terminal_id, mode, until)
-        return ticket, self._clock.now_ms() + TICKET_MS
 
     async def redeem(self, ticket: str) -> tuple[Caller, str, ClientMode]:
         """Who asked for this ticket, for which terminal, and what its holder may do there.

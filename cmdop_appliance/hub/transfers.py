@@ -17,9 +17,9 @@ from cmdop_appliance.errors import (
     ApplianceError,
     FilesNotSupported,
     RemoteProtocolError,
-    SessionNotActive,
     Unavailable,
 )
+from cmdop_appliance.hub import links
 from cmdop_appliance.hub.bus import Bus
 from cmdop_appliance.hub.connection import LinkClosed
 from cmdop_appliance.hub.file_places import FilePlaces
@@ -30,21 +30,19 @@ from cmdop_appliance.protocol.files import AnyAnswer, AnyCall
 from cmdop_appliance.protocol.frames import Data
 from cmdop_appliance.protocol.limits import DATA_BYTES
 from cmdop_appliance.protocol.messages import (
-    CONTROLS,
     FileAnswer,
     FileCall,
     FileCredit,
     FileEnd,
     FileFailed,
     FileStop,
+    clean,
 )
 from cmdop_appliance.transfer import Incoming, Outgoing
 
 # What a machine says of files.
 FromMachine = FileAnswer | FileFailed | FileCredit | FileEnd | Data
 
-# A connection that is alive answers at once: it is in this process.
-_FIND_S: Final = 5.0
 # A machine that takes nothing of a file for so long is waited for no longer: as a client is that
 # sends nothing of one (api/bulk.py).
 _NO_ROOM_S: Final = 60.0
@@ -90,14 +88,7 @@ async def find_link(bus: Bus, machine_id: str) -> "FileLink":
         SessionNotActive: it is not.
         FilesNotSupported: its agent is too old.
     """
-    link = await bus.request(files_subject(machine_id), FindLink(), _FIND_S)
-    if not isinstance(link, FileLink):
-        # It was connected when the caller was let in, and that it is lost is about to be recorded.
-        raise SessionNotActive(
-            "Session is not in CONNECTED state",
-            current_status="GRACE_PERIOD",
-            machine_id=machine_id,
-        )
+    link = await links.find(bus, files_subject(machine_id), FindLink(), FileLink, machine_id)
     if not link.is_supported:
         raise FilesNotSupported(
             "the agent of this machine is of a release that carries no files",
@@ -300,7 +291,7 @@ def _lost() -> Unavailable:
 
 def _failure(message: FileFailed) -> ApplianceError:
     kind = _FAILURES.get(message.code, errors.FileIoError)
-    failure = kind(CONTROLS.sub("\ufffd", message.message))
+    failure = kind(clean(message.message))
     if message.offset is not None:
         failure.details["offset"] = message.offset
     return failure

@@ -61,8 +61,6 @@ INPUT_BYTES = 16 * 1024
 SCREEN_BYTES = 32 * 1024
 # Output of a terminal that a reader has not granted anew (semantics.md, Commands 6).
 WATCH_BYTES = 256 * 1024
-# Output of a terminal that is kept at least, to be shown again (semantics.md).
-REPLAY_BYTES = 1024 * 1024
 # Readers of terminals on one connection; live terminals of one machine.
 WATCHES = 256
 TERMINALS = 64

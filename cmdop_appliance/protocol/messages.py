@@ -1,7 +1,7 @@
 """Every message of the agent link as a typed, frozen record; unknown fields are ignored."""
 
 import re
-from typing import Annotated, Final, Literal, TypeVar
+from typing import Annotated, Final, Literal, TypeVar, get_args
 
 import msgspec
 from msgspec import Meta, Struct
@@ -17,26 +17,9 @@ from cmdop_appliance.protocol.limits import (
     SAMPLES_IN_ONE,
     SAMPLES_ITEMS,
 )
-from cmdop_appliance.protocol.terminals import (
-    Size,
-    TerminalCredit,
-    TerminalDone,
-    TerminalEnd,
-    TerminalEnded,
-    TerminalFailed,
-    TerminalForget,
-    TerminalGap,
-    TerminalInput,
-    TerminalOpen,
-    TerminalOpened,
-    TerminalResize,
-    Terminals,
-    TerminalTaken,
-    TerminalUnwatch,
-    TerminalWaiting,
-    TerminalWatch,
-    TerminalWatched,
-)
+from cmdop_appliance.protocol.terminals import FromAgent as FromTerminals
+from cmdop_appliance.protocol.terminals import FromHub as ToTerminals
+from cmdop_appliance.protocol.terminals import Size
 from cmdop_appliance.protocol.words import Message
 
 CommandId = Annotated[str, Meta(pattern=r"^cmd_[0-7][0-9A-HJKMNP-TV-Z]{25}\Z")]
@@ -53,6 +36,11 @@ Name = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS, pattern=NO_CONTR
 
 End = Literal["exited", "timeout", "cancelled", "failed", "lost", "expired"]
 Phase = Literal["queued", "running", "ended"]
+
+
+def clean(text: str) -> str:
+    """What a machine says, without what moves a cursor."""
+    return CONTROLS.sub("\ufffd", text)
 
 
 class Facts(Struct, frozen=True, kw_only=True):
@@ -392,22 +380,14 @@ class FileEnd(Message, frozen=True, omit_defaults=True):
 
 
 # The messages that came after the first release: agents say them to a hub that names them, only.
-FEATURES: Final = (
+FEATURES: Final[tuple[str, ...]] = (
     "samples",
     "background",
     "fileanswer",
     "filefailed",
     "filecredit",
     "fileend",
-    "terminals",
-    "terminalopened",
-    "terminalfailed",
-    "terminalended",
-    "terminaltaken",
-    "terminalwatched",
-    "terminalgap",
-    "terminaldone",
-    "terminalwaiting",
+    *(kind.__struct_config__.tag for kind in get_args(FromTerminals)),
 )
 
 FromAgent = (
@@ -427,15 +407,7 @@ FromAgent = (
     | FileFailed
     | FileCredit
     | FileEnd
-    | Terminals
-    | TerminalOpened
-    | TerminalFailed
-    | TerminalEnded
-    | TerminalTaken
-    | TerminalWatched
-    | TerminalGap
-    | TerminalDone
-    | TerminalWaiting
+    | FromTerminals
     | Bye
 )
 FromHub = (
@@ -453,14 +425,7 @@ FromHub = (
     | FileStop
     | FileCredit
     | FileEnd
-    | TerminalOpen
-    | TerminalEnd
-    | TerminalForget
-    | TerminalResize
-    | TerminalInput
-    | TerminalWatch
-    | TerminalCredit
-    | TerminalUnwatch
+    | ToTerminals
 )
 
 M = TypeVar("M")

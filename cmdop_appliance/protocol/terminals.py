@@ -218,3 +218,26 @@ class TerminalWaiting(Message, frozen=True):
 
     id: TerminalId
     on: bool
+
+
+FromAgent = (
+    Terminals
+    | TerminalOpened
+    | TerminalFailed
+    | TerminalEnded
+    | TerminalTaken
+    | TerminalWatched
+    | TerminalGap
+    | TerminalDone
+    | TerminalWaiting
+)
+FromHub = (
+    TerminalOpen
+    | TerminalEnd
+    | TerminalForget
+    | TerminalResize
+    | TerminalInput
+    | TerminalWatch
+    | TerminalCredit
+    | TerminalUnwatch
+)

@@ -163,8 +163,8 @@ def start(
     directory: str | None,
     worktree: Worktree | None,
     now_ms: int,
-) -> bool:
-    """It runs. False: that was known, or it has ended."""
+) -> None:
+    """It runs, unless that was known, or it has ended."""
     started = tx.one(
         Terminal,
         "UPDATE terminal SET status = 'running', started_ms = :started_ms,"
@@ -177,10 +177,9 @@ def start(
         now_ms=now_ms,
     )
     if started is None:
-        return False
+        return
     tx.notify(subject_of(started.id))
     _tell(tx, "coding_session.started", started, now_ms)
-    return True
 
 
 def end(
@@ -194,8 +193,8 @@ def end(
     signal: str | None = None,
     code: str | None = None,
     message: str | None = None,
-) -> bool:
-    """It has ended. False: another end was there before; that is the one that counts."""
+) -> None:
+    """It has ended; of several ends the first counts."""
     ended = tx.one(
         Terminal,
         "UPDATE terminal SET status = 'ended', is_waiting = 0, ended_ms = :ended_ms,"
@@ -212,7 +211,7 @@ def end(
         now_ms=now_ms,
     )
     if ended is None:
-        return False
+        return
     tx.notify(subject_of(ended.id))
     if ended.started_ms is not None:  # else it never was a session
         _tell(
@@ -226,7 +225,6 @@ def end(
             code=code,
             message=message,
         )
-    return True
 
 
 def set_waiting(

@@ -3,11 +3,12 @@
 import errno
 
 from cmdop_appliance.agent import watches
+from cmdop_appliance.agent.keeper.segments import SEGMENT_BYTES
 from cmdop_appliance.agent.keeper_client import Keeper
 from cmdop_appliance.ids import new_id
 from cmdop_appliance.protocol.closing import Close
 from cmdop_appliance.protocol.frames import Screen
-from cmdop_appliance.protocol.limits import REPLAY_BYTES, WATCH_BYTES
+from cmdop_appliance.protocol.limits import WATCH_BYTES
 from cmdop_appliance.protocol.terminals import (
     Size,
     TerminalCredit,
@@ -97,7 +98,7 @@ async def test_a_reader_that_falls_behind_finds_a_gap_and_then_what_is_kept(peer
     await reader.grant()
     await reader.read_all()
     assert reader.gaps == 1
-    assert len(reader.data) >= REPLAY_BYTES
+    assert len(reader.data) >= SEGMENT_BYTES
     lines = reader.data.split(b"\n")[1:]
     assert lines[-2:] == [b"000249999", b""]
     assert [int(line) for line in lines[:-1]] == list(range(int(lines[0]), 250_000))

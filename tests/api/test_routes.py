@@ -99,7 +99,9 @@ def test_without_a_good_key_nothing_is_answered(hub, route):
 
 @pytest.mark.parametrize("route", KEYED)
 def test_a_token_is_as_good_as_its_key(token, route):
-    assert ask(token, route, body=good(route)).status not in (401, 403)
+    # But for what would outlive it: a workspace comes with a key for ever (hapi/test_auth.py).
+    refused = (401,) if route.name == "create_workspace" else (401, 403)
+    assert ask(token, route, body=good(route)).status not in refused
 
 
 @pytest.mark.parametrize("route", OPEN)

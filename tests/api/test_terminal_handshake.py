@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 
+from cmdop_appliance.auth import new_secret
 from cmdop_appliance.store import audit
 from cmdop_appliance.store import terminals as rows
 from cmdop_appliance.store.listing import Paging
@@ -41,11 +42,10 @@ class Door:
     def own(self) -> tuple[str, str]:
         return "Origin", self.site.origin
 
-    async def ticket(self, mode: str = "operator", terminal_id: str = "") -> str:
-        issued, _ = await self.hub.tickets.issue(
-            self.key.caller, terminal_id or self.terminal_id, mode
-        )
-        return str(issued)
+    def ticket(self, terminal_id: str = "", key: Key | None = None) -> str:
+        ticket, caller = new_secret().hex(), (key or self.key).caller
+        self.hub.tickets.issue(caller, terminal_id or self.terminal_id, "operator", ticket)
+        return ticket
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def by_ticket(*headers: tuple[str, str], of: str = "", beside: tuple[str, ...] =
         told = [(n, v.format(host=door.site.host)) for n, v in headers]
         if not any(name == "Origin" for name, _ in told):
             told.append(door.own)
-        offers = (PROTOCOL, *beside, TICKET + await door.ticket(terminal_id=of))
+        offers = (PROTOCOL, *beside, TICKET + door.ticket(terminal_id=of))
         return await door.site.ask(door.path, *told, **{"offers": offers, **how})
 
     return ask
@@ -121,21 +121,21 @@ async def by_revoked_key(door: Door) -> Refusal:
 
 
 async def without_origin(door: Door) -> Refusal:
-    offers = (PROTOCOL, TICKET + await door.ticket())
+    offers = (PROTOCOL, TICKET + door.ticket())
     return await door.site.ask(door.path, offers=offers)
 
 
 async def twice(door: Door) -> Refusal:
-    offers = (PROTOCOL, TICKET + await door.ticket())
+    offers = (PROTOCOL, TICKET + door.ticket())
     assert (await door.site.ask(door.path, door.own, offers=offers)).status == 101
     return await door.site.ask(door.path, door.own, offers=offers)
 
 
 async def with_a_key_that_has_ended(door: Door) -> Refusal:
     key = await door.site.key()
-    issued, _ = await door.hub.tickets.issue(key.caller, door.terminal_id, "operator")
+    ticket = door.ticket(key=key)
     await door.site.revoke(key)
-    return await door.site.ask(door.path, door.own, offers=(PROTOCOL, TICKET + issued))
+    return await door.site.ask(door.path, door.own, offers=(PROTOCOL, TICKET + ticket))
 
 
 GOOD: dict[str, Ask] = {
@@ -300,7 +300,7 @@ async def test_a_refusal_is_audited_once_with_what_was_lacking(door):
 
 
 async def test_a_foreign_page_uses_up_no_ticket(door):
-    offers = (PROTOCOL, TICKET + await door.ticket())
+    offers = (PROTOCOL, TICKET + door.ticket())
     foreign = await door.site.ask(door.path, ("Origin", "http://evil.example"), offers=offers)
     assert foreign.status == 403
     assert (await door.site.ask(door.path, door.own, offers=offers)).status == 101
@@ -308,7 +308,7 @@ async def test_a_foreign_page_uses_up_no_ticket(door):
 
 async def test_a_ticket_is_good_for_30_s(door, mock_clock):
     for age_s, status in ((29.9, 101), (30.1, 401)):
-        offers = (PROTOCOL, TICKET + await door.ticket())
+        offers = (PROTOCOL, TICKET + door.ticket())
         mock_clock.jump(age_s)
         assert (await door.site.ask(door.path, door.own, offers=offers)).status == status
 
@@ -329,7 +329,7 @@ async def test_wrong_keys_are_counted_as_everywhere(door):
 async def test_a_socket_by_ticket_counts_against_the_limit_of_its_key(door, monkeypatch):
     monkeypatch.setattr(door.hub.rate_limits, "_limit", 1)
     first, second = [
-        await door.site.ask(door.path, door.own, offers=(PROTOCOL, TICKET + await door.ticket()))
+        await door.site.ask(door.path, door.own, offers=(PROTOCOL, TICKET + door.ticket()))
         for _ in range(2)
     ]
     assert (first.status, first.headers["x-ratelimit-remaining"]) == (101, "0")

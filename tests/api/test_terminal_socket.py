@@ -3,6 +3,7 @@
 import pytest
 import trio
 
+from cmdop_appliance.auth import new_secret
 from cmdop_appliance.hub import viewing
 from cmdop_appliance.protocol.limits import INPUT_BYTES
 from cmdop_appliance.protocol.terminals import (
@@ -254,8 +255,9 @@ async def test_an_operator_who_becomes_an_observer_types_no_more(room, monkeypat
 
 
 async def by_ticket(room: Room, mode: str) -> Viewer:
-    issued, _ = await room.hub.tickets.issue(room.key.caller, room.terminal_id, mode)
-    offers = (PROTOCOL, TICKET + issued)
+    ticket = new_secret().hex()
+    room.hub.tickets.issue(room.key.caller, room.terminal_id, mode, ticket)
+    offers = (PROTOCOL, TICKET + ticket)
     return Viewer(await room.site.connect(room.path, ("Origin", room.site.origin), offers=offers))
 
 

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import time
 from urllib.parse import urlsplit
 
 import pytest
@@ -11,6 +12,7 @@ from websockets.sync.client import connect
 from tests.api.onlookers import new_terminal
 from tests.api.terminal_site import PROTOCOL, TICKET
 from tests.support.appliance import PATIENCE_S, Agent, Hub, running_agent, running_hub, wait_for
+from tests.support.quick_hub import ms_of
 from tests.support.typist import typist
 
 ECHO = "stty -echo; echo ready; while read line; do eval $line; done"
@@ -135,6 +137,16 @@ def test_what_is_typed_is_seen_by_everybody_and_the_end_comes_with_its_exit_code
     record = hub.api.get(path)
     assert (record["status"], record["exit_code"]) == ("ended", 7)
     assert record["viewers"] == {"operators": 0, "observers": 0}
+
+
+def test_a_ticket_is_long_random_and_tells_until_when_it_is_good(hub, agent):
+    path = f"/terminals/{new_terminal(hub, agent.machine_id, 'sh', '-c', ECHO)}/tickets"
+    earliest = int(time.time() * 1000)
+    first, second = hub.api.post(path), hub.api.post(path)
+    latest = int(time.time() * 1000)
+    assert first["ticket"] != second["ticket"]
+    assert len(bytes.fromhex(first["ticket"])) == 32
+    assert earliest <= ms_of(first["expires_at"]) - 30_000 <= latest
 
 
 def test_a_browser_opens_the_socket_with_its_ticket_once(hub, agent):

@@ -9,7 +9,7 @@ from trio.testing import MockClock
 
 from cmdop_appliance.errors import SessionNotActive
 from cmdop_appliance.hub import terminal_reports
-from cmdop_appliance.hub.terminal_link import Taken, find_terminal_link
+from cmdop_appliance.hub.terminal_link import Typed, find_terminal_link, typed_subject
 from cmdop_appliance.ids import new_id
 from cmdop_appliance.model import Terminal
 from cmdop_appliance.protocol.closing import Close
@@ -272,16 +272,22 @@ async def test_a_machine_cannot_fill_the_store_with_waiting(box, autojump_clock:
     assert trio.current_time() - begin > 18 * terminal_reports._ATTENTION_S
 
 
-async def test_what_was_typed_is_told_to_who_listens_there(live, box):
+async def test_what_was_typed_is_told_to_its_writer_alone(live, box):
     terminal, other = await box.opened(), await box.opened()
-    with live.hub.bus.subscribe(terminals.subject_of(terminal.id)) as changes:
-        for terminal_id in (other.id, terminal.id):
-            await box.link.say(TerminalTaken(id=terminal_id, writer=WRITER, offset=7))
+    bus = live.hub.bus
+    with (
+        bus.subscribe(typed_subject(terminal.id, WRITER)) as typed,
+        bus.subscribe(terminals.subject_of(terminal.id)) as changes,
+    ):
+        for terminal_id, writer in ((other.id, WRITER), (terminal.id, "b" * 32)):
+            await box.link.say(TerminalTaken(id=terminal_id, writer=writer, offset=3))
+        await box.link.say(TerminalTaken(id=terminal.id, writer=WRITER, offset=7))
         with trio.fail_after(BOUND):
-            assert await changes.next() == Taken(WRITER, 7)
+            assert await typed.next() == Typed(7)
         await box.ended(terminal.id, exit_code=0)
         await box.link.say(TerminalTaken(id=terminal.id, writer=WRITER, offset=9))
         await box.link.heartbeat()  # it is its own, and is not blamed
+        assert typed.waiting == 0
         assert changes.waiting == 1  # the end
 
 
@@ -289,10 +295,10 @@ async def test_what_was_typed_is_told_by_a_machine_that_is_back(live, box):
     terminal = await box.opened()
     await box.again((terminal.id, "running"))
     await box.settled()
-    with live.hub.bus.subscribe(terminals.subject_of(terminal.id)) as changes:
+    with live.hub.bus.subscribe(typed_subject(terminal.id, WRITER)) as typed:
         await box.link.say(TerminalTaken(id=terminal.id, writer=WRITER, offset=7))
         with trio.fail_after(BOUND):
-            assert await changes.next() == Taken(WRITER, 7)
+            assert await typed.next() == Typed(7)
 
 
 async def test_times_that_a_machine_tells_are_held_to_the_hubs_clock(live, box):
@@ -340,7 +346,8 @@ async def test_an_agent_cannot_speak_of_the_terminals_of_others(live: LiveHub, b
         await link.cut()
         link = await ready(rogue)
     before = await live.hub.store.run(events.last_seq, owners.workspace_id)
-    with live.hub.bus.subscribe(terminals.subject_of(owners.id)) as heard:
+    subjects = terminals.subject_of(owners.id), typed_subject(owners.id, WRITER)
+    with live.hub.bus.subscribe(*subjects) as heard:
         await link.say(said_of(owners.id)[kind])
         code, reason = await link.closed()
         assert (code, reason) == (Close.PROTOCOL, "not a terminal of this machine")

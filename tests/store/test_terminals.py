@@ -39,13 +39,13 @@ def told(tx: Tx) -> list[tuple[str, dict[str, object]]]:
     return [(event.type, event.data) for event in events.after(tx, REACH, 0, 100)]
 
 
-def started(tx: Tx, terminal: Terminal, **fields) -> bool:
+def started(tx: Tx, terminal: Terminal, **fields) -> None:
     plain = {"started_ms": NOW, "directory": None, "worktree": None, "now_ms": NOW}
-    return terminals.start(tx, terminal, **plain | fields)
+    terminals.start(tx, terminal, **plain | fields)
 
 
-def ended(tx: Tx, terminal: Terminal, ended_ms: int = LATER, **fields) -> bool:
-    return terminals.end(tx, terminal, "exited", ended_ms=ended_ms, now_ms=LATER, **fields)
+def ended(tx: Tx, terminal: Terminal, ended_ms: int = LATER, **fields) -> None:
+    terminals.end(tx, terminal, "exited", ended_ms=ended_ms, now_ms=LATER, **fields)
 
 
 @pytest.mark.parametrize(
@@ -111,13 +111,15 @@ def test_a_name_is_free_again_after_the_end(tx, machine_id):
 def test_the_life_of_a_coding_session_is_told_once_each(tx, machine_id):
     session = records.coding_session(machine_id)
     terminals.insert(tx, session)
-    assert started(tx, session, directory="/home/u/work", worktree=WORKTREE)
-    assert not started(tx, session)
+    started(tx, session, directory="/home/u/work", worktree=WORKTREE)
+    started(tx, session)
     for on in (True, True, False, False):
         terminals.set_waiting(tx, session, on=on, now_ms=NOW)
-    assert ended(tx, session, exit_code=3)
-    assert not ended(tx, session, exit_code=0)
-    assert not started(tx, session)
+    ended(tx, session, exit_code=3)
+    ended(tx, session, exit_code=0)
+    started(tx, session)
+    row = terminals.get(tx, REACH, session.id)
+    assert (row.status, row.directory, row.exit_code) == ("ended", "/home/u/work", 3)
     what = {
         "session_id": session.id,
         "name": "codex-1",

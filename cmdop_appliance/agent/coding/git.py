@@ -21,6 +21,7 @@ GIT_S: Final = 50.0
 _END_S: Final = 5.0  # from SIGTERM to SIGKILL: git takes its locks away before it ends
 _PIPE_BYTES: Final = 64 * 1024  # what a pipe holds (pipe(7)), and more than any answer has
 _SHOWN_LINES: Final = 5  # of what git says, in a message
+_SHOWN_CHARS: Final = 500  # of such a line: the reason stands at its end, behind two paths
 
 # The agent may itself have been started by git, as from a hook (git rev-parse --local-env-vars), or
 # by sudo: then git would trust the repositories of who did that, and run their hooks.
@@ -49,7 +50,11 @@ class Answer:
     def words(self) -> str:
         """What it says is wrong, for a message: one line that does nothing to a terminal."""
         lines = self.errors.splitlines()[-_SHOWN_LINES:]
-        told = [shown(line) for line in lines if not line.startswith(b"Preparing worktree")]
+        told = [
+            shown(line, _SHOWN_CHARS)
+            for line in lines
+            if not line.startswith(b"Preparing worktree")
+        ]
         return " ".join(told) or f"it ended with {self.code}"
 
 

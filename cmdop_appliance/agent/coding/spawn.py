@@ -256,10 +256,11 @@ class CodingSessions:
             return
         with trio.CancelScope(shield=True):
             try:
-                if note.worktree is not None and note.is_ours:
+                tree = note.worktree
+                if tree is not None and note.is_ours:
                     worktrees = await self._worktrees()
-                    async with self._working_in(note.worktree.repository):
-                        is_gone = await worktrees.remove(note, has_idled=has_idled)
+                    async with self._working_in(tree.repository):
+                        is_gone = await worktrees.remove(tree, note.base, has_idled=has_idled)
                     if not is_gone:
                         log.warning("somebody works in a worktree", extra=_fields(session_id, note))
                 await self._on_ground(_remove_empty, note.directories)

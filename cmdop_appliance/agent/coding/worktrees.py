@@ -10,7 +10,6 @@ from typing import Final
 import trio
 
 from cmdop_appliance.agent.coding.git import Answer, Git
-from cmdop_appliance.agent.coding.notes import Note
 from cmdop_appliance.agent.coding.refusal import Refusal
 from cmdop_appliance.agent.files.failures import shown
 from cmdop_appliance.protocol.terminals import Worktree
@@ -128,21 +127,20 @@ class Worktrees:
             "git_failed", f"git cannot make the worktree {_shown(tree.path)}: {answer.words}"
         )
 
-    async def remove(self, note: Note, *, has_idled: bool) -> bool:
-        """Take the worktree of a note away, and its branch. False: somebody works there, it stays.
+    async def remove(self, tree: Worktree, base: str, *, has_idled: bool) -> bool:
+        """Take a worktree away, and its branch. False: somebody works there, it stays.
 
-        With `has_idled` that was made a while ago, so that whatever differs from the commit it was
-        made of is somebody's; else it comes of hooks.
+        With `has_idled` it was made a while ago, so that whatever differs from `base`, the commit
+        it was made of, is somebody's; else that comes of hooks.
 
         Raises:
             Refusal: git cannot do it.
         """
-        tree = note.worktree
-        if tree is None or not note.is_ours or not await trio.Path(tree.repository).is_dir():
+        if not await trio.Path(tree.repository).is_dir():
             return True
         branch = f"refs/heads/{tree.branch}"
         tip = await self._commit(tree.repository, branch)
-        if tip not in ("", note.base):
+        if tip not in ("", base):
             return False
         with suppress(OSError):  # git has put something there, or has not even seen it
             await trio.Path(tree.path).rmdir()
@@ -150,7 +148,7 @@ class Worktrees:
         if listed is not None:
             # It says so itself until all is checked out; before that nobody can have worked there.
             is_whole = listed.get("locked") != "initializing"
-            if is_whole and (listed.get("HEAD"), listed.get("branch")) != (note.base, branch):
+            if is_whole and (listed.get("HEAD"), listed.get("branch")) != (base, branch):
                 return False
             if is_whole and has_idled and await self._is_changed(tree.path):
                 return False

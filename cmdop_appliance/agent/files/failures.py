@@ -80,8 +80,8 @@ def swapped(path: bytes) -> FileFailure:
     return FileFailure("changed_during_read", message)
 
 
-def shown(path: bytes) -> str:
+def shown(path: bytes, most: int = _SHOWN_CHARS) -> str:
     """A path for a message: no byte of it can do anything to a terminal, or make it long."""
     text = path.decode("utf-8", "replace")
     text = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
-    return text if len(text) <= _SHOWN_CHARS else f"{text[: _SHOWN_CHARS - 1]}…"
+    return text if len(text) <= most else f"{text[: most - 1]}…"

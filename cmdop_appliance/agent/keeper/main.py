@@ -11,30 +11,27 @@ nothing.
 """
 # ruff: noqa: PTH100, PTH102, PTH108, PTH116, PTH118 - without pathlib, see the package
 
-import fcntl
 import gc
 import os
 import select
-import signal
-import socket
 import sys
 import time
 from contextlib import suppress
 
 from cmdop_appliance.agent.keeper import linux
+from cmdop_appliance.agent.keeper.command import Command
 from cmdop_appliance.agent.keeper.ending import KILL_GRACE_S, Ending
 from cmdop_appliance.agent.keeper.environment import original_environment, process_environment
 from cmdop_appliance.agent.keeper.files import (
     OUTPUT,
     OutputPool,
     make_private_folder,
-    open_private,
-    output_sizes,
     remove_output,
 )
 from cmdop_appliance.agent.keeper.link import Agent
+from cmdop_appliance.agent.keeper.process import AlreadyKept, catch_signals, listen, take_lock
 from cmdop_appliance.agent.keeper.pty import Pty
-from cmdop_appliance.agent.keeper.records import Event, Log, Record, apply, encode, read_log
+from cmdop_appliance.agent.keeper.records import Event, Log, apply, encode, read_log
 from cmdop_appliance.agent.keeper.requests import (
     Cancel,
     Forget,
@@ -59,34 +56,6 @@ ROOM_PATIENCE_S = 60.0
 _ROOM_RETRY_S = 0.5
 _WAKEUP_BYTES = 4096  # one byte per signal
 _MOST_READY = 16  # served before we look again who else is: terminals can keep us busy
-
-
-class Command:
-    """A command whose leader runs, or whose descendants are being ended."""
-
-    __slots__ = (
-        "deadline",
-        "ended",
-        "ending",
-        "idle_at",
-        "idle_s",
-        "pty",
-        "record",
-        "room_until",
-        "started",
-    )
-
-    def __init__(self, record: Record, pty: Pty | None, start: Start, started: float) -> None:
-        self.record = record
-        self.pty = pty  # None: it runs in no terminal
-        self.started = started  # on the clock of _now, as all that follows
-        self.deadline = started + _seconds(start.timeout_ms)
-        self.idle_s = _seconds(start.idle_ms)
-        self.idle_at = started + self.idle_s
-        self.ending: Ending | None = None
-        self.ended: Event = {}  # the event of its leader's end, held back while it has descendants
-        # It is over, and its end held back until then: its output waits for room on the disk.
-        self.room_until: float | None = None
 
 
 class Keeper:
@@ -124,8 +93,8 @@ class Keeper:
         self._child_ended = False
         self._asked_to_stop = False
 
-        self._listener = _listen()
-        self._wakeup = self._catch_signals()
+        self._listener = listen()
+        self._wakeup = catch_signals(self._note_child, self._note_stop)
         self._epoll = select.epoll()
         self._agent = Agent(self._epoll, self._records, self._agent_gone)
         self._screens = Screens(self._epoll, self._agent.tell_now)
@@ -289,19 +258,7 @@ class Keeper:
 
     def _leader_ended(self, command: Command, exit_code: int) -> None:
         now = _now()
-        assert command.record.slot is not None
-        stdout_bytes, stderr_bytes = output_sizes(command.record.slot)
-        command.ended = {
-            "event": "exited",
-            "id": command.record.id,
-            "exit_code": exit_code if exit_code >= 0 else None,
-            "signal": _signal_name(-exit_code) if exit_code < 0 else None,
-            "end": "exited",
-            "duration_ms": round((now - command.started) * 1000),
-            "stdout_bytes": stdout_bytes,
-            "stderr_bytes": stderr_bytes,
-            "killed": None,
-        }
+        command.leader_ended(exit_code, now)
         if command.ending is None:
             self._finish(command)
         else:
@@ -407,22 +364,11 @@ class Keeper:
         except OSError:
             return False
 
-    def _catch_signals(self) -> int:
-        """Have signals noted, and written as bytes to the descriptor returned."""
-        reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    def _note_child(self) -> None:
+        self._child_ended = True
 
-        def on_child(_number: int, _frame: object) -> None:
-            self._child_ended = True
-
-        def on_stop(_number: int, _frame: object) -> None:
-            self._asked_to_stop = True
-
-        signal.signal(signal.SIGCHLD, on_child)
-        signal.signal(signal.SIGTERM, on_stop)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        return reader
+    def _note_stop(self) -> None:
+        self._asked_to_stop = True
 
     def _stop(self) -> None:
         self._asked_to_stop = False
@@ -458,14 +404,11 @@ def main(
     make_private_folder(os.path.join(state_dir, "keeper"))
     os.chdir(os.path.join(state_dir, "keeper"))
     make_private_folder(OUTPUT)
-    lock = open_private("keeper.lock", os.O_RDWR)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        _say(f"process {os.read(lock, 20).decode()} is the keeper of {state_dir} already")
+        lock = take_lock()
+    except AlreadyKept as kept:
+        _say(f"process {kept} is the keeper of {state_dir} already")
         return ALREADY_KEPT
-    os.truncate(lock, 0)
-    os.write(lock, b"%d" % os.getpid())
     linux.close_on_exec()
     linux.become_subreaper()
     keeper = Keeper(
@@ -480,33 +423,9 @@ def main(
     return 0
 
 
-def _listen() -> socket.socket:
-    # By a relative name: an address holds 108 bytes (unix(7)), a state directory may be deeper.
-    with suppress(FileNotFoundError):
-        os.unlink("keeper.sock")  # left by a keeper that was killed: we hold the lock
-    listener = socket.socket(socket.AF_UNIX)
-    umask = os.umask(0o177)
-    listener.bind("keeper.sock")
-    os.umask(umask)  # commands get the one we were started with
-    listener.listen()
-    listener.setblocking(False)
-    return listener
-
-
 def _now() -> float:
     """Seconds on a clock that nobody sets and that counts suspended time too."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-def _seconds(milliseconds: int | None) -> float:
-    return float("inf") if milliseconds is None else milliseconds / 1000
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # only the first and the last real-time signal have a name
-        return f"SIGRTMIN+{number - signal.SIGRTMIN}"
 
 
 def _say(text: str) -> None:

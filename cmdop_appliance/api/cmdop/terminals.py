@@ -185,7 +185,7 @@ async def issue_terminal_ticket(call: Call[TicketBody, None]) -> Ticket:
         secret, made_ms = call.once.secret(made.salt), made.created_ms
         is_again = made.salt != call.once.salt
     if not is_again:
-        await call.hub.tickets.issue(call.caller, terminal.id, mode, secret.hex())
+        call.hub.tickets.issue(call.caller, terminal.id, mode, secret.hex())
     return Ticket(secret.hex(), mode, when(made_ms + TICKET_MS))
 
 

@@ -25,7 +25,7 @@ from cmdop_appliance.protocol.terminals import Coding
 from cmdop_appliance.store import machines as rows
 from cmdop_appliance.store.listing import Paging
 
-_ALL: Final = Paging(limit=2**31 - 1, sort="name")  # HAPI's list has no pages
+ALL: Final = 2**31 - 1  # HAPI's lists have no pages
 
 # A machine's word for an agent that its agent.toml does not name.
 _UNKNOWN_AGENT: Final = "unknown_flavour"
@@ -97,7 +97,9 @@ class NotSpawned(Struct, frozen=True, kw_only=True):
 @route("GET", "/api/machines", scope=Scope.MACHINES_READ, answer=OnlineMachines, plane=HAPI)
 async def list_online_machines(call: Call[None, None]) -> OnlineMachines:
     """The machines that are online."""
-    page = await call.hub.store.run(rows.page, call.caller.reach, _ALL, status="online")
+    page = await call.hub.store.run(
+        rows.page, call.caller.reach, Paging(limit=ALL, sort="name"), status="online"
+    )
     namespace = call.caller.namespace
     return OnlineMachines([_view(machine, namespace) for machine in page.items])
 

@@ -5,6 +5,7 @@ from typing import Final
 from msgspec import Struct
 
 from cmdop_appliance.api.exchange import Call
+from cmdop_appliance.api.hapi.machines import ALL
 from cmdop_appliance.api.registry import HAPI, route
 from cmdop_appliance.auth import Reach, Scope
 from cmdop_appliance.errors import (
@@ -21,10 +22,10 @@ from cmdop_appliance.store import terminals as rows
 from cmdop_appliance.store.listing import Paging
 from cmdop_appliance.store.transaction import Tx, reads
 
-# HAPI's list has no pages: all that have not ended, and the newest of those that have.
+# All that have not ended, and the newest of those that have.
 _LISTED: Final[dict[TerminalStatus, Paging]] = {
-    "starting": Paging(limit=2**31 - 1),
-    "running": Paging(limit=2**31 - 1),
+    "starting": Paging(limit=ALL),
+    "running": Paging(limit=ALL),
     "ended": Paging(limit=100),
 }
 

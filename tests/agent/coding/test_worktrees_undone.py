@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from cmdop_appliance.agent.coding import git as running
+from cmdop_appliance.agent.coding.notes import Note, Notes
 from cmdop_appliance.ids import new_id
 from tests.agent.coding.ground import AGENT, coding, signal_at
 
@@ -144,6 +145,16 @@ async def test_killed_before_git_wrote_anything_the_next_agent_undoes_it(ground,
     await ground.sessions().settle(())
     assert repository.look() == before
     assert ground.everything() == files
+    assert ground.notes() == []
+
+
+async def test_killed_before_it_had_the_name_the_worktree_of_another_stays(ground, repository):
+    other = await ground.prepare(repository.path, worktree="auth")
+    head = repository.git("rev-parse", "HEAD").strip()
+    before = repository.look()
+    Notes(ground.state_dir).write(new_id("session"), Note(worktree=other.worktree, base=head))
+    await ground.sessions().settle(())
+    assert repository.look() == before
     assert ground.notes() == []
 
 

@@ -320,7 +320,7 @@ async def test_a_background_child_that_floods_does_not_hold_up_the_end(state_dir
     assert exited.exit_code == 4
 
 
-async def test_a_program_that_leaves_its_terminal_costs_nothing_and_may_come_back(state_dir):
+async def test_a_program_that_leaves_its_terminal_may_come_back(state_dir):
     script = 'tty=$(tty); exec <&- >&- 2>&-; read go < "$0"; echo back > $tty; sleep 300'
     async with quick_keeper(state_dir) as keeper:
         fifo = state_dir / "fifo"
