@@ -41,7 +41,7 @@ from cmdop_appliance.agent.recovery import ending_of, exit_of
 from cmdop_appliance.agent.terminal import Terminal
 from cmdop_appliance.agent.watches import Watches
 from cmdop_appliance.ids import is_id
-from cmdop_appliance.protocol.limits import INVENTORY_ITEMS, TERMINALS
+from cmdop_appliance.protocol.limits import INVENTORY_ITEMS, TERMINALS, WATCHES
 from cmdop_appliance.protocol.terminals import (
     FromHub,
     Size,
@@ -61,6 +61,8 @@ from cmdop_appliance.protocol.terminals import Terminals as Inventory
 
 log = logging.getLogger("cmdop.agent.terminals")
 
+# What waits to be begun, each a pass of the loop: openings and looks at live terminals, readers.
+_TO_DO: Final = 2 * TERMINALS + WATCHES
 # The keeper is asked so often whether a coding session writes, however much that is.
 _ASK_S: Final = 0.25
 
@@ -83,9 +85,8 @@ class Terminals:
         self._opener = Opener(state_dir, policy, coding, self._wait_keeper)
         self._known: dict[str, Terminal] = {}
         self._watches = Watches(state_dir, outbox, self._wait_output)
-        # What was noted must be done though the connection ends, so handing it over never waits. It
-        # is taken at once, and there are no more than terminals and readers.
-        self._new, self._to_do = trio.open_memory_channel[Callable[[], Awaitable[None]]](math.inf)
+        # What was noted must be done though the connection ends, so handing it over never waits.
+        self._new, self._to_do = trio.open_memory_channel[Callable[[], Awaitable[None]]](_TO_DO)
         self._keeper: Keeper | None = None
         self._met = trio.Event()  # there is a keeper
         self._was_settled = False  # with a keeper, for the first time
@@ -212,6 +213,7 @@ class Terminals:
     async def _watch(self, message: TerminalWatch) -> None:
         terminal = self._known.get(message.id)
         self._new.send_nowait(self._watches.begin(message.watch, terminal, message.offset))
+        await trio.lowlevel.checkpoint()  # readers that come and go in one frame fill no queue
         if terminal is not None and self._keeper is not None and not message.quiet:
             await self._keeper.touch(message.id)
 

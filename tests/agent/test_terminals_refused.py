@@ -20,7 +20,7 @@ from cmdop_appliance.agent.policy import Policy, TerminalsPolicy
 from cmdop_appliance.agent.terminals import Terminals
 from cmdop_appliance.ids import new_id
 from cmdop_appliance.protocol.closing import Close
-from cmdop_appliance.protocol.limits import MESSAGE_BYTES
+from cmdop_appliance.protocol.limits import MESSAGE_BYTES, WATCHES
 from cmdop_appliance.protocol.messages import FEATURES
 from cmdop_appliance.protocol.terminals import (
     Shell,
@@ -29,6 +29,8 @@ from cmdop_appliance.protocol.terminals import (
     TerminalEnded,
     TerminalFailed,
     TerminalOpen,
+    TerminalUnwatch,
+    TerminalWatch,
 )
 from cmdop_appliance.protocol.terminals import Terminals as Inventory
 from tests.agent.typed import ask_for, open_terminal, screens, told, watch
@@ -127,6 +129,17 @@ async def test_an_opening_that_is_heard_as_its_connection_ends_is_carried_out(tm
         connection.cancel()
         await known.hear(TerminalOpen(id=terminal, what=Shell(), size=Size()))
     await eventually(lambda: terminal in journal.tombstones, "it was refused")
+    journal.close()
+
+
+async def test_readers_that_come_and_go_at_once_fill_no_queue(tmp_path, nursery):
+    policy = Policy()
+    journal = Journal(tmp_path / "journal.log")
+    known = Terminals(tmp_path, journal, Outbox(), policy, CodingSessions(tmp_path, policy, {}))
+    nursery.start_soon(known.run)
+    for number in range(4 * WATCHES):
+        await known.hear(TerminalWatch(watch=number, id=new_id("term")))
+        await known.hear(TerminalUnwatch(watch=number))
     journal.close()
 
 
