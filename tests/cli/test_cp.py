@@ -42,13 +42,13 @@ def fleet(hub, agent, place):
     """Beside `target`: `web-1` and `web-2` with the tag web, and `web-3`, which is away."""
     token = hub.new_token(max_uses=3, tags=["web"])
     with (
-        running_agent(hub, place, "web-1", token=token),
-        running_agent(hub, place, "web-2", token=token),
+        running_agent(hub, place, "web-1", token=token) as first,
+        running_agent(hub, place, "web-2", token=token) as second,
         stopped_agent(place, "web-3") as away,
     ):
         away.join(hub, token)
         away.stop()
-        yield
+        yield first, second
 
 
 def _names(directory):
@@ -397,6 +397,8 @@ def test_a_name_that_is_none_is_refused_and_the_others_arrive(here, kind):
 
 
 def test_a_file_goes_to_all_machines_of_a_tag_and_each_is_told(hub, here, there, fleet):
+    for agent in fleet:  # another test has killed their hub, perhaps
+        agent.wait_connected(hub)
     (here / "f").write_bytes(LARGE)
     sha256 = hashlib.sha256(LARGE).hexdigest()
     done = cmdop(hub, "cp", "f", f"tag:web:{there}/f", cwd=here)
