@@ -359,14 +359,14 @@ class Commands:
         spec = command.spec
         assert spec is not None
         command.phase, command.spec = Phase.STARTING, None
-        env = spec.env if spec.operator is None else {**spec.env, "CMDOP_OPERATOR": spec.operator}
         try:
             await keeper.start(
                 id=command.id,
                 argv=spec.argv,
-                env=env,
+                env=spec.env,
                 cwd=spec.cwd,
                 user=spec.user,
+                operator=spec.operator,
                 stdin=spec.stdin,
                 timeout_ms=spec.timeout_ms,
                 pty=spec.pty,

@@ -152,6 +152,7 @@ class Keeper(trio.abc.AsyncResource):
         env: Mapping[str, str] | None = None,
         cwd: str | None = None,
         user: str | None = None,
+        operator: str | None = None,
         stdin: bytes | None = None,
         timeout_ms: int | None = None,
         pty: Size | None = None,
@@ -160,8 +161,9 @@ class Keeper(trio.abc.AsyncResource):
     ) -> None:
         """Ask for a start; `Started` or `Refused` answers. A known id is answered by its `Record`.
 
-        `env` comes on top of the original environment. Without `cwd` it runs in the user's home,
-        without `stdin` it reads nothing. `timeout_ms` counts from the start, agent or no agent.
+        `env` comes on top of the original environment, and the `operator`, who asked, on top of
+        both as CMDOP_OPERATOR. Without `cwd` it runs in the user's home, without `stdin` it reads
+        nothing. `timeout_ms` counts from the start, agent or no agent.
 
         With `pty` it runs in a terminal of this size: what it writes there is its stdout, and
         `stdin` is typed, then the end of file. With `is_terminal`, too, people type, see `type`:
@@ -177,12 +179,13 @@ class Keeper(trio.abc.AsyncResource):
                 "the keeper of an earlier release runs here;"
                 " it is replaced when its commands have ended"
             )
+        asked_by = {} if operator is None else {"CMDOP_OPERATOR": operator}
         await self._send(
             {
                 "do": "start",
                 "id": id,
                 "argv": argv,
-                "env": env or {},
+                "env": {**(env or {}), **asked_by},
                 "cwd": cwd,
                 "user": user,
                 "stdin": None if stdin is None else base64.b64encode(stdin).decode(),

@@ -74,15 +74,15 @@ class Opener:
             terminal.finish(Ending(end="cancelled"))
             return
         terminal.phase = Phase.STARTING
-        env = shell.env if operator is None else {**shell.env, "CMDOP_OPERATOR": operator}
         idle_ms = None if terminal.is_coding else self._policy.terminals.idle_ms or None
         try:
             await keeper.start(
                 id=terminal.id,
                 argv=shell.argv,
-                env=env,
+                env=shell.env,
                 cwd=shell.cwd,
                 user=shell.user,
+                operator=operator,
                 pty=terminal.size,
                 is_terminal=True,
                 idle_ms=idle_ms,

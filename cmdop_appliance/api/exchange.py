@@ -338,6 +338,13 @@ async def _record_refusal(
     # Other text of a caller has no place in the audit log: it may be a key, pasted for an id.
     named = [part for part in path.values() if is_any_id(part)]
     target = "/".join(named) or str(error.details.get("machine_id", ""))
+    await record_refusal(hub, caller, route, target, error)
+
+
+async def record_refusal(
+    hub: Hub, caller: Caller, route: Route, target: str, error: Forbidden
+) -> None:
+    """Have the audit log say what a caller may not do on `target`."""
     why = str(error.details.get("required_permission", error.code))
     entry = Entry.by(caller, hub.clock.now_ms(), "call.refused", target, route=route.name, why=why)
     await hub.audit.record_refusal(caller.key_id, entry.refused())

@@ -16,7 +16,7 @@ import trio
 from msgspec import Struct
 
 from cmdop_appliance.api.cmdop.terminal_records import TerminalView, view_of
-from cmdop_appliance.api.exchange import first_of
+from cmdop_appliance.api.exchange import first_of, record_refusal
 from cmdop_appliance.api.fields import Offset
 from cmdop_appliance.api.terminal_handshake import ROUTE, Admission
 from cmdop_appliance.auth import Scope
@@ -35,7 +35,6 @@ from cmdop_appliance.model import ClientMode, Terminal, TerminalEnding
 from cmdop_appliance.protocol.limits import HANDSHAKE_S, HEARTBEAT_S, INPUT_BYTES, SILENT_S
 from cmdop_appliance.protocol.terminals import Cells, Size, Writer
 from cmdop_appliance.store import api_keys
-from cmdop_appliance.store.audit import Entry
 from cmdop_appliance.transfer import Room
 
 _OFFSET_BYTES: Final = 8
@@ -314,16 +313,7 @@ class _Conversation:
             await trio.sleep(HEARTBEAT_S)
 
     async def _record(self, error: Forbidden) -> None:
-        why = str(error.details.get("required_permission", error.code))
-        entry = Entry.by(
-            self._caller,
-            self._hub.clock.now_ms(),
-            "call.refused",
-            self._terminal.id,
-            route=ROUTE.name,
-            why=why,
-        )
-        await self._hub.audit.record_refusal(self._caller.key_id, entry.refused())
+        await record_refusal(self._hub, self._caller, ROUTE, self._terminal.id, error)
 
     async def _say(self, message: _Told) -> None:
         await self._send(msgspec.json.encode(message).decode())

@@ -24,7 +24,7 @@ _OUTPUT = 1
 _HEAD = struct.Struct("!BB30sQ")
 _DATA = 2
 _SCREEN = 3
-_DATA_HEAD = struct.Struct("!BQQ")  # of both
+_PIECE_HEAD = struct.Struct("!BQQ")  # of both
 _CHECKSUM_BYTES = 4
 
 
@@ -92,9 +92,7 @@ def encode_data(item: Data) -> bytes:
     Raises:
         LocalProtocolError: there is nothing in it, or more than one frame may carry.
     """
-    if not 0 < len(item.data) <= DATA_BYTES:
-        raise LocalProtocolError(f"data of {len(item.data)} bytes; 1 to {DATA_BYTES} fit")
-    return b"".join((_DATA_HEAD.pack(_DATA, item.id, item.offset), item.data))
+    return _encode_piece(_DATA, item.id, item.offset, item.data, DATA_BYTES)
 
 
 def decode_data(frame: bytes) -> Data:
@@ -103,13 +101,8 @@ def decode_data(frame: bytes) -> Data:
     Raises:
         RemoteProtocolError: it is not such a frame.
     """
-    if not 0 < len(frame) - _DATA_HEAD.size <= DATA_BYTES or frame[0] != _DATA:
-        raise RemoteProtocolError(f"a binary frame of {len(frame)} bytes")
-    _, call, offset = _DATA_HEAD.unpack_from(frame)
-    data = memoryview(frame)[_DATA_HEAD.size :]
-    if offset + len(data) >= 2**63:
-        raise RemoteProtocolError(f"data at offset {offset}")
-    return Data(call, offset, data)
+    call, offset = _decode_head(_DATA, frame, DATA_BYTES)
+    return Data(call, offset, memoryview(frame)[_PIECE_HEAD.size :])
 
 
 def encode_screen(item: Screen) -> bytes:
@@ -118,9 +111,7 @@ def encode_screen(item: Screen) -> bytes:
     Raises:
         LocalProtocolError: there is nothing in it, or more than one frame may carry.
     """
-    if not 0 < len(item.data) <= SCREEN_BYTES:
-        raise LocalProtocolError(f"output of {len(item.data)} bytes; 1 to {SCREEN_BYTES} fit")
-    return _DATA_HEAD.pack(_SCREEN, item.watch, item.offset) + item.data
+    return _encode_piece(_SCREEN, item.watch, item.offset, item.data, SCREEN_BYTES)
 
 
 def decode_screen(frame: bytes) -> Screen:
@@ -129,13 +120,27 @@ def decode_screen(frame: bytes) -> Screen:
     Raises:
         RemoteProtocolError: it is not such a frame.
     """
-    if not 0 < len(frame) - _DATA_HEAD.size <= SCREEN_BYTES or frame[0] != _SCREEN:
+    watch, offset = _decode_head(_SCREEN, frame, SCREEN_BYTES)
+    return Screen(watch, offset, frame[_PIECE_HEAD.size :])
+
+
+def _encode_piece(
+    kind: int, number: int, offset: int, data: bytes | memoryview, most: int
+) -> bytes:
+    if not 0 < len(data) <= most:
+        raise LocalProtocolError(f"data of {len(data)} bytes; 1 to {most} fit")
+    return b"".join((_PIECE_HEAD.pack(kind, number, offset), data))
+
+
+def _decode_head(kind: int, frame: bytes, most: int) -> tuple[int, int]:
+    """Whose piece is in a frame, and its byte offset."""
+    size = len(frame) - _PIECE_HEAD.size
+    if not 0 < size <= most or frame[0] != kind:
         raise RemoteProtocolError(f"a binary frame of {len(frame)} bytes")
-    _, watch, offset = _DATA_HEAD.unpack_from(frame)
-    data = frame[_DATA_HEAD.size :]
-    if offset + len(data) >= 2**63:
-        raise RemoteProtocolError(f"output at offset {offset}")
-    return Screen(watch, offset, data)
+    _, number, offset = _PIECE_HEAD.unpack_from(frame)
+    if offset + size >= 2**63:
+        raise RemoteProtocolError(f"data at offset {offset}")
+    return number, offset
 
 
 def encode_output(output: Output) -> bytes:

@@ -389,7 +389,7 @@ async def test_a_stubborn_terminal_is_killed(state_dir):
 async def test_a_terminal_is_ended_when_nobody_types_and_nobody_is_there(state_dir):
     async with quick_keeper(state_dir) as keeper:
         for name in ("typed", "touched", "left"):
-            await open_terminal(keeper, f"term_{name}", "cat", idle_ms=600)
+            await open_terminal(keeper, f"term_{name}", "cat", idle_ms=1500)
         ends = []
         async with trio.open_nursery() as nursery:
             nursery.start_soon(stay, keeper)
