@@ -1,6 +1,7 @@
 import pytest
 
 from tests.hub.fleet import Fleet
+from tests.hub.outputs import command_in
 from tests.hub.scripted_terminals import joined
 from tests.support.live_hub import ScriptedAgent, live_hub
 
@@ -36,3 +37,10 @@ async def fleet(live):
 async def box(live):
     """A connected machine whose agent knows terminals."""
     return await joined(live)
+
+
+@pytest.fixture
+async def command(tmp_path):
+    """A store with one command; its id, and its outputs."""
+    async with command_in(tmp_path) as command:
+        yield command

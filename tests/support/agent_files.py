@@ -19,9 +19,11 @@ from cmdop_appliance.protocol.files import Kept, Read, Uploaded, Write, Written
 
 AnyPath = bytes | str | Path
 
+LARGE = Random(2).randbytes(1_000_000)  # what is written in pieces
 WHOLE = Random(3).randbytes(300_000)  # what is uploaded in parts
 
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+is_root = os.geteuid() == 0
+as_root = pytest.mark.skipif(not is_root, reason="only root can mount")
 
 
 def sha256(data: bytes) -> bytes:
@@ -80,6 +82,11 @@ def fails(code: str) -> Iterator[pytest.ExceptionInfo[FileFailure]]:
         yield failure
     assert failure.value.code == code, failure.value.message
     assert failure.value.message
+
+
+def mode_of(path: Path) -> int:
+    """Its permissions, and the three bits before them."""
+    return path.stat().st_mode & 0o7777
 
 
 def parts_in(folder: Path) -> list[Path]:

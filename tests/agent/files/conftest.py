@@ -1,4 +1,7 @@
-"""A root with a tree in it, and what answers for that; a file to upload to, and who is asked."""
+"""A root with a tree in it, and what answers for that; a file to write to, and who is asked."""
+
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -6,6 +9,8 @@ from cmdop_appliance.agent.files.files import Files
 from cmdop_appliance.agent.policy import FilesPolicy
 from tests.support.agent_files import agent_files
 from tests.support.descriptors import open_descriptors
+
+MEMORY = Path("/dev/shm")  # another file system, as a rule
 
 
 @pytest.fixture
@@ -34,6 +39,16 @@ def files(root, tmp_path):
 
 
 @pytest.fixture
+def elsewhere(root, tmp_path):
+    """A directory on another file system, and what answers for both."""
+    if not MEMORY.is_dir() or MEMORY.stat().st_dev == root.stat().st_dev:
+        pytest.skip("there is no second file system")
+    with tempfile.TemporaryDirectory(dir=MEMORY) as other:
+        roots = (str(root), other)
+        yield Path(other), Files(tmp_path / "state", FilesPolicy(roots=roots))
+
+
+@pytest.fixture
 def state(tmp_path):
     return tmp_path / "agent"
 
@@ -51,6 +66,16 @@ def path(folder):
     path = folder / "file"
     path.write_bytes(b"old")
     return path
+
+
+@pytest.fixture
+def nothing_is_left(files, state, tmp_path):
+    """Afterwards, of `files` on `state`: no temporary, no record of one, and nothing open."""
+    before = open_descriptors()
+    yield
+    assert list(tmp_path.rglob(".cmdop-*")) == []
+    assert list((state / "files").glob("*")) == []
+    assert open_descriptors() == before
 
 
 @pytest.fixture(params=["the same agent", "the next agent"])

@@ -1,72 +1,39 @@
-"""A file is put in place whole, as the one before it was, or nothing has happened."""
+"""A file is put in place whole, and where it is to be, or nothing has happened."""
 
-import errno
 import os
-import struct
-import tempfile
 import threading
 from contextlib import closing
-from pathlib import Path
-from random import Random
 
 import pytest
 
 from cmdop_appliance.agent.files.digests import Digests
-from cmdop_appliance.agent.files.failures import FileFailure
-from cmdop_appliance.agent.files.replacing import Terms, replacing
-from cmdop_appliance.agent.files.roots import Roots
-from cmdop_appliance.agent.files.uploads import Uploads
-from cmdop_appliance.agent.policy import FilesPolicy
-from cmdop_appliance.protocol.files import Copy, Placed, Stat, Write
+from cmdop_appliance.protocol.files import Copy, Placed, Stat
 from tests.support.agent_files import (
+    LARGE,
     agent_files,
     as_root,
     fails,
     get,
-    keep,
+    mode_of,
     mounted,
     parts_in,
+    placed,
     put,
     sha256,
 )
-from tests.support.descriptors import open_descriptors
 
-LARGE = Random(2).randbytes(1_000_000)
-
-
-@pytest.fixture(scope="module")
-def state(tmp_path_factory):
-    return tmp_path_factory.mktemp("agent")
+pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def files(state):
     return agent_files(state)
 
 
 @pytest.fixture
-def path(tmp_path):
-    """A file that stands there."""
-    path = tmp_path / "file"
-    path.write_bytes(b"old")
-    return path
-
-
-@pytest.fixture(autouse=True)
-def nothing_is_left(tmp_path, state):
-    before = open_descriptors()
-    yield
-    assert list(tmp_path.rglob(".cmdop-*")) == []
-    assert list((state / "files").glob("*")) == []
-    assert open_descriptors() == before
-
-
-def placed(files, path, **call):
-    return files.place(Write(path=os.fsencode(path), **call), lambda: False)
-
-
-def mode_of(path):
-    return path.stat().st_mode & 0o7777
+def folder(tmp_path):
+    """Where `path` is, beside what a test puts there."""
+    return tmp_path
 
 
 def test_a_file_is_written_and_then_replaced(files, tmp_path):
@@ -244,278 +211,6 @@ def test_the_longest_name_can_be_written(files, tmp_path):
     path = tmp_path / ("n" * 255)
     put(files, path, b"x")
     assert path.read_bytes() == b"x"
-
-
-# ── on what terms ────────────────────────────────────────────────────────────────────────────────
-
-
-def test_a_file_that_is_to_stay_stays(files, path):
-    with fails("file_exists"):
-        placed(files, path, overwrite=False)
-    assert path.read_bytes() == b"old"
-
-
-def test_a_file_that_came_meanwhile_stays(files, path):
-    path.unlink()
-    with closing(placed(files, path, overwrite=False)) as writing:
-        path.write_bytes(b"another")
-        with fails("file_exists"):
-            writing.finish(0, sha256(b""))
-    assert path.read_bytes() == b"another"
-
-
-def test_a_new_file_that_must_be_new(files, tmp_path):
-    assert put(files, tmp_path / "new", b"x", overwrite=False).created
-
-
-def test_a_file_is_replaced_if_it_is_the_one_that_was_meant(files, path):
-    put(files, path, b"new", if_match=sha256(b"old"))
-    with fails("changed"):
-        placed(files, path, if_match=sha256(b"old"))
-    path.unlink()
-    with fails("changed"):
-        placed(files, path, if_match=sha256(b"new"))
-
-
-def test_a_file_that_changed_meanwhile_is_not_replaced(files, path):
-    with closing(placed(files, path, if_match=sha256(b"old"))) as writing:
-        path.write_bytes(b"odd")
-        with fails("changed"):
-            writing.finish(0, sha256(b""))
-    assert path.read_bytes() == b"odd"
-
-
-def test_of_two_who_mean_the_same_file_one_wins(files, path):
-    for _ in range(20):
-        path.write_bytes(b"old")
-        started = threading.Barrier(2)
-        outcomes = []
-
-        def write(data, started=started, outcomes=outcomes):
-            with closing(placed(files, path, if_match=sha256(b"old"))) as writing:
-                writing.write(data)
-                started.wait()
-                try:
-                    writing.finish(len(data), sha256(data))
-                except FileFailure as exc:
-                    outcomes.append(exc.code)
-                else:
-                    outcomes.append(data)
-
-        writers = [threading.Thread(target=write, args=(data,)) for data in (b"1", b"2")]
-        for writer in writers:
-            writer.start()
-        for writer in writers:
-            writer.join()
-        assert "changed" in outcomes
-        assert path.read_bytes() in outcomes
-
-
-class Asked:
-    """Says no so many times, and from then on that nobody waits any more."""
-
-    def __init__(self, times: int) -> None:
-        self.times = times
-
-    def __call__(self) -> bool:
-        self.times -= 1
-        return self.times < 0
-
-
-def test_who_has_gone_does_not_wait_for_the_checksum_of_a_large_file(files, tmp_path):
-    large = tmp_path / "large"
-    large.touch()
-    os.truncate(large, 2**28)
-    call = Write(path=bytes(large), if_match=bytes(32))
-    with fails("unavailable"):
-        files.place(call, Asked(3))
-
-
-def test_who_goes_while_the_file_is_put_in_place_leaves_the_old_one(files, path):
-    path.write_bytes(LARGE)
-    is_gone = Asked(100)
-    call = Write(path=bytes(path), if_match=sha256(LARGE))
-    with closing(files.place(call, is_gone)) as writing:
-        os.utime(path, (1, 1))  # so that it is read once more
-        is_gone.times = 0
-        with fails("unavailable"):
-            writing.finish(0, sha256(b""))
-    assert path.read_bytes() == LARGE
-
-
-def test_who_goes_while_an_upload_is_taken_up_again_loses_nothing_of_it(tmp_path, path):
-    keep(agent_files(tmp_path / "state"), path, "u", LARGE)
-    anew = agent_files(tmp_path / "state")
-    call = Write(path=bytes(path), upload="u", offset=len(LARGE))
-    with fails("unavailable"):
-        anew.place(call, Asked(0))
-    put(anew, path, b"", upload="u", offset=len(LARGE), whole=LARGE)
-    assert path.read_bytes() == LARGE
-
-
-def test_a_copy_that_fails_while_it_is_filled_leaves_the_old_file(tmp_path, state, path):
-    roots = Roots(FilesPolicy(), (), b"/")
-    uploads = Uploads(state / "files", roots)
-    with (
-        roots.place(os.fsencode(path), follow=True) as place,
-        fails("no_space"),
-        replacing(place, Terms(), uploads, Digests()) as fd,
-    ):
-        os.write(fd, b"new")
-        raise OSError(errno.ENOSPC, "no space")
-    assert path.read_bytes() == b"old"
-
-
-# ── as whose ─────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.fixture(params=[0o022, 0o077, 0o002])
-def umask(request):
-    before = os.umask(request.param)
-    yield request.param
-    os.umask(before)
-
-
-def test_a_new_file_has_the_mode_that_the_umask_leaves(files, tmp_path, umask):
-    put(files, tmp_path / "new", b"x")
-    assert mode_of(tmp_path / "new") == 0o666 & ~umask
-
-
-@pytest.mark.parametrize("mode", [0o600, 0o644, 0o755, 0o400, 0o4711, 0])
-def test_a_file_keeps_its_mode(files, path, mode):
-    path.chmod(mode)
-    put(files, path, b"new")
-    assert mode_of(path) == mode
-
-
-@pytest.mark.parametrize("is_new", [False, True])
-def test_a_mode_that_is_asked_for_wins(files, path, is_new):
-    if is_new:
-        path.unlink()
-    put(files, path, b"new", mode=0o751)
-    assert mode_of(path) == 0o751
-
-
-@as_root
-def test_a_file_keeps_its_owner_and_group(files, path):
-    os.chown(path, 1234, 2345)
-    path.chmod(0o4750)
-    put(files, path, b"new")
-    assert (path.stat().st_uid, path.stat().st_gid, mode_of(path)) == (1234, 2345, 0o4750)
-
-
-@as_root
-@pytest.mark.parametrize("is_new", [False, True])
-def test_an_owner_and_a_group_that_are_asked_for_win(files, path, is_new):
-    if is_new:
-        path.unlink()
-    put(files, path, b"new", owner="1234", group="daemon")
-    assert path.stat().st_uid == 1234
-    assert path.group() == "daemon"
-    put(files, path, b"new", owner="daemon")
-    assert path.owner() == "daemon"
-    assert path.group() == "daemon"
-
-
-@pytest.mark.parametrize("name", ["nobody of this name", "-1", "4294967295", "٣", "\ud800", "a\0b"])
-def test_an_owner_or_group_that_does_not_exist_is_refused(files, path, name):
-    for field in ("owner", "group"):
-        with fails("invalid_request"):
-            placed(files, path, **{field: name})
-    assert path.read_bytes() == b"old"
-
-
-@as_root
-def test_who_may_not_keep_the_owner_replaces_nothing():
-    """As an agent that is not root has it, in a directory that is open to all."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        folder.chmod(0o777)
-        (folder / "file").write_bytes(b"old")
-        child = os.fork()
-        if child == 0:
-            try:
-                os.setgroups([])
-                os.setresgid(1234, 1234, 1234)
-                os.setresuid(1234, 1234, 1234)
-                with fails("file_permission_denied") as failure:
-                    put(agent_files(folder / "state"), folder / "file", b"new")
-                assert "user 0" in failure.value.message
-                os._exit(0)
-            finally:
-                os._exit(1)
-        assert os.waitpid(child, 0) == (child, 0)
-        assert (folder / "file").read_bytes() == b"old"
-        assert (folder / "file").stat().st_uid == 0
-        assert parts_in(folder) == []
-
-
-ACCESS, DEFAULT = "system.posix_acl_access", "system.posix_acl_default"
-# Tags of an entry: linux/posix_acl.h. What it allows: r, w and x, as in a mode.
-OWNER, USER, OWN_GROUP, GROUP, MASK, OTHERS = 1, 2, 4, 8, 16, 32
-
-
-def access_list(*entries):
-    """As the kernel has it: (tag, permissions) or (tag, permissions, id), in the order of tags."""
-    packed = (struct.pack("<HHI", *(*entry, 0xFFFFFFFF)[:3]) for entry in entries)
-    return struct.pack("<I", 2) + b"".join(packed)
-
-
-def access_of(path):
-    """Its mode, and its access list if it has one."""
-    has_list = ACCESS in os.listxattr(path)
-    return mode_of(path), os.getxattr(path, ACCESS) if has_list else None
-
-
-def test_a_file_keeps_its_attributes(files, path):
-    os.setxattr(path, "user.note", b"kept")
-    put(files, path, b"new")
-    assert os.getxattr(path, "user.note") == b"kept"
-
-
-@as_root
-def test_what_vouches_for_the_old_content_goes_with_it(files, path):
-    may_chown = struct.pack("<5I", 0x02000001, 1, 0, 0, 0)  # capabilities(7), revision 2
-    os.setxattr(path, "security.capability", may_chown)
-    put(files, path, b"new")
-    assert "security.capability" not in os.listxattr(path)
-
-
-NAMED = access_list(
-    (OWNER, 6), (USER, 6, 1234), (OWN_GROUP, 4), (GROUP, 4, 2345), (MASK, 4), (OTHERS, 0)
-)
-
-
-def test_a_file_keeps_its_access_list(files, path):
-    os.setxattr(path, ACCESS, NAMED)
-    before = access_of(path)
-    assert before[1] == NAMED
-    put(files, path, b"new")
-    assert access_of(path) == before
-
-
-def test_a_file_without_an_access_list_gets_none_of_its_directory(files, path):
-    path.chmod(0o664)
-    os.setxattr(path.parent, DEFAULT, NAMED)
-    put(files, path, b"new")
-    assert access_of(path) == (0o664, None)
-
-
-@pytest.mark.parametrize(
-    "default",
-    [
-        access_list((OWNER, 7), (OWN_GROUP, 7), (OTHERS, 0)),
-        access_list((OWNER, 4), (OWN_GROUP, 0), (OTHERS, 4)),
-        NAMED,
-    ],
-    ids=["group", "others", "named"],
-)
-def test_a_new_file_is_as_open_as_one_that_is_made_in_its_directory(files, tmp_path, default):
-    os.setxattr(tmp_path, DEFAULT, default)
-    (tmp_path / "made").touch()
-    put(files, tmp_path / "new", b"x")
-    assert access_of(tmp_path / "new") == access_of(tmp_path / "made")
-    assert mode_of(tmp_path / "new") != 0o666 & ~0o022
 
 
 # ── where there is no room ───────────────────────────────────────────────────────────────────────
