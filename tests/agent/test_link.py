@@ -35,8 +35,8 @@ from cmdop_appliance.protocol.messages import (
     Started,
     encode,
 )
-from tests.support.agents import QUICK, clean_state_dir, commands_of, running_agent
-from tests.support.hub_peer import MACHINE_ID, PATIENCE_S, HubPeer, running_hub
+from tests.support.agents import QUICK, commands_of, running_agent
+from tests.support.hub_peer import MACHINE_ID, PATIENCE_S, HubPeer
 
 STRANGER = Identity(b"\2" * 32)
 RUN = """
@@ -52,18 +52,6 @@ except StartupError as error:
     print(error.message, error.hint, file=sys.stderr)
     sys.exit(2)
 """
-
-
-@pytest.fixture
-def state_dir(tmp_path):
-    with clean_state_dir(tmp_path / "agent") as path:
-        yield path
-
-
-@pytest.fixture
-async def hub():
-    async with running_hub() as hub:
-        yield hub
 
 
 async def agent_process(state_dir, hub: HubPeer, *, token: str = "", eof: str = ""):

@@ -17,17 +17,11 @@ from cmdop_appliance.protocol.messages import (
     Samples,
     Telemetry,
 )
-from tests.support.agents import QUICK, clean_state_dir, running_agent
+from tests.support.agents import QUICK, running_agent
 from tests.support.hub_peer import running_hub
 from tests.support.records import TELEMETRY
 
 FAST = replace(QUICK, first_sample_s=0.01, sample_s=0.02, background_s=3600)
-
-
-@pytest.fixture
-def state_dir(tmp_path):
-    with clean_state_dir(tmp_path / "agent") as path:
-        yield path
 
 
 # ── measuring ────────────────────────────────────────────────────────────────────────────────

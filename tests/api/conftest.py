@@ -1,6 +1,12 @@
+from itertools import count
+
 import pytest
 
-from tests.support.appliance import running_hub
+from tests.api.onlookers import new_onlooker, new_reader
+from tests.support.appliance import Agent, Api, Hub, running_hub
+from tests.support.machine_files import MachineFiles
+
+_numbers = count()
 
 
 @pytest.fixture(scope="module")
@@ -15,3 +21,31 @@ def strict_hub(tmp_path_factory):
     log = hub.log.read_text()
     assert '"level": "error"' not in log
     assert "Traceback" not in log
+
+
+@pytest.fixture(scope="module")
+def files(hub, agent):
+    return MachineFiles(hub.api, agent.machine_id)
+
+
+@pytest.fixture
+def folder(place):
+    """A new directory on the machine."""
+    path = place / f"folder-{next(_numbers)}"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture(scope="module")
+def session_id(hub: Hub, agent: Agent) -> str:
+    return agent.wait_connected(hub)
+
+
+@pytest.fixture
+def reader(hub: Hub, session_id: str) -> Api:
+    return new_reader(hub, session_id)
+
+
+@pytest.fixture
+def onlooker(hub: Hub, session_id: str) -> Api:
+    return new_onlooker(hub, session_id)

@@ -14,23 +14,9 @@ import pytest
 from cmdop_appliance.api import app as app  # fills the registry
 from cmdop_appliance.api.registry import CMDOP, HAPI, ROUTES, SDK2
 from tests.api.contract_table import ID, WEBHOOK, ask, error_of, expected, path_of
-from tests.api.onlookers import (
-    mark,
-    new_onlooker,
-    new_reader,
-    new_terminal,
-    refusals,
-)
+from tests.api.onlookers import mark, new_terminal, refusals
 from tests.api.worlds import World
-from tests.support.appliance import (
-    Agent,
-    Api,
-    Hub,
-    running_agent,
-    running_hub,
-    stopped_agent,
-    wait_for,
-)
+from tests.support.appliance import Api, Hub, running_agent, running_hub, stopped_agent, wait_for
 
 # Each route that changes something, by what it does.
 FILES = {  # puts, moves or takes away what stands on a machine
@@ -95,21 +81,6 @@ CHANGES = {
     (route.plane, route.method, route.path): route for route in ROUTES if route.method != "GET"
 }
 _numbers = count()
-
-
-@pytest.fixture(scope="module")
-def session_id(hub: Hub, agent: Agent) -> str:
-    return agent.wait_connected(hub)
-
-
-@pytest.fixture
-def reader(hub: Hub, session_id: str) -> Api:
-    return new_reader(hub, session_id)
-
-
-@pytest.fixture
-def onlooker(hub: Hub, session_id: str) -> Api:
-    return new_onlooker(hub, session_id)
 
 
 def stopped_batch(hub: Hub, machine_id: str, command: str) -> str:

@@ -5,30 +5,9 @@ from pathlib import Path
 import pytest
 
 from tests.api.contract_table import error_of
-from tests.api.onlookers import (
-    mark,
-    new_onlooker,
-    new_reader,
-    new_terminal,
-    refusals,
-)
+from tests.api.onlookers import mark, new_terminal, refusals
 from tests.support.appliance import Agent, Api, Hub, wait_for
 from tests.support.typist import Typist, typist
-
-
-@pytest.fixture(scope="module")
-def session_id(hub: Hub, agent: Agent) -> str:
-    return agent.wait_connected(hub)
-
-
-@pytest.fixture
-def reader(hub: Hub, session_id: str) -> Api:
-    return new_reader(hub, session_id)
-
-
-@pytest.fixture
-def onlooker(hub: Hub, session_id: str) -> Api:
-    return new_onlooker(hub, session_id)
 
 
 @pytest.fixture
