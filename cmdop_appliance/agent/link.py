@@ -1,8 +1,8 @@
 """A websocket to the hub: frames in and out, and one error for all the ways in which it ends."""
 
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -42,19 +42,26 @@ class Link:
     async def send(self, frame: str | bytes) -> None:
         """Send one frame; a hub that does not take it in time is gone."""
         try:
-            with trio.fail_after(self._pace.send_s):
+            with self._while_taken():
                 await self._ws.send_message(frame)
         except ConnectionClosed as exc:
             raise _lost(exc) from None
-        except trio.TooSlowError:
-            raise LinkLost(f"the hub took nothing for {self._pace.send_s:.0f} s") from None
 
     async def wait_room(self) -> None:
-        """Return when what was sent is on its way, or nearly."""
+        """Return when what was sent is on its way, or nearly; else the hub is gone, too."""
         try:
-            await self._room.wait()
+            with self._while_taken():
+                await self._room.wait()
         except trio.ClosedResourceError:
             raise LinkLost("the connection was cut") from None
+
+    @contextmanager
+    def _while_taken(self) -> Iterator[None]:
+        try:
+            with trio.fail_after(self._pace.send_s):
+                yield
+        except trio.TooSlowError:
+            raise LinkLost(f"the hub took nothing for {self._pace.send_s:.0f} s") from None
 
     async def receive(self) -> str | bytes:
         """The next frame."""

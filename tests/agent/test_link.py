@@ -184,6 +184,17 @@ async def test_a_hub_that_reads_nothing_is_left_and_dialled_again(state_dir, hub
         assert len(peer.inventory) == 40
 
 
+async def test_a_hub_that_leaves_no_room_is_gone_though_each_frame_was_taken(hub):
+    async def fill() -> None:
+        async with open_link(hub.url, replace(QUICK, send_s=0.3)) as link:
+            while True:
+                await link.wait_room()
+                await link.send(bytes(16 * 1024))
+
+    with trio.fail_after(PATIENCE_S), pytest.raises(LinkLost, match=r"^the hub took nothing for"):
+        await fill()
+
+
 async def test_a_hub_that_stops_in_the_handshake_is_left_and_dialled_again(state_dir, hub):
     pace = replace(QUICK, handshake_s=0.2)
     async with running_agent(state_dir, hub, pace=pace):
