@@ -1,8 +1,12 @@
+# Made from sdk/aio/client.py by scripts/fix: change it there.
 """The synchronous client: the public HTTP API as Python calls."""
 
+import os
+from collections.abc import Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
+from cmdop_appliance.sdk.errors import CmdopError
 from cmdop_appliance.sdk.resources.audit import Audit
 from cmdop_appliance.sdk.resources.commands import Commands
 from cmdop_appliance.sdk.resources.enrollment_tokens import EnrollmentTokens
@@ -24,14 +28,39 @@ if TYPE_CHECKING:
 
 
 class Client:
-    """One hub, as one API key sees it. Use it in a `with` block, or call `close()`."""
+    """One hub, as one API key sees it. Use it in a `with` block, or call `close()`.
 
-    def __init__(self, base_url: str, api_key: str, *, timeout_s: float = TIMEOUT_S) -> None:
-        """`timeout_s`: how long a hub is waited for that says nothing, or that was there and went.
+    A hub that restarts is waited for, and so is a machine whose agent has not found it again: what
+    a call asks for is done once. Besides what a call names, each raises
+
+        ConnectionFailed: the hub is not there, or broke off and stayed away.
+        Unauthorized, Forbidden: the key is good no more, or may not.
+        RateLimited: too many requests; `retry_after` says for how many seconds.
+        ServerError: the hub failed, or has not enough space.
+        UnexpectedAnswer: what answers is no hub.
+    """
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        *,
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
+        """`base_url` and `api_key`: by default what CMDOP_URL and CMDOP_API_KEY say.
+
+        `timeout_s`: how long a hub is waited for that says nothing, or that was there and went.
 
         Raises:
-            CmdopError: the URL or the key cannot be one.
+            CmdopError: the URL or the key cannot be one, or nothing names it.
         """
+        if base_url is None:
+            base_url = os.environ.get("CMDOP_URL") or os.environ.get("CMDOP_BASE_URL")
+        if api_key is None:
+            api_key = os.environ.get("CMDOP_API_KEY")
+        if base_url is None or api_key is None:
+            missing = "CMDOP_URL" if base_url is None else "CMDOP_API_KEY"
+            raise CmdopError(f"no hub is named: pass base_url and api_key, or set {missing}")
         self._open(Transport(base_url, api_key, timeout_s=timeout_s))
 
     def _open(self, transport: Transport) -> None:
@@ -93,9 +122,27 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connection to the hub."""
+        """Close the connections to the hub."""
         self._transport.close()
 
     def me(self) -> Caller:
         """Who the hub takes the key for, and what it allows."""
         return cast("Caller", data_of(self._transport.request("GET", "/auth/me")))
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, object] | None = None,
+        body: Mapping[str, object] | None = None,
+    ) -> dict[str, Any]:
+        """The whole answer to any call that is answered with JSON: its `data` and its `meta`.
+
+        `path`: below /api/v1, or begins with /api/ itself. It is repeated as every other call is.
+
+        Raises:
+            APIError: the hub refused.
+            ConnectionFailed, UnexpectedAnswer
+        """
+        return self._transport.request(method, path, query=query, body=body)

@@ -1,11 +1,13 @@
+# Made from sdk/aio/downloads.py by scripts/fix: change it there.
 """Files on their way from a machine."""
 
 import http
-import http.client
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
+from contextlib import closing
 from typing import Final
 
+from cmdop_appliance.sdk.connection import Response
 from cmdop_appliance.sdk.errors import APIError, Away, CmdopError, Silent, UnexpectedAnswer
 from cmdop_appliance.sdk.patience import is_passing
 from cmdop_appliance.sdk.transport import Transport
@@ -31,7 +33,7 @@ class Download:
         self.size: int | None = None  # None: nothing is known yet
         self.etag = ""
 
-    def pieces(self) -> Iterator[bytes]:
+    def pieces(self) -> Generator[bytes]:
         """From `offset` to the end; when the file has changed, again from 0.
 
         Raises:
@@ -41,10 +43,11 @@ class Download:
         failed: CmdopError | None = None
         while self.offset != self.size:
             try:
-                for piece in self._attempt():
-                    patience.renew()
-                    yield piece
-                    self.offset += len(piece)
+                with closing(self._attempt()) as pieces:
+                    for piece in pieces:
+                        patience.renew()
+                        yield piece
+                        self.offset += len(piece)
                 failed = Away("the hub broke off the file")
             except Silent as exc:
                 failed = exc
@@ -70,7 +73,7 @@ class Download:
                 f"{self._name} changed {self._changes} times while it was read"
             ) from why
 
-    def _attempt(self) -> Iterator[bytes]:
+    def _attempt(self) -> Generator[bytes]:
         headers = {}
         if self.offset and self.etag.startswith('"'):  # a weak one says nothing of the bytes
             headers = {"Range": f"bytes={self.offset}-", "If-Range": self.etag}
@@ -78,14 +81,14 @@ class Download:
             "GET", f"{self._route}/download", query=self._place, headers=headers
         ) as response:
             self._judge(response)
-            yield from self._transport.pieces(response)
+            yield from response.pieces()
 
-    def _judge(self, response: http.client.HTTPResponse) -> None:
+    def _judge(self, response: Response) -> None:
         """Whether this goes on where we are, or begins at 0."""
-        etag = response.headers.get("ETag", "")
+        etag = response.header("ETag")
         match response.status:
             case http.HTTPStatus.PARTIAL_CONTENT:
-                found = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
+                found = _RANGE.fullmatch(response.header("Content-Range"))
                 if found is None or int(found[1]) != self.offset:
                     raise UnexpectedAnswer("the hub sent another part of a file than was asked for")
                 self.size = int(found[2])

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from cmdop_appliance.sdk.errors import CmdopError
-from cmdop_appliance.sdk.transport import PIECE_BYTES
+from cmdop_appliance.sdk.pieces import PIECE_BYTES
 from cmdop_appliance.sdk.umask import less_umask
 
 _NAME_BYTES: Final = 255  # of a file name (NAME_MAX, linux/limits.h)

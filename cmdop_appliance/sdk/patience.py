@@ -1,10 +1,11 @@
+# Made from sdk/aio/patience.py by scripts/fix: change it there.
 """Which failures pass by themselves, and how long that is waited for."""
 
 import http
 import random
-import time
 from typing import Final
 
+from cmdop_appliance.sdk import waiting
 from cmdop_appliance.sdk.errors import Away, CmdopError, Conflict, ServerError
 
 # Pauses between attempts are drawn from 0 to this, which doubles: "full jitter", so that the many
@@ -40,7 +41,7 @@ class Patience:
         self._left_s -= pause_s + waited_s
         if self._left_s < 0:
             raise error
-        time.sleep(pause_s)
+        waiting.sleep(pause_s)
 
 
 def is_passing(error: CmdopError, *, was_there: bool) -> bool:

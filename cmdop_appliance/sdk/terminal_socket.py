@@ -1,3 +1,4 @@
+# Made from sdk/aio/terminal_socket.py by scripts/fix: change it there.
 """A viewer of one terminal: what is written there as it comes, and keys on their way.
 
 The connection may break, and the hub or the machine go away and come back: what is written is read
@@ -6,21 +7,10 @@ on at the byte where it broke off, and what was typed arrives once.
 
 import json
 import secrets
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, Final, Self
-
-from websockets.exceptions import (
-    ConnectionClosed,
-    InvalidHandshake,
-    InvalidMessage,
-    InvalidStatus,
-)
-from websockets.sync.client import ClientConnection, connect
-from websockets.typing import Subprotocol
+from collections.abc import Generator
+from contextlib import closing
+from typing import Final, Self
 
 from cmdop_appliance.sdk.errors import (
     Away,
@@ -32,96 +22,37 @@ from cmdop_appliance.sdk.errors import (
     ServerError,
     Unauthorized,
     UnexpectedAnswer,
-    error_class,
 )
 from cmdop_appliance.sdk.patience import STOPPING, Patience
+from cmdop_appliance.sdk.terminal_events import (
+    Back,
+    Ended,
+    Event,
+    Gap,
+    HubAway,
+    MachineAway,
+    Output,
+    Refused,
+    Resized,
+    Watchers,
+)
 from cmdop_appliance.sdk.terminal_types import Mode
 from cmdop_appliance.sdk.transport import Transport
+from cmdop_appliance.sdk.waiting import Lock
+from cmdop_appliance.sdk.websocket import WebSocket
+from cmdop_appliance.sdk.websocket_terms import Closed
 
-_PROTOCOL: Final = Subprotocol("cmdop.terminal.v1")
 _OFFSET_BYTES: Final = 8
 _INPUT_BYTES: Final = 16 * 1024  # the most the hub takes in one message
 # As much as a machine holds for a program that does not read. What is sent beyond is refused.
 _UNDER_WAY_BYTES: Final = 64 * 1024
-_MESSAGE_BYTES: Final = 1024 * 1024
 # Typed and not taken yet: whoever types on while the machine is away for long is told so.
 UNTAKEN_BYTES: Final = 1024 * 1024
 _AGAIN_S: Final = 1.0  # after so long without a word what is under way is sent again
-_OPEN_S: Final = 10.0
-_CLOSE_S: Final = 1.0
-# A hub that does not answer within both is away: 25 s, as for agents.
-_PING_S: Final = 10.0
-_PONG_S: Final = 15.0
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """Bytes that were written to the terminal, fit for one that a person looks at."""
-
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """What was written before is not kept any more: the screen begins anew."""
-
-
-@dataclass(frozen=True, slots=True)
-class Resized:
-    """The terminal has this size from now on: the smallest of its operators'."""
-
-    cols: int
-    rows: int
-
-
-@dataclass(frozen=True, slots=True)
-class Watchers:
-    """So many look at the terminal from now on."""
-
-    operators: int
-    observers: int
-
-
-@dataclass(frozen=True, slots=True)
-class MachineAway:
-    """The machine is away: what is typed waits for it."""
-
-
-@dataclass(frozen=True, slots=True)
-class HubAway:
-    """The connection to the hub is broken, or not made yet; it is made again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Back:
-    """Hub and machine are there; the terminal goes on."""
-
-    terminal: dict[str, Any]  # its record as the connection found it; {}: only the machine was away
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """The hub did not do what was asked, such as to type for an observer."""
-
-    code: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """The terminal has ended; nothing comes after this."""
-
-    end: str  # exited, failed, cancelled, idle or lost
-    exit_code: int | None  # ended by signal n: 128 + n
-    signal: str | None
-    message: str | None
-
-
-Event = Output | Gap | Resized | Watchers | MachineAway | HubAway | Back | Refused | Ended
 
 
 class TerminalSocket:
-    """One viewer of one terminal. One thread takes its events, any thread may type."""
+    """A viewer of one terminal. One takes its events; others may type meanwhile."""
 
     def __init__(
         self,
@@ -137,16 +68,16 @@ class TerminalSocket:
         self._patience = patience
         self._offset: int | None = None  # of the output: where to go on
         self._refused = ""  # the code of what the hub refused last
-        self._lock = threading.Lock()  # of all that follows
+        self._connection: WebSocket | None = None
+        self._is_closed = False
+        self._is_heard = False  # hub and machine are there, and take what is typed
+        self._lock = Lock()  # of all that follows
         self._size = {"cols": cols, "rows": rows}
         self._writer = secrets.token_hex(16)
         self._typed = bytearray()  # what is not taken yet
         self._taken = 0  # how much is
         self._sent = 0  # up to where it was sent
         self._again_at = 0.0  # when what nobody has taken is sent again
-        self._connection: ClientConnection | None = None
-        self._is_heard = False  # hub and machine are there, and take what is typed
-        self._is_closed = False
 
     def __enter__(self) -> Self:
         return self
@@ -156,10 +87,8 @@ class TerminalSocket:
 
     def close(self) -> None:
         """Hang up. The terminal goes on."""
-        with self._lock:
-            self._is_closed = True
-            connection = self._connection
-        if connection is not None:
+        self._is_closed = True
+        if (connection := self._connection) is not None:
             connection.close()
 
     @property
@@ -183,12 +112,12 @@ class TerminalSocket:
             self._send_typed()
 
     def resize(self, cols: int, rows: int) -> None:
-        """The window has this size from now on."""
+        """The window has `cols` columns and `rows` rows from now on."""
         with self._lock:
             self._size = {"cols": cols, "rows": rows}
             self._send(json.dumps({"type": "resize", **self._size}))
 
-    def events(self) -> Iterator[Event]:
+    def events(self) -> Generator[Event]:
         """What happens, until the terminal has ended or this was closed; `Back` comes first.
 
         Only `HubAway` may come before it.
@@ -201,12 +130,13 @@ class TerminalSocket:
         while not self._is_closed:
             began, is_met = time.monotonic(), False
             try:
-                for event in self._converse():
-                    self._patience.renew()
-                    is_met = True
-                    yield event
-                    if isinstance(event, Ended):
-                        return
+                with closing(self._converse()) as events:
+                    for event in events:
+                        self._patience.renew()
+                        is_met = True
+                        yield event
+                        if isinstance(event, Ended):
+                            return
                 failure: CmdopError = Away("the connection to the hub broke")
             except Away as exc:
                 failure = exc
@@ -219,85 +149,60 @@ class TerminalSocket:
             yield HubAway()
             self._patience.pause(failure, 0 if is_met else time.monotonic() - began)
 
-    def _converse(self) -> Iterator[Event]:
-        connection = self._connect()
+    def _converse(self) -> Generator[Event]:
+        connection = WebSocket.open(self._url, self._headers)
         try:
-            start = {"offset": self._offset, "writer": self._writer, "mode": self._mode}
-            with self._lock:
-                if self._is_closed:
-                    return
-                self._connection = connection
-                self._send(json.dumps({"type": "start", **start, **self._size}))
-            while True:
-                with suppress(TimeoutError):
-                    yield from self._hear(connection.recv(timeout=_AGAIN_S))
+            self._begin(connection)
+            while not self._is_closed:
+                message = connection.receive(_AGAIN_S)
+                if message is not None and (event := self._hear(message)) is not None:
+                    yield event
                 self._send_refused()
-        except ConnectionClosed:
-            pass
+        except Closed as exc:
+            self._judge(exc.code, exc.reason)
         except (ValueError, KeyError, TypeError) as exc:
             raise UnexpectedAnswer("the hub sent what is no message of a terminal") from exc
         finally:
-            with self._lock:
-                self._connection = None
-                self._is_heard = False
+            self._connection = None
+            self._is_heard = False
             connection.close()
-        self._judge(connection.close_code, connection.close_reason or "")
 
-    def _connect(self) -> ClientConnection:
-        try:
-            return connect(
-                self._url,
-                additional_headers=self._headers,
-                subprotocols=[_PROTOCOL],
-                compression=None,
-                max_size=_MESSAGE_BYTES,
-                open_timeout=_OPEN_S,
-                close_timeout=_CLOSE_S,
-                ping_interval=_PING_S,
-                ping_timeout=_PONG_S,
-                proxy=None,
-                legacy=True,
-            )
-        except InvalidStatus as exc:
-            raise _refusal(exc.response.status_code, bytes(exc.response.body or b"")) from None
-        except (OSError, ConnectionClosed) as exc:  # also TimeoutError
-            raise Away(f"cannot reach the hub: {exc}") from exc
-        except InvalidHandshake as exc:
-            if isinstance(exc, InvalidMessage) and isinstance(exc.__cause__, EOFError):
-                raise Away("the hub broke off its answer") from exc
-            raise UnexpectedAnswer(f"what answers is no hub with terminals: {exc}") from exc
+    def _begin(self, connection: WebSocket) -> None:
+        start = {"offset": self._offset, "writer": self._writer, "mode": self._mode}
+        with self._lock:
+            self._connection = connection
+            self._send(json.dumps({"type": "start", **start, **self._size}))
 
-    def _hear(self, message: str | bytes) -> Iterator[Event]:
+    def _hear(self, message: str | bytes) -> Event | None:
         if isinstance(message, bytes):
             self._offset = int.from_bytes(message[:_OFFSET_BYTES])
-            yield Output(message[_OFFSET_BYTES:])
-            return
+            return Output(message[_OFFSET_BYTES:])
         said = json.loads(message)
         match said["type"]:
             case "hello":
                 self._type_again()
-                yield Back(said["terminal"])
+                return Back(said["terminal"])
             case "back":
                 self._type_again()
-                yield Back({})
+                return Back({})
             case "away":
                 self._is_heard = False
-                yield MachineAway()
+                return MachineAway()
             case "taken":
                 self._hear_taken(int(said["offset"]))
             case "gap":
                 self._offset = int(said["offset"])
-                yield Gap()
+                return Gap()
             case "resize":
-                yield Resized(said["cols"], said["rows"])
+                return Resized(said["cols"], said["rows"])
             case "viewers":
-                yield Watchers(said["operators"], said["observers"])
+                return Watchers(said["operators"], said["observers"])
             case "error":
                 self._refused = said["code"]
-                yield Refused(said["code"], said["message"])
+                return Refused(said["code"], said["message"])
             case "end":
-                yield Ended(said["end"], said["exit_code"], said["signal"], said["message"])
-        # Any other kind is from a newer hub.
+                return Ended(said["end"], said["exit_code"], said["signal"], said["message"])
+        return None  # any other kind is from a newer hub
 
     def _type_again(self) -> None:
         with self._lock:
@@ -334,13 +239,12 @@ class TerminalSocket:
                 return
             if not at:
                 self._again_at = time.monotonic() + _AGAIN_S
-            self._send(self._sent.to_bytes(_OFFSET_BYTES) + part)
             self._sent += len(part)
+            self._send((self._sent - len(part)).to_bytes(_OFFSET_BYTES) + part)
 
     def _send(self, message: str | bytes) -> None:
-        if self._connection is not None:
-            with suppress(ConnectionClosed):  # its reader notices, and what matters is said again
-                self._connection.send(message)
+        if (connection := self._connection) is not None:
+            connection.send(message)
 
     def _judge(self, code: int | None, reason: str) -> None:
         """Pass if the connection may be made again.
@@ -361,20 +265,3 @@ class TerminalSocket:
                 raise Conflict(409, many, reason or "too many look at terminals of this machine")
             case 4400:
                 raise UnexpectedAnswer(f"the hub did not understand us: {reason}")
-
-
-def _refusal(status: int, body: bytes) -> CmdopError:
-    """The hub's answer to who asked for a websocket, or that of a proxy before it."""
-    try:
-        error = json.loads(body)["error"]
-        return error_class(status)(
-            status,
-            str(error["code"]),
-            str(error["message"]),
-            error.get("details"),
-            hint=str(error.get("hint") or ""),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError):
-        if status in (502, 503, 504):
-            return Away(f"the hub does not answer (HTTP {status})")
-        return UnexpectedAnswer(f"what answers is no hub with terminals: HTTP {status}")

@@ -27,6 +27,7 @@ class Machine(TypedDict):
     arch: str | None
     hostname: str
     tags: list[str]
+    agent_version: str
     created_at: str
     last_seen: str | None
 
@@ -269,6 +270,7 @@ class Caller(TypedDict):
     workspace: dict[str, str]  # its id and namespace
     tags: list[str]
     expires_at: str | None
+    hub_version: str
 
 
 class FileEntry(TypedDict):

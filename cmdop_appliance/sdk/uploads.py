@@ -1,3 +1,4 @@
+# Made from sdk/aio/uploads.py by scripts/fix: change it there.
 """Files on their way to a machine.
 
 A small file is one request with its sha256. A larger one is an upload with an id: one request has
@@ -10,21 +11,21 @@ place. After a break the machine is asked how far it has come, and is sent the r
 """
 
 import hashlib
-import os
-import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
 from functools import partial
-from io import FileIO
 from typing import Any, BinaryIO, Final, TypeVar
 from uuid import uuid4
 
 from cmdop_appliance.sdk.errors import APIError, CmdopError, Forbidden, NotFound, UnexpectedAnswer
 from cmdop_appliance.sdk.file_paths import with_exact_names
 from cmdop_appliance.sdk.patience import is_passing
+from cmdop_appliance.sdk.pieces import PIECE_BYTES, Pieces, Progress, next_piece, read_up_to
 from cmdop_appliance.sdk.resources.resource import data_of
-from cmdop_appliance.sdk.transport import PIECE_BYTES, Transport
+from cmdop_appliance.sdk.source_files import Source
+from cmdop_appliance.sdk.transport import Transport
 from cmdop_appliance.sdk.types import WrittenFile
+from cmdop_appliance.sdk.waiting import on_disk
 
 T = TypeVar("T")
 
@@ -32,94 +33,6 @@ T = TypeVar("T")
 WHOLE_BYTES: Final = 1024 * 1024
 # What is held of a stream, which cannot be read again, until the machine has it.
 _PART_BYTES: Final = 8 * 1024 * 1024
-
-Progress = Callable[[int, int | None], None]  # bytes there, and of how many if that is known
-Pieces = Callable[[int], Iterable[memoryview]]  # the bytes from an offset on
-
-
-class Source:
-    """A regular file here, read from any offset and hashed once, whatever is read again."""
-
-    def __init__(self, file: FileIO, name: str) -> None:
-        self._file = file
-        self._name = name
-        self._before = _state(file)
-        self._digest = hashlib.sha256()
-        self._hashed = 0  # bytes
-        self.size = os.fstat(file.fileno()).st_size
-
-    def whole(self) -> bytes:
-        """All bytes at once.
-
-        Raises:
-            CmdopError: they were changed meanwhile.
-        """
-        if not self.size:  # or the system makes it up when it is read, such as those in /proc
-            return self._file.read()
-        data = b"".join(map(bytes, self.pieces(0)))
-        self.sha256()
-        return data
-
-    @property
-    def identity(self) -> str:
-        """Another one for another file, and after every change."""
-        return ":".join(map(str, self._before))
-
-    def pieces(self, offset: int) -> Iterator[memoryview]:
-        """The bytes from `offset` on. What lies before it is hashed first, if it was not yet.
-
-        Raises:
-            CmdopError: the file has become shorter.
-        """
-        for _ in self._read(self._hashed, offset):
-            pass
-        return self._read(offset, self.size)
-
-    def _read(self, position: int, end: int) -> Iterator[memoryview]:
-        buffer = memoryview(bytearray(PIECE_BYTES))
-        while position < end:
-            self._file.seek(position)
-            read = self._file.readinto(buffer[: end - position])
-            if not read:
-                raise self._changed()
-            piece = buffer[:read]
-            position += read
-            if position > self._hashed:
-                self._digest.update(piece[self._hashed - position :])
-                self._hashed = position
-            yield piece
-
-    def sha256(self) -> str:
-        """Of the whole file, once all of it was read.
-
-        Raises:
-            CmdopError: it was changed meanwhile.
-        """
-        self.pieces(self.size)
-        if _state(self._file) != self._before:
-            raise self._changed()
-        return self._digest.hexdigest()
-
-    def _changed(self) -> CmdopError:
-        return CmdopError(f"{self._name} changed while it was read; nothing was put in place")
-
-
-@contextmanager
-def open_source(path: str | os.PathLike[str]) -> Iterator[Source]:
-    """The regular file at `path`.
-
-    Raises:
-        CmdopError: it is something else.
-        OSError
-    """
-
-    def without_waiting(name: str, flags: int) -> int:
-        return os.open(name, flags | os.O_NONBLOCK)  # for who writes to a pipe
-
-    with open(path, "rb", buffering=0, opener=without_waiting) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise CmdopError(f"{os.fspath(path)} is not a regular file")
-        yield Source(file, os.fspath(path))
 
 
 class Upload:
@@ -157,7 +70,8 @@ class Upload:
             if self._sealed and (found := self._found()):
                 return found
             self._sealed = sha256
-            return _written(self._put(0, [memoryview(data)], len(data), sha256=sha256))
+            pieces = iter([memoryview(data)])
+            return _written(self._put(0, pieces, len(data), sha256=sha256))
 
         return self._patiently(attempt)
 
@@ -176,8 +90,8 @@ class Upload:
         self._upload_id, self._offset = uuid4().hex, 0
         digest, start, part = hashlib.sha256(), 0, first
         while True:
-            part += read_up_to(file, _PART_BYTES - len(part))
-            digest.update(part)
+            part += on_disk(read_up_to, file, _PART_BYTES - len(part))
+            on_disk(digest.update, part)
             end, pieces = start + len(part), _held(part, start)
             if len(part) < _PART_BYTES:
                 return self._patiently(partial(self._finish, end, pieces, digest.hexdigest))
@@ -221,8 +135,8 @@ class Upload:
         """Bring the upload to `end` and into place; `seal` tells its sha256 when all was read."""
         if found := self._bring(end, pieces):
             return found
-        self._sealed = seal()
-        return _written(self._put(end, (), 0, sha256=self._sealed))
+        self._sealed = on_disk(seal)
+        return _written(self._put(end, iter(()), 0, sha256=self._sealed))
 
     def _ask(self, end: int) -> int:
         """How much of the upload the machine has."""
@@ -243,23 +157,22 @@ class Upload:
         return offset
 
     def _put(
-        self, offset: int, pieces: Iterable[memoryview], length: int, *, sha256: str | None = None
+        self, offset: int, pieces: Iterator[memoryview], length: int, *, sha256: str | None = None
     ) -> dict[str, Any]:
         query = {**self._place, **self._options, "sha256": sha256}
         if self._upload_id is not None:
             query |= {"upload_id": self._upload_id, "offset": offset}
-        with self._transport.exchange(
-            "PUT",
-            f"{self._route}/upload",
-            query=query,
-            headers={"Content-Type": "application/octet-stream"},
-            body=self._told(offset, pieces),
-            length=length,
-        ) as response:
+        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(length)}
+        with (
+            closing(self._told(offset, pieces)) as file,
+            self._transport.exchange(
+                "PUT", f"{self._route}/upload", query=query, headers=headers, file=file
+            ) as response,
+        ):
             return data_of(self._transport.read(response))
 
-    def _told(self, offset: int, pieces: Iterable[memoryview]) -> Iterator[memoryview]:
-        for piece in pieces:
+    def _told(self, offset: int, pieces: Iterator[memoryview]) -> Generator[memoryview]:
+        while (piece := on_disk(next_piece, pieces)) is not None:
             yield piece
             offset += len(piece)
             if self._progress is not None:
@@ -281,20 +194,6 @@ class Upload:
                 raise
             return None
         return _written(there) if there.get("sha256") == self._sealed else None
-
-
-def read_up_to(file: BinaryIO, size: int) -> bytes:
-    """`size` bytes, or what is left until the end of `file`."""
-    pieces = []
-    while size and (piece := file.read(size)):
-        pieces.append(piece)
-        size -= len(piece)
-    return b"".join(pieces)
-
-
-def _state(file: FileIO) -> tuple[int, ...]:
-    status = os.fstat(file.fileno())
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _held(part: bytes, start: int) -> Pieces:

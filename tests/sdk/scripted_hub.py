@@ -2,6 +2,7 @@
 
 import json
 import socketserver
+import ssl
 import threading
 from base64 import b64encode
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from cmdop_appliance.sdk import Client
+from tests.sdk.kinds import Client
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,9 @@ class ScriptedHub:
 
 
 @contextmanager
-def scripted_hub(script: Callable[[Asked], Answer], port: int = 0) -> Iterator[ScriptedHub]:
+def scripted_hub(
+    script: Callable[[Asked], Answer], port: int = 0, tls: ssl.SSLContext | None = None
+) -> Iterator[ScriptedHub]:
     """A hub on this port, or a free one, whose every answer is `script(request)`."""
     hub = ScriptedHub()
 
@@ -103,6 +106,7 @@ def scripted_hub(script: Callable[[Asked], Answer], port: int = 0) -> Iterator[S
     class Server(socketserver.ThreadingTCPServer):
         daemon_threads = True
         allow_reuse_address = True
+        request_queue_size = 64
 
         def shutdown_request(self, request: Any) -> None:
             super().shutdown_request(request)
@@ -110,6 +114,9 @@ def scripted_hub(script: Callable[[Asked], Answer], port: int = 0) -> Iterator[S
 
     with Server(("127.0.0.1", port), Handler) as server:
         hub.url = "http://{}:{}".format(*server.server_address)
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
+            hub.url = hub.url.replace("http", "https")
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:
@@ -119,7 +126,7 @@ def scripted_hub(script: Callable[[Asked], Answer], port: int = 0) -> Iterator[S
             thread.join()
 
 
-def asked_of(call: Callable[[Client], Any], data: object) -> tuple[Any, Asked]:
+def asked_of(call: Callable[[Any], Any], data: object) -> tuple[Any, Asked]:
     """What a call gives when the hub answers with `data`, and the one request that it made."""
     with scripted_hub(lambda _: answer(data)) as hub, Client(hub.url, "k") as sdk:
         made = call(sdk)
@@ -129,7 +136,7 @@ def asked_of(call: Callable[[Client], Any], data: object) -> tuple[Any, Asked]:
     return made, asked
 
 
-def sent_by(call: Callable[[Client], Any]) -> tuple[str, str, Any]:
+def sent_by(call: Callable[[Any], Any]) -> tuple[str, str, Any]:
     """What a call asks for that gives one record: (method, path, body)."""
     made, asked = asked_of(call, {"id": "id_1"})
     assert made == {"id": "id_1"}

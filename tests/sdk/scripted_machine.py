@@ -5,13 +5,13 @@ import os
 from contextlib import contextmanager
 from urllib.parse import parse_qs
 
-from cmdop_appliance.sdk import Client
+from tests.sdk.kinds import Client
 from tests.sdk.scripted_hub import Answer, answer, scripted_hub
 
 KEY = "cmdop_apikey_0123456789"
 BROKEN = Answer(b"", close=True)
 STOPPING = answer({"code": "unavailable", "message": "the link is lost"}, status=503)
-LARGE = os.urandom(3 * 1024 * 1024 + 7)
+LARGE = os.urandom(3 * 64 * 1024 + 7)  # see conftest
 SMALL = b"small\x00\xff"
 
 

@@ -6,7 +6,9 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from cmdop_appliance.sdk import APIError, Client, CmdopError, ServerError, UnexpectedAnswer
+from cmdop_appliance import sdk
+from cmdop_appliance.sdk import APIError, CmdopError, ServerError, UnexpectedAnswer
+from tests.sdk.kinds import Client
 from tests.sdk.scripted_hub import Answer, answer
 from tests.sdk.scripted_machine import (
     BROKEN,
@@ -20,6 +22,8 @@ from tests.sdk.scripted_machine import (
     refusal_of,
     sha256_of,
 )
+
+pytestmark = pytest.mark.usefixtures("kind")
 
 
 def _is_alone(here):
@@ -39,7 +43,7 @@ def test_a_file_arrives_whole_with_the_mode_it_has_there(here, content):
     assert _is_alone(here)
 
 
-@pytest.mark.parametrize("arrives", [0, 1, 1_000_000, len(LARGE) - 1])
+@pytest.mark.parametrize("arrives", [0, 1, 62_500, len(LARGE) - 1])
 def test_a_download_that_is_cut_goes_on_at_the_same_byte(here, arrives):
     machine = Machine(LARGE)
     machine.faults = [(arrives, None), (7, None), (0, STOPPING), (0, BROKEN)]
@@ -54,7 +58,7 @@ def test_a_download_that_is_cut_goes_on_at_the_same_byte(here, arrives):
 
 def test_a_download_goes_on_in_another_program(here):
     machine = Machine(LARGE)
-    machine.faults = [(1_000_000, None), (0, refusal_of("file_io_error", 500))]
+    machine.faults = [(62_500, None), (0, refusal_of("file_io_error", 500))]
     with client_of(machine) as (client, hub):
         with pytest.raises(ServerError):
             client.files.download("mach_1", "/f", here)
@@ -62,7 +66,7 @@ def test_a_download_goes_on_in_another_program(here):
         assert left == [".f.cmdop-from", ".f.cmdop-part"]
         assert all(path.stat().st_mode & 0o777 == 0o600 for path in here.parent.iterdir())
         client.files.download("mach_1", "/f", here)
-        assert hub.asked[-2].headers["range"] == "bytes=1000000-"
+        assert hub.asked[-2].headers["range"] == "bytes=62500-"
     assert here.read_bytes() == LARGE
     assert _is_alone(here)
 
@@ -88,11 +92,11 @@ def test_what_has_all_arrived_is_only_put_in_place(here):
 @pytest.mark.parametrize("another", ["machine", "path"])
 def test_what_has_arrived_of_something_else_is_of_no_use(here, another):
     machine = Machine(LARGE)
-    machine.faults = [(1_000_000, None), (0, refusal_of("file_io_error", 500))]
+    machine.faults = [(62_500, None), (0, refusal_of("file_io_error", 500))]
     with client_of(machine) as (client, hub):
         with pytest.raises(ServerError):
             client.files.download("mach_1", "/f", here)
-        machine.content = LARGE[:500_000:-1][:400_000]  # less than had arrived
+        machine.content = LARGE[:31_250:-1][:25_000]  # less than had arrived
         client.files.download(
             "mach_2" if another == "machine" else "mach_1",
             "/g" if another == "path" else "/f",
@@ -104,7 +108,7 @@ def test_what_has_arrived_of_something_else_is_of_no_use(here, another):
 
 def test_where_a_tag_does_not_vouch_for_the_bytes_they_are_fetched_anew(here):
     machine = Machine(LARGE, etag='W/"v1"')
-    machine.faults = [(1_000_000, None)]
+    machine.faults = [(62_500, None)]
     with client_of(machine) as (client, hub):
         client.files.download("mach_1", "/f", here)
     assert here.read_bytes() == LARGE
@@ -117,7 +121,7 @@ def test_a_file_that_changes_meanwhile_is_begun_again(here):
     def change():
         machine.content, machine.etag = LARGE[::-1], '"v2"'
 
-    machine.faults = [(1_000_000, None), (2_000_000, change)]
+    machine.faults = [(62_500, None), (125_000, change)]
     with client_of(machine) as (client, _):
         client.files.download("mach_1", "/f", here)
     assert here.read_bytes() == LARGE[::-1]
@@ -139,9 +143,9 @@ def test_a_file_that_changes_again_and_again_is_given_up(here, way):
     if way == "refused":
         machine.faults = [(0, refusal_of("changed_during_read", 409))] * 20
     elif way == "cut":
-        machine.faults = [(1_000_000, change)] * 20
+        machine.faults = [(62_500, change)] * 20
     elif way == "shorter":
-        machine.faults = [(1_000_000, None), (0, refusal_of("range_not_satisfiable", 416))] * 20
+        machine.faults = [(62_500, None), (0, refusal_of("range_not_satisfiable", 416))] * 20
     here.write_bytes(b"before")
     with (
         client_of(script) as (client, _),
@@ -274,7 +278,7 @@ def test_what_another_program_puts_in_place_meanwhile_is_not_written_to(here, mo
 
     def late(file, operation):
         monkeypatch.undo()
-        with Client(hub.url, KEY) as other:
+        with sdk.Client(hub.url, KEY) as other:
             other.files.download("mach_1", "/f", here)
         opened.append(here.open("rb"))
         lock(file, operation)
@@ -324,14 +328,14 @@ def test_a_download_that_has_arrived_waits_for_the_machine_to_come_back(tmp_path
 
 def test_a_stream_goes_on_at_the_same_byte_and_ends_when_the_file_changes():
     machine = Machine(LARGE)
-    machine.faults = [(1_000_000, None), (7, None)]
+    machine.faults = [(62_500, None), (7, None)]
 
     def change():
         machine.etag = '"v2"'
 
     with client_of(machine) as (client, _):
         assert b"".join(client.files.stream("mach_1", "/f")) == LARGE
-        machine.faults = [(1_000_000, None), (7, change)]
+        machine.faults = [(62_500, None), (7, change)]
         with pytest.raises(CmdopError, match="/f changed while it was read"):
             b"".join(client.files.stream("mach_1", "/f"))
 

@@ -21,6 +21,8 @@ from tests.sdk.scripted_machine import (
     refusal_of,
 )
 
+pytestmark = pytest.mark.usefixtures("kind")
+
 # ── names ────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -141,7 +143,7 @@ def test_a_copy_that_takes_longer_than_the_hub_is_waited_for_is_not_asked_for_tw
             assert asked_for_life.wait(10)
         return answer({"name": "b"})
 
-    with client_of(script, timeout_s=0.05) as (client, hub):
+    with client_of(script, timeout_s=0.5) as (client, hub):
         assert client.files.copy("mach_1", "a", "b")["name"] == "b"
     assert [asked.method for asked in hub.asked].count("POST") == 1
 
@@ -157,8 +159,8 @@ def test_after_a_break_the_machine_that_comes_back_is_waited_for():
 @pytest.mark.parametrize("way", ["up", "down"])
 def test_patience_counts_from_the_last_byte_that_arrived(local, here, way):
     machine = Machine(LARGE)
-    machine.faults = [(100_000, BROKEN if way == "up" else None)] * 15
-    with client_of(machine, timeout_s=2) as (client, _):  # in which there are some 6 attempts
+    machine.faults = [(6_250, BROKEN if way == "up" else None)] * 15
+    with client_of(machine, timeout_s=2) as (client, _):  # in which there are some 12 attempts
         if way == "up":
             client.files.upload("mach_1", local, "/f")
         else:

@@ -6,9 +6,11 @@ from typing import get_args, get_type_hints
 import pytest
 
 from cmdop_appliance.api.cmdop import schedule_records
-from cmdop_appliance.sdk import Client
 from cmdop_appliance.sdk.schedule_types import ScheduleChanges
+from tests.sdk.kinds import Client
 from tests.sdk.scripted_hub import answer, asked_of, scripted_hub, sent_by
+
+pytestmark = pytest.mark.usefixtures("kind")
 
 SINCE = datetime(2026, 2, 14, 10, 30, tzinfo=UTC)
 

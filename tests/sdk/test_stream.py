@@ -5,11 +5,8 @@ import threading
 from contextlib import closing
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from cmdop_appliance.sdk import (
-    Client,
     ConnectionFailed,
     EventGap,
     Gap,
@@ -17,11 +14,13 @@ from cmdop_appliance.sdk import (
     Output,
     ServerError,
     UnexpectedAnswer,
-    sse,
 )
+from cmdop_appliance.sdk.aio.resources import resource as async_resource
 from cmdop_appliance.sdk.resources import resource
-from cmdop_appliance.sdk.sse import EventParser, ServerSentEvent
+from tests.sdk.kinds import Client
 from tests.sdk.scripted_hub import Answer, answer, end, http, output, scripted_hub, stream
+
+pytestmark = pytest.mark.usefixtures("kind")
 
 KEY = "cmdop_apikey_0123456789"
 UNAVAILABLE = answer({"code": "unavailable", "message": "stopping"}, status=503)
@@ -100,8 +99,13 @@ def test_a_hub_that_stays_away_is_given_up(away, error):
         _follow(away, timeout_s=0.2)
 
 
+def _take_for_dead_after(seconds, monkeypatch):
+    for module in (resource, async_resource):
+        monkeypatch.setattr(module, "STREAM_IDLE_S", seconds)
+
+
 def test_a_hub_that_falls_silent_is_asked_again_at_the_same_byte(monkeypatch):
-    monkeypatch.setattr(resource, "STREAM_IDLE_S", 0.1)
+    _take_for_dead_after(0.1, monkeypatch)
     head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
     event = output("stdout", b"abc", "3-0")
     silent = Answer(head + b"%x\r\n%b\r\n" % (len(event), event))
@@ -111,7 +115,7 @@ def test_a_hub_that_falls_silent_is_asked_again_at_the_same_byte(monkeypatch):
 
 
 def test_a_hub_that_stays_silent_is_given_up_and_its_silence_counts(monkeypatch):
-    monkeypatch.setattr(resource, "STREAM_IDLE_S", 0.2)
+    _take_for_dead_after(0.2, monkeypatch)
     with (
         scripted_hub(lambda _: Answer(b"")) as hub,
         Client(hub.url, KEY, timeout_s=0.3) as follower,
@@ -156,36 +160,6 @@ def test_an_event_that_no_hub_sends_is_an_error(event):
 def test_a_stream_that_is_html_is_given_up():
     with pytest.raises(ConnectionFailed):
         _follow(http(200, b"<html>", close=True), timeout_s=0.2)
-
-
-LINE = st.text(st.characters(exclude_characters="\r\n\0", exclude_categories=["Cs"]), max_size=8)
-
-
-@given(
-    st.lists(st.tuples(LINE.filter(bool), LINE, LINE), max_size=5),
-    st.integers(1, 20),
-    st.sampled_from(["\n", "\r\n"]),
-)
-def test_events_are_the_same_however_the_bytes_are_cut(events, size, newline):
-    raw = "".join(
-        f"event: {name}\nid: {ident}\ndata: {data}\n\n" for name, data, ident in events
-    ).replace("\n", newline)
-    parser, body = EventParser(), raw.encode()
-    pieces = [body[start : start + size] for start in range(0, len(body), size)]
-    found = [event for piece in pieces for event in parser.feed(piece)]
-    assert found == [ServerSentEvent(*event) for event in events]
-
-
-def test_lines_of_one_event_are_joined():
-    assert list(EventParser().feed(b"data: a\ndata: b\n\n")) == [ServerSentEvent("message", "a\nb")]
-
-
-def test_an_endless_event_is_refused(monkeypatch):
-    monkeypatch.setattr(sse, "MAX_EVENT_BYTES", 100)
-    parser = EventParser()
-    assert not list(parser.feed(b"data: " + b"x" * 90))
-    with pytest.raises(UnexpectedAnswer):
-        list(parser.feed(b"x" * 10))
 
 
 def test_events_go_on_behind_the_last_one_over_a_broken_connection():

@@ -3,12 +3,11 @@
 import socket
 import struct
 import threading
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import pytest
 
 from cmdop_appliance.sdk import (
-    Client,
     Conflict,
     ConnectionFailed,
     Forbidden,
@@ -17,9 +16,9 @@ from cmdop_appliance.sdk import (
     UnexpectedAnswer,
     terminal_socket,
 )
+from cmdop_appliance.sdk.aio import terminal_socket as async_terminal_socket
 from cmdop_appliance.sdk.errors import Away
-from cmdop_appliance.sdk.terminal_socket import (
-    UNTAKEN_BYTES,
+from cmdop_appliance.sdk.terminal_events import (
     Back,
     Ended,
     Gap,
@@ -30,8 +29,12 @@ from cmdop_appliance.sdk.terminal_socket import (
     Resized,
     Watchers,
 )
+from cmdop_appliance.sdk.terminal_socket import UNTAKEN_BYTES
+from tests.sdk.kinds import Client
 from tests.sdk.scripted_hub import Answer, scripted_hub
 from tests.sdk.scripted_terminal import RECORD, Seat, scripted_terminal
+
+pytestmark = pytest.mark.usefixtures("kind")
 
 END = Ended("exited", 0, None, None)
 
@@ -85,6 +88,15 @@ def test_what_happens_comes_in_its_order_until_the_end():
         Refused("forbidden", "an observer may only look"),
         Ended("exited", 137, "SIGKILL", "why"),
     ]
+
+
+def test_a_message_that_comes_in_parts_is_one():
+    def talk(seat):
+        seat.hello()
+        seat.socket.send([(6).to_bytes(8) + b"abc", b"def"])
+        seat.end()
+
+    assert _events(talk) == [Back(RECORD), Output(b"abcdef"), END]
 
 
 def test_a_broken_connection_goes_on_behind_the_last_piece_with_the_same_writer():
@@ -182,7 +194,8 @@ def test_of_a_long_paste_no_more_is_under_way_than_a_machine_holds():
 
 
 def test_what_nobody_takes_is_typed_again_whatever_else_comes(monkeypatch):
-    monkeypatch.setattr(terminal_socket, "_AGAIN_S", 0.02)
+    for module in (terminal_socket, async_terminal_socket):
+        monkeypatch.setattr(module, "_AGAIN_S", 0.02)
 
     def talk(seat):
         seat.hello()
@@ -319,8 +332,12 @@ def test_a_connection_that_is_reset_at_once_is_that_of_a_hub_that_is_away():
 
         thread = threading.Thread(target=reset)
         thread.start()
-        with Client(url, "k") as client, client.terminals.attach("t", patience_s=0) as viewer:
-            assert next(viewer.events()) == HubAway()
+        with (
+            Client(url, "k") as client,
+            client.terminals.attach("t", patience_s=0) as viewer,
+            closing(viewer.events()) as events,
+        ):
+            assert next(events) == HubAway()
         thread.join()
 
 

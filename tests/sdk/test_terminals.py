@@ -2,8 +2,11 @@
 
 import pytest
 
-from cmdop_appliance.sdk import Client, CodingRefused, Conflict, NotFound, UnexpectedAnswer
+from cmdop_appliance.sdk import CodingRefused, Conflict, NotFound, UnexpectedAnswer
+from tests.sdk.kinds import Client
 from tests.sdk.scripted_hub import Answer, answer, asked_of, http, scripted_hub, sent_by
+
+pytestmark = pytest.mark.usefixtures("kind")
 
 
 def test_a_list_is_asked_for_with_its_filters():

@@ -1,6 +1,7 @@
 """The synchronous client against a listener that misbehaves."""
 
 import json
+import random
 import socket
 import threading
 import time
@@ -10,7 +11,6 @@ import pytest
 
 from cmdop_appliance.sdk import (
     APIError,
-    Client,
     CmdopError,
     Conflict,
     ConnectionFailed,
@@ -23,7 +23,10 @@ from cmdop_appliance.sdk import (
     UnexpectedAnswer,
 )
 from cmdop_appliance.sdk.errors import Away
+from tests.sdk.kinds import Client
 from tests.sdk.scripted_hub import Answer, Asked, answer, http, scripted_hub
+
+pytestmark = pytest.mark.usefixtures("kind")
 
 KEY = "cmdop_apikey_0123456789"
 MACHINE = {"id": "mach_1", "name": "nas", "status": "online", "hostname": "nas"}
@@ -102,8 +105,8 @@ def test_a_get_and_a_delete_are_sent_again(away):
 
 def _call_over_a_restart(monkeypatch, call, after: Answer):
     """What a call gives, or raises, that is refused first because nobody listens."""
-    refused, sleep = threading.Event(), time.sleep
-    monkeypatch.setattr(time, "sleep", lambda seconds: (refused.set(), sleep(seconds)))
+    refused, uniform = threading.Event(), random.uniform
+    monkeypatch.setattr(random, "uniform", lambda *ends: (refused.set(), uniform(*ends))[1])
     with scripted_hub(lambda _: answer({}, close=True)) as before:
         client = Client(before.url, KEY)
         client.me()
@@ -197,7 +200,7 @@ def test_after_a_restart_a_machine_that_comes_back_is_waited_for():
     with pytest.raises(Conflict):
         _call(_start, *back)
     with pytest.raises(Conflict):
-        _call(_start, BROKEN, _not_active("GRACE_PERIOD"), timeout_s=0.2)
+        _call(_start, BROKEN, _not_active("GRACE_PERIOD"), timeout_s=0.5)
 
 
 def test_what_an_attempt_before_took_away_is_gone_and_not_missing():
@@ -219,7 +222,7 @@ def test_a_call_that_waits_for_an_end_asks_whether_the_hub_is_there_and_waits_on
         asked_before.append(asked.headers["idempotency-key"])
         return answer(ended) if len(asked_before) == 3 else Answer(b"")
 
-    with scripted_hub(script) as hub, Client(hub.url, KEY, timeout_s=0.1) as client:
+    with scripted_hub(script) as hub, Client(hub.url, KEY, timeout_s=0.5) as client:
         assert client.commands.run("mach_1", "true") == ended
     assert len(set(asked_before)) == 1
     assert [(r.method, r.path) for r in hub.asked][:2] == [
@@ -287,7 +290,7 @@ def test_no_tags_at_all_are_told_from_tags_that_nothing_is_said_of():
 def test_a_copy_is_a_client_of_its_own_that_knows_that_the_hub_was_there():
     with (
         scripted_hub(lambda _: answer(MACHINE)) as hub,
-        Client(hub.url, KEY, timeout_s=0.1) as client,
+        Client(hub.url, KEY, timeout_s=0.5) as client,
     ):
         client.machines.get("mach_1")
         with client.copy() as copy:
@@ -378,7 +381,7 @@ def test_an_answer_that_comes_too_late_is_not_taken_for_the_next_ones():
             assert given_up.wait(10)
         return answer({"name": asked.path.rpartition("/")[2]})
 
-    with scripted_hub(script) as hub, Client(hub.url, KEY, timeout_s=0.2) as client:
+    with scripted_hub(script) as hub, Client(hub.url, KEY, timeout_s=0.5) as client:
         with pytest.raises(ConnectionFailed):
             client.machines.get("late")
         given_up.set()
@@ -436,6 +439,22 @@ def test_a_list_goes_on_over_all_pages():
     assert found == [f"mach_{number}" for number in range(250)]
     assert hub.asked[0].query == "tags=a%2Cb&limit=100&offset=0"
     assert len(hub.asked) == 3
+
+
+def test_hub_and_key_are_those_of_the_environment_unless_others_are_passed(monkeypatch):
+    with scripted_hub(lambda _: answer({})) as hub:
+        monkeypatch.setenv("CMDOP_URL", hub.url)
+        monkeypatch.setenv("CMDOP_API_KEY", "k1")
+        with Client() as client:
+            client.me()
+        with Client(api_key="k2") as client:
+            client.me()
+    said = [asked.headers["authorization"] for asked in hub.asked]
+    assert said == ["Bearer k1", "Bearer k2"]
+    for name in ("CMDOP_API_KEY", "CMDOP_URL"):
+        monkeypatch.delenv(name)
+        with pytest.raises(CmdopError, match=name):
+            Client()
 
 
 def test_an_id_cannot_lead_to_another_route():

@@ -8,7 +8,8 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from cmdop_appliance.sdk import APIError, Client, CmdopError, ServerError
+from cmdop_appliance.sdk import APIError, CmdopError, ServerError
+from tests.sdk.kinds import Client
 from tests.sdk.scripted_hub import answer
 from tests.sdk.scripted_machine import (
     BROKEN,
@@ -23,6 +24,8 @@ from tests.sdk.scripted_machine import (
     requests_to,
     sha256_of,
 )
+
+pytestmark = pytest.mark.usefixtures("kind")
 
 
 def test_a_small_file_is_one_request_with_its_checksum(tmp_path):
@@ -68,7 +71,7 @@ def test_a_large_file_is_one_body_and_then_its_checksum(local):
 
 
 @pytest.mark.parametrize("fault", [BROKEN, STOPPING])
-@pytest.mark.parametrize("arrives", [0, 1, 1024 * 1024, len(LARGE)])
+@pytest.mark.parametrize("arrives", [0, 1, 64 * 1024, len(LARGE)])
 def test_an_upload_that_is_cut_sends_what_is_missing_and_nothing_else(local, fault, arrives):
     machine = Machine()
     machine.faults = [(arrives, fault), (5, fault)]
@@ -82,7 +85,7 @@ def test_an_upload_that_is_cut_sends_what_is_missing_and_nothing_else(local, fau
 
 def test_an_upload_goes_on_in_another_program(local):
     machine = Machine()
-    machine.faults = [(1_000_000, refusal_of("no_space", 507))]
+    machine.faults = [(62_500, refusal_of("no_space", 507))]
     with client_of(machine) as (client, hub):
         with pytest.raises(ServerError):
             client.files.upload("mach_1", local, "/f")
@@ -90,7 +93,7 @@ def test_an_upload_goes_on_in_another_program(local):
         assert machine.content == LARGE
         assert requests_to(hub)[2:4] == [
             ("GET", "upload", 0),
-            ("PUT", "upload", len(LARGE) - 1_000_000),
+            ("PUT", "upload", len(LARGE) - 62_500),
         ]
 
 
@@ -158,7 +161,7 @@ def test_a_file_that_changes_meanwhile_is_not_put_in_place(local):
 
 def test_what_another_attempt_left_damaged_is_sent_anew_once(local):
     machine = Machine()
-    machine.faults = [(1_000_000, refusal_of("file_io_error", 500))]
+    machine.faults = [(62_500, refusal_of("file_io_error", 500))]
     with client_of(machine) as (client, _):
         with pytest.raises(ServerError):
             client.files.upload("mach_1", local, "/f")
@@ -175,7 +178,7 @@ def test_what_arrives_damaged_again_is_given_up(local):
     machine = Machine()
     mismatch = (0, refusal_of("checksum_mismatch", 400))
     machine.faults = [
-        (1_000_000, BROKEN),
+        (62_500, BROKEN),
         (len(LARGE), None),
         mismatch,
         (len(LARGE), None),
@@ -203,7 +206,7 @@ def test_an_upload_asks_where_it_stands_when_it_was_wrong_of_that(local):
     assert machine.content == LARGE
 
 
-@pytest.mark.parametrize("size", [0, 5, 1024 * 1024, 1024 * 1024 + 1, 8 << 20, (8 << 20) + 1])
+@pytest.mark.parametrize("size", [0, 5, 64 * 1024, 64 * 1024 + 1, 512 << 10, (512 << 10) + 1])
 def test_a_stream_arrives_whole_whatever_its_length(size):
     data = os.urandom(1024) * (size // 1024 + 1)
     machine = Machine()
@@ -212,11 +215,11 @@ def test_a_stream_arrives_whole_whatever_its_length(size):
         written = client.files.upload("mach_1", io.BytesIO(data[:size]), "/f")
     assert (machine.content, written["size"]) == (data[:size], size)
     ids = {parse_qs(asked.query).get("upload_id", [""])[0] for asked in hub.asked}
-    assert len(ids - {""}) == (size > 1024 * 1024)
+    assert len(ids - {""}) == (size > 64 * 1024)
 
 
 def test_a_stream_of_which_the_machine_lost_a_part_cannot_go_on():
-    machine, data = Machine(), bytes(9 << 20)
+    machine, data = Machine(), bytes(576 << 10)
 
     def lose(asked):
         if asked.method == "PUT" and machine.uploads:
@@ -250,7 +253,7 @@ def test_only_regular_files_are_read(tmp_path):
 @pytest.mark.parametrize("closes", [True, False])
 def test_a_refusal_in_the_midst_of_a_body_is_told_and_ends_it(local, closes):
     """The hub answers what it does not want before it has all of it, and reads no more."""
-    local.write_bytes(bytes(64 << 20))  # more than fits in buffers
+    os.truncate(local, 64 << 20)  # more than fits in buffers
     refusal = refusal_of("no_space", 507).raw
     received, told = [], threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as server:

@@ -7,11 +7,14 @@ from typing import get_args, get_type_hints
 import pytest
 
 from cmdop_appliance.api.cmdop import webhooks
-from cmdop_appliance.sdk import Client, CmdopError, UnexpectedAnswer
+from cmdop_appliance.sdk import CmdopError, UnexpectedAnswer
 from cmdop_appliance.sdk.webhook_types import WebhookChanges
 from cmdop_appliance.sdk.webhooks import InvalidSignature, verify
 from cmdop_appliance.webhooks.signing import signed_headers
+from tests.sdk.kinds import Client
 from tests.sdk.scripted_hub import answer, asked_of, scripted_hub, sent_by
+
+pytestmark = pytest.mark.usefixtures("kind")
 
 SINCE = datetime(2026, 2, 14, 10, 30, tzinfo=UTC)
 SECRET = "whsec_MDEyMzQ1Njc4OWFiY2RlZg=="

@@ -1,3 +1,4 @@
+# Made from sdk/aio/resources/audit.py by scripts/fix: change it there.
 """The audit log."""
 
 from collections.abc import Iterator

@@ -1,3 +1,4 @@
+# Made from sdk/aio/resources/coding.py by scripts/fix: change it there.
 """Coding sessions: AI coding agents in terminals of machines."""
 
 from urllib.parse import quote
@@ -7,7 +8,7 @@ from cmdop_appliance.sdk.resources.resource import Resource
 
 
 class Coding(Resource):
-    """Starts AI coding agents. What runs is a terminal: `Client.terminals` lists and ends it."""
+    """Starts AI coding agents. What runs is a terminal: `terminals` lists and ends it."""
 
     def spawn(
         self,

@@ -1,7 +1,8 @@
+# Made from sdk/aio/resources/commands.py by scripts/fix: change it there.
 """Commands: run, start, batch, cancel, and their output as it comes."""
 
 from base64 import b64decode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any, Final, Unpack, cast
 
@@ -149,7 +150,7 @@ class Commands(Resource):
         """
         self._transport.request("DELETE", path_to("commands", command_id))
 
-    def stream(self, command_id: str) -> Iterator[Output | Gap | Ended]:
+    def stream(self, command_id: str) -> Generator[Output | Gap | Ended]:
         """Every byte of the command's output from its first, then `Ended`.
 
         A `Gap` stands for what the hub did not keep of a stream that is longer than its cap.

@@ -1,3 +1,4 @@
+# Made from sdk/aio/resources/enrollment_tokens.py by scripts/fix: change it there.
 """Enrolment tokens."""
 
 from collections.abc import Sequence
@@ -20,7 +21,8 @@ class EnrollmentTokens(Resource):
     ) -> EnrollmentToken:
         """A new token; its secret is in `token`, here and never again.
 
-        Machines that join with it start with `tags`; None: with those of the key that asks.
+        `max_uses` machines may join with it within `ttl_ms`: None is one, and an hour. They start
+        with `tags`; None: with those of the key that asks.
         """
         body = {"ttl": ttl_ms, "max_uses": max_uses, "tags": None if tags is None else [*tags]}
         made = self._answer(

@@ -1,6 +1,7 @@
+# Made from sdk/aio/resources/events.py by scripts/fix: change it there.
 """Events: what happens, as it happens."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from typing import cast
 
@@ -19,7 +20,7 @@ class Events(Resource):
         types: Sequence[str] = (),
         machine_id: str | None = None,
         after: int | None = None,
-    ) -> Iterator[Event | EventGap]:
+    ) -> Generator[Event | EventGap]:
         """Each event that the key may see, from now on or behind number `after`, for ever.
 
         `types`: only these; `command.*` is the whole family. An `EventGap` stands for numbers that

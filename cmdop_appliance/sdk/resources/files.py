@@ -1,3 +1,4 @@
+# Made from sdk/aio/resources/files.py by scripts/fix: change it there.
 """Files on machines: lists, contents, and transfers that go on after every break.
 
 A path without a leading "/" counts from the home of the agent's user, and "." is that home.
@@ -6,25 +7,21 @@ A path without a leading "/" counts from the home of the agent's user, and "." i
 import hashlib
 import os
 from base64 import b64decode, b64encode
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing, suppress
 from pathlib import PurePosixPath
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 from cmdop_appliance.sdk.downloads import Download
 from cmdop_appliance.sdk.errors import APIError, CmdopError, UnexpectedAnswer
 from cmdop_appliance.sdk.file_paths import path_bytes, path_field, with_exact_names
 from cmdop_appliance.sdk.part_files import PartFile, part_file
-from cmdop_appliance.sdk.resources.resource import PAGE_ITEMS, Resource, data_of, path_to
+from cmdop_appliance.sdk.pieces import Progress, read_up_to
+from cmdop_appliance.sdk.resources.resource import Resource, data_of, path_to
+from cmdop_appliance.sdk.source_files import Source, open_source
 from cmdop_appliance.sdk.types import FileEntry, FileStat, ReadFile, WrittenFile
-from cmdop_appliance.sdk.uploads import (
-    WHOLE_BYTES,
-    Progress,
-    Source,
-    Upload,
-    open_source,
-    read_up_to,
-)
+from cmdop_appliance.sdk.uploads import WHOLE_BYTES, Upload
+from cmdop_appliance.sdk.waiting import on_disk
 
 _LINKS: Final = 40  # that lead to a file one after another: as many as Linux follows (MAXSYMLINKS)
 _PRIVATE: Final = 0o600  # the mode of what nobody tells the mode of
@@ -45,18 +42,8 @@ class Files(Resource):
         `hidden`: also names that begin with a dot.
         """
         where = {} if path is None else path_field(path)
-        offset = 0
-        while True:
-            query = {**where, "hidden": _flag(hidden), "limit": PAGE_ITEMS, "offset": offset}
-            answer = self._transport.request("GET", _route(machine_id), query=query)
-            files = data_of(answer).get("files")
-            if not isinstance(files, list):
-                raise UnexpectedAnswer("the hub answered without a list of files")
-            for entry in files:
-                yield with_exact_names(entry, FileEntry)
-            offset += len(files)
-            if not files or not answer.get("meta", {}).get("has_more"):
-                return
+        query = {**where, "hidden": _flag(hidden)}
+        return self._pages(_route(machine_id), query, items_of=_entries)
 
     def stat(self, machine_id: str, path: str, *, checksum: bool = False) -> FileStat:
         """What stands at a path; a link at its end is not followed.
@@ -80,7 +67,7 @@ class Files(Resource):
     def read(
         self, machine_id: str, path: str, *, offset: int | None = None, length: int | None = None
     ) -> bytes:
-        """The bytes of a file, or a part of them; at most 10 MiB at once.
+        """The bytes of a file, or `length` of them from `offset` on; at most 10 MiB at once.
 
         Raises:
             APIError: `file_too_large`; `download` has no such bound.
@@ -167,6 +154,8 @@ class Files(Resource):
     ) -> FileEntry:
         """Make a directory; with `parents` those above it, too, and it may be there already.
 
+        `mode`: its permissions; None: those that the agent's umask leaves.
+
         Raises:
             Conflict: something is there already.
         """
@@ -207,16 +196,16 @@ class Files(Resource):
         }
         upload = Upload(self._transport, _route(machine_id), path_field(path), options, progress)
         if not isinstance(source, str | os.PathLike):
-            first = read_up_to(source, WHOLE_BYTES + 1)
+            first = on_disk(read_up_to, source, WHOLE_BYTES + 1)
             if len(first) <= WHOLE_BYTES:
                 return upload.send_whole(first)
             return upload.send_stream(first, source)
         with open_source(source) as opened:
             if opened.size <= WHOLE_BYTES:
-                return upload.send_whole(opened.whole())
+                return upload.send_whole(on_disk(opened.whole))
             return upload.send_file(opened, _upload_id(machine_id, path, opened))
 
-    def stream(self, machine_id: str, path: str) -> Iterator[bytes]:
+    def stream(self, machine_id: str, path: str) -> Generator[bytes]:
         """The bytes of a file of any size, as they come; a broken connection goes on where it was.
 
         Raises:
@@ -224,11 +213,12 @@ class Files(Resource):
         """
         download = Download(self._transport, _route(machine_id), path_field(path), path)
         given = 0
-        for piece in download.pieces():
-            if download.offset != given:
-                raise CmdopError(f"{path} changed while it was read")
-            yield piece
-            given += len(piece)
+        with closing(download.pieces()) as pieces:
+            for piece in pieces:
+                if download.offset != given:
+                    raise CmdopError(f"{path} changed while it was read")
+                yield piece
+                given += len(piece)
 
     def download(
         self,
@@ -252,18 +242,18 @@ class Files(Resource):
         """
         local = os.fspath(local_path)
         if dir_fd is None:
-            local = os.path.realpath(local)
+            local = on_disk(os.path.realpath, local)
         download = Download(self._transport, _route(machine_id), path_field(path), path)
         with part_file(local, dir_fd) as part:
             origin = {"machine_id": machine_id, "path": path}
-            _take_up(download, part, origin)
+            on_disk(_take_up, download, part, origin)
             while True:
                 _receive(download, part, origin, progress)
                 there = self._summed(machine_id, path, was_there=True)
                 if there["sha256"] == part.sha256() or _has_no_size(there, part):
                     break
                 download.begin_again()
-            part.put_in_place(self._mode(machine_id, path, there))
+            on_disk(part.put_in_place, self._mode(machine_id, path, there))
             return {"path": local, "size": part.size, "sha256": part.sha256()}
 
     def _mode(self, machine_id: str, path: str, there: FileStat) -> int:
@@ -280,6 +270,13 @@ class Files(Resource):
             except APIError:
                 break
         return _PRIVATE
+
+
+def _entries(answer: Mapping[str, Any]) -> object:
+    files = data_of(answer).get("files")
+    if not isinstance(files, list):
+        return None
+    return [with_exact_names(entry, FileEntry) for entry in files]
 
 
 def _route(machine_id: str) -> str:
@@ -313,14 +310,16 @@ def _take_up(download: Download, part: PartFile, origin: Mapping[str, str]) -> N
 def _receive(
     download: Download, part: PartFile, origin: Mapping[str, str], progress: Progress | None
 ) -> None:
-    for piece in download.pieces():
-        if download.offset == 0:
-            part.begin({**origin, "etag": download.etag, "size": download.size})
-        part.append(piece)
-        if progress is not None:
-            progress(part.size, download.size)
+    with closing(download.pieces()) as pieces:
+        for piece in pieces:
+            if download.offset == 0:
+                about = {**origin, "etag": download.etag, "size": download.size}
+                on_disk(part.begin, about)
+            on_disk(part.append, piece)
+            if progress is not None:
+                progress(part.size, download.size)
     if download.size == 0:
-        part.begin(origin)
+        on_disk(part.begin, origin)
 
 
 def _has_no_size(there: FileStat, part: PartFile) -> bool:

@@ -1,3 +1,4 @@
+# Made from sdk/aio/resources/keys.py by scripts/fix: change it there.
 """API keys."""
 
 from collections.abc import Iterator, Sequence

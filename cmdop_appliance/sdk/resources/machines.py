@@ -1,3 +1,4 @@
+# Made from sdk/aio/resources/machines.py by scripts/fix: change it there.
 """Machines: their facts, load, names and tags."""
 
 from collections.abc import Iterator, Sequence

@@ -1,9 +1,10 @@
+# Made from sdk/aio/resources/resource.py by scripts/fix: change it there.
 """What all nouns share: pages of lists, streams, and the hub's envelope."""
 
 import json
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
-from typing import Any, Final
+from typing import Any, Final, Self
 from urllib.parse import quote
 
 from cmdop_appliance.sdk.errors import Away, CmdopError, ServerError, Silent, UnexpectedAnswer
@@ -27,20 +28,15 @@ class Resource:
         return data_of(self._transport.request(method, path, **request))
 
     def _pages(
-        self, path: str, query: Mapping[str, object], page_items: int = PAGE_ITEMS
+        self,
+        path: str,
+        query: Mapping[str, object],
+        page_items: int = PAGE_ITEMS,
+        items_of: Callable[[Mapping[str, Any]], object] | None = None,
     ) -> Iterator[Any]:
-        """The items of a list, asked for page by page."""
-        offset = 0
-        while True:
-            page = {**query, "limit": page_items, "offset": offset}
-            answer = self._transport.request("GET", path, query=page)
-            items = answer.get("data")
-            if not isinstance(items, list):
-                raise UnexpectedAnswer(f"the hub answered {path} without a list")
-            yield from items
-            offset += len(items)
-            if not items or not answer.get("meta", {}).get("has_more"):
-                return
+        """The items of a list, asked for page by page; `items_of`: where an answer has them."""
+        query = {**query, "limit": page_items}
+        return _Pages(self._transport, path, query, items_of or _data)
 
     def _follow(
         self, path: str, query: Mapping[str, object] | None = None, position: str = ""
@@ -82,6 +78,49 @@ class Resource:
         ) as pieces:
             for piece in pieces:
                 yield from parser.feed(piece)
+
+
+class _Pages:
+    """An iterator, not a generator: nothing is left open when it is not read to its end."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        path: str,
+        query: Mapping[str, object],
+        items_of: Callable[[Mapping[str, Any]], object],
+    ) -> None:
+        self._transport = transport
+        self._path = path
+        self._query = query
+        self._items_of = items_of
+        self._items: list[Any] = []  # of this page, the next one last
+        self._offset = 0
+        self._has_more = True
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Any:
+        if not self._items and self._has_more:
+            self._turn()
+        if not self._items:
+            raise StopIteration
+        return self._items.pop()
+
+    def _turn(self) -> None:
+        query = {**self._query, "offset": self._offset}
+        answer = self._transport.request("GET", self._path, query=query)
+        items = self._items_of(answer)
+        if not isinstance(items, list):
+            raise UnexpectedAnswer(f"the hub answered {self._path} without a list")
+        self._items = items[::-1]
+        self._offset += len(items)
+        self._has_more = bool(answer.get("meta", {}).get("has_more"))
+
+
+def _data(answer: Mapping[str, Any]) -> object:
+    return answer.get("data")
 
 
 def path_to(collection: str, item: str) -> str:

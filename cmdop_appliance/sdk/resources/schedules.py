@@ -1,3 +1,4 @@
+# Made from sdk/aio/resources/schedules.py by scripts/fix: change it there.
 """Schedules: commands that the hub starts by a rule."""
 
 from collections.abc import Iterator, Mapping
@@ -110,7 +111,7 @@ class Schedules(Resource):
     def preview_rule(
         self, cron: str, *, timezone: str = "UTC", count: int | None = None
     ) -> RulePreview:
-        """The same of a rule that nothing has yet.
+        """The same of a rule that nothing has yet; `count`: see `preview`.
 
         Raises:
             InvalidRequest: the rule or the zone is wrong; the message says how.

@@ -1,3 +1,4 @@
+# Made from sdk/aio/resources/sessions.py by scripts/fix: change it there.
 """Sessions: the connections of machines."""
 
 from collections.abc import Iterator

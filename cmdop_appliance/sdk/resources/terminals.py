@@ -1,3 +1,4 @@
+# Made from sdk/aio/resources/terminals.py by scripts/fix: change it there.
 """Terminals: PTYs on machines that one can leave and come back to; coding sessions, too."""
 
 from collections.abc import Iterator
@@ -103,4 +104,4 @@ class Terminals(Resource):
         with self._transport.exchange("GET", path) as answer:
             if answer.status != 200:
                 self._transport.read(answer)
-            yield self._transport.pieces(answer)
+            yield answer.pieces()

@@ -1,3 +1,4 @@
+# Made from sdk/aio/resources/webhooks.py by scripts/fix: change it there.
 """Webhooks: who is told of events, and what became of it."""
 
 from collections.abc import Iterator, Sequence

@@ -1,3 +1,4 @@
+# Made from sdk/aio/resources/workspaces.py by scripts/fix: change it there.
 """Workspaces."""
 
 from collections.abc import Iterator

@@ -1,0 +1,147 @@
+"""The asynchronous client: the public HTTP API as Python calls."""
+
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Self, cast
+
+from cmdop_appliance.sdk.aio.resources.audit import Audit
+from cmdop_appliance.sdk.aio.resources.commands import Commands
+from cmdop_appliance.sdk.aio.resources.enrollment_tokens import EnrollmentTokens
+from cmdop_appliance.sdk.aio.resources.events import Events
+from cmdop_appliance.sdk.aio.resources.keys import Keys
+from cmdop_appliance.sdk.aio.resources.machines import Machines
+from cmdop_appliance.sdk.aio.resources.resource import data_of
+from cmdop_appliance.sdk.aio.resources.sessions import Sessions
+from cmdop_appliance.sdk.aio.resources.workspaces import Workspaces
+from cmdop_appliance.sdk.aio.transport import TIMEOUT_S, Transport
+from cmdop_appliance.sdk.errors import CmdopError
+from cmdop_appliance.sdk.types import Caller
+
+if TYPE_CHECKING:
+    from cmdop_appliance.sdk.aio.resources.coding import Coding
+    from cmdop_appliance.sdk.aio.resources.files import Files
+    from cmdop_appliance.sdk.aio.resources.schedules import Schedules
+    from cmdop_appliance.sdk.aio.resources.terminals import Terminals
+    from cmdop_appliance.sdk.aio.resources.webhooks import Webhooks
+
+
+class AsyncClient:
+    """One hub, as one API key sees it. Use it in an `async with` block, or call `aclose()`.
+
+    A hub that restarts is waited for, and so is a machine whose agent has not found it again: what
+    a call asks for is done once. Besides what a call names, each raises
+
+        ConnectionFailed: the hub is not there, or broke off and stayed away.
+        Unauthorized, Forbidden: the key is good no more, or may not.
+        RateLimited: too many requests; `retry_after` says for how many seconds.
+        ServerError: the hub failed, or has not enough space.
+        UnexpectedAnswer: what answers is no hub.
+    """
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        *,
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
+        """`base_url` and `api_key`: by default what CMDOP_URL and CMDOP_API_KEY say.
+
+        `timeout_s`: how long a hub is waited for that says nothing, or that was there and went.
+
+        Raises:
+            CmdopError: the URL or the key cannot be one, or nothing names it.
+        """
+        if base_url is None:
+            base_url = os.environ.get("CMDOP_URL") or os.environ.get("CMDOP_BASE_URL")
+        if api_key is None:
+            api_key = os.environ.get("CMDOP_API_KEY")
+        if base_url is None or api_key is None:
+            missing = "CMDOP_URL" if base_url is None else "CMDOP_API_KEY"
+            raise CmdopError(f"no hub is named: pass base_url and api_key, or set {missing}")
+        self._open(Transport(base_url, api_key, timeout_s=timeout_s))
+
+    def _open(self, transport: Transport) -> None:
+        self._transport = transport
+        self.machines = Machines(transport)
+        self.sessions = Sessions(transport)
+        self.commands = Commands(transport)
+        self.events = Events(transport)
+        self.keys = Keys(transport)
+        self.workspaces = Workspaces(transport)
+        self.enrollment_tokens = EnrollmentTokens(transport)
+        self.audit = Audit(transport)
+
+    @cached_property
+    def files(self) -> "Files":
+        """The files of machines."""
+        from cmdop_appliance.sdk.aio.resources.files import Files  # 5 ms, which only files cost
+
+        return Files(self._transport)
+
+    @cached_property
+    def schedules(self) -> "Schedules":
+        """Commands that the hub starts by a rule."""
+        from cmdop_appliance.sdk.aio.resources.schedules import Schedules  # 3 ms, as above
+
+        return Schedules(self._transport)
+
+    @cached_property
+    def webhooks(self) -> "Webhooks":
+        """Receivers that the hub tells of events."""
+        from cmdop_appliance.sdk.aio.resources.webhooks import Webhooks  # 3 ms, as above
+
+        return Webhooks(self._transport)
+
+    @cached_property
+    def terminals(self) -> "Terminals":
+        """PTYs on machines."""
+        from cmdop_appliance.sdk.aio.resources.terminals import Terminals
+
+        return Terminals(self._transport)
+
+    @cached_property
+    def coding(self) -> "Coding":
+        """AI coding agents in terminals of machines."""
+        from cmdop_appliance.sdk.aio.resources.coding import Coding
+
+        return Coding(self._transport)
+
+    def copy(self) -> "AsyncClient":
+        """A client of the same hub for another thread, with a connection of its own."""
+        twin = object.__new__(AsyncClient)
+        twin._open(self._transport.copy())
+        return twin
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections to the hub."""
+        await self._transport.aclose()
+
+    async def me(self) -> Caller:
+        """Who the hub takes the key for, and what it allows."""
+        return cast("Caller", data_of(await self._transport.request("GET", "/auth/me")))
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, object] | None = None,
+        body: Mapping[str, object] | None = None,
+    ) -> dict[str, Any]:
+        """The whole answer to any call that is answered with JSON: its `data` and its `meta`.
+
+        `path`: below /api/v1, or begins with /api/ itself. It is repeated as every other call is.
+
+        Raises:
+            APIError: the hub refused.
+            ConnectionFailed, UnexpectedAnswer
+        """
+        return await self._transport.request(method, path, query=query, body=body)

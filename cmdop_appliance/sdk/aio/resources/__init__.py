@@ -1,0 +1,1 @@
+"""What a client reaches, one noun a file."""
