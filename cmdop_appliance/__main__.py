@@ -1,5 +1,6 @@
 """Start of the program: `cmdop`, `python -m cmdop_appliance`, and the packed binary."""
 
+import os
 import sys
 
 
@@ -10,6 +11,10 @@ def main() -> None:
             from cmdop_appliance.agent.keeper.main import main as keep
 
             sys.exit(keep(state_dir))
+    if hasattr(sys, "_MEIPASS"):
+        from cmdop_appliance.authorities import find_authorities
+
+        find_authorities(os.environ)
     from cmdop_appliance.cli.main import main as run
 
     sys.exit(run())

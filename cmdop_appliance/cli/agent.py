@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
@@ -19,6 +20,7 @@ from cmdop_appliance.cli.output import output_option, show_one
 from cmdop_appliance.errors import StartupError
 
 _STATE_DIR: Final = Path("cmdop-agent")
+_ON_STDIN: Final = "-"
 _WHAT: Final = click.Choice(["exec"])
 
 _state_dir_option = click.option(
@@ -46,7 +48,7 @@ def _run_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--token",
                 envvar="CMDOP_JOIN_KEY",
-                help="From `cmdop machines add`; only needed to join.",
+                help="From `cmdop machines add`; only needed to join. - reads it from stdin.",
             ),
             _state_dir_option,
             click.option(
@@ -178,10 +180,11 @@ def _run(ctx: click.Context) -> int:
     from cmdop_appliance.agent.main import run  # trio: 0.1 s
 
     given = _given(ctx)
+    is_on_stdin = given["token"] == _ON_STDIN
     return run(
         given["state_dir"],
         hub_url=given["hub"] or group_options().hub,
-        token=given["token"],
+        token=sys.stdin.readline().strip() if is_on_stdin else given["token"],
         name=given["name"],
         config=given["config"],
         stop_on_eof=given["stop_on_eof"],

@@ -19,7 +19,7 @@ from cmdop_appliance.cli.follow import OURS
 from cmdop_appliance.cli.local_terminal import LocalTerminal, Stopped
 from cmdop_appliance.cli.text import visible
 from cmdop_appliance.sdk import ConnectionFailed
-from cmdop_appliance.sdk.terminal_socket import (
+from cmdop_appliance.sdk.terminal_events import (
     Back,
     Ended,
     Event,
@@ -29,8 +29,8 @@ from cmdop_appliance.sdk.terminal_socket import (
     Output,
     Refused,
     Resized,
-    TerminalSocket,
 )
+from cmdop_appliance.sdk.terminal_socket import TerminalSocket
 from cmdop_appliance.sdk.terminal_types import Terminal
 
 # The detach key, pressed twice within this, is typed once.

@@ -35,6 +35,11 @@ def auth() -> None:
     """API keys, and who the hub takes you for."""
 
 
+@click.group()
+def keys() -> None:
+    """API keys. The same as those verbs of cmdop auth."""
+
+
 @auth.command("create-key")
 @client_options
 @output_option
@@ -108,3 +113,8 @@ def status(hub: Hub, form: str | None) -> None:
     workspace = "{namespace} ({id})".format(**me["workspace"])
     found = {"hub": hub.url, "found_by": hub.source}
     show_one({**found, **me, "workspace": workspace}, form)
+
+
+keys.add_command(create_key, "create")
+keys.add_command(list_keys, "ls")
+keys.add_command(revoke_key, "revoke")

@@ -9,6 +9,7 @@ from cmdop_appliance.cli.connection import client_options
 from cmdop_appliance.cli.detach_key import DetachKey
 from cmdop_appliance.cli.follow import FollowingCommand
 from cmdop_appliance.cli.local_terminal import LocalTerminal
+from cmdop_appliance.cli.machine_names import MachineName
 from cmdop_appliance.cli.targets import find_machine, require_connected
 from cmdop_appliance.cli.text import visible
 from cmdop_appliance.sdk import Client
@@ -16,7 +17,7 @@ from cmdop_appliance.sdk import Client
 
 @click.command("code", cls=FollowingCommand)
 @client_options
-@click.argument("machine")
+@click.argument("machine", type=MachineName())
 @click.argument("directory", metavar="DIR")
 @click.option(
     "--agent",

@@ -6,8 +6,10 @@ from typing import Any
 
 import click
 
+from cmdop_appliance.cli.batch_view import show_batch, telling_of_no_answer, view_options
 from cmdop_appliance.cli.connection import client_options
 from cmdop_appliance.cli.follow import FollowingCommand, follow
+from cmdop_appliance.cli.machine_names import MachineName
 from cmdop_appliance.cli.output import output_option, show, show_one
 from cmdop_appliance.cli.targets import find_machine
 from cmdop_appliance.cli.text import visible
@@ -24,16 +26,25 @@ def commands() -> None:
 @commands.command("ls")
 @client_options
 @output_option
-@click.option("--machine", help="Only of this machine.")
+@click.option("--machine", type=MachineName(), help="Only of this machine.")
 @click.option("--status", help="Only running, completed, failed, …")
+@click.option("--batch", metavar="ID", help="Only of this batch.")
 @click.option("-n", "--limit", type=click.IntRange(min=1), default=20, show_default=True)
 def list_commands(
-    client: Client, form: str | None, machine: str | None, status: str | None, limit: int
+    client: Client,
+    form: str | None,
+    machine: str | None,
+    status: str | None,
+    batch: str | None,
+    limit: int,
 ) -> None:
     """List the newest commands first."""
     machine_id = find_machine(client, machine)["id"] if machine else None
     newest = client.commands.list(
-        machine_id=machine_id, status=status, page_items=min(limit, PAGE_ITEMS)
+        machine_id=machine_id,
+        status=status,
+        batch_id=batch,
+        page_items=min(limit, PAGE_ITEMS),
     )
     found = itertools.islice(newest, limit)
     if form in ("json", "jsonl"):
@@ -99,3 +110,20 @@ def cancel_command(client: Client, command_id: str) -> None:
     else:
         said = f"cancelling {shown}"
     print(said, file=sys.stderr)
+
+
+@commands.command("resume")
+@client_options
+@click.argument("batch_id", metavar="BATCH")
+@view_options
+def resume_batch(
+    client: Client, batch_id: str, exit_rule: str, form: str | None, *, no_fold: bool
+) -> int:
+    """Run what a batch has skipped, as a new batch, and show it as cmdop run does.
+
+    Exit codes and Ctrl-C are those of cmdop run, too.
+    """
+    machines = list(client.machines.list())
+    with telling_of_no_answer():
+        batch = client.commands.resume_batch(batch_id, wait=False)
+    return show_batch(client, batch, machines, form, exit_rule, folds=not no_fold)

@@ -10,6 +10,7 @@ from cmdop_appliance.cli.detach_key import DetachKey
 from cmdop_appliance.cli.failures import Failure
 from cmdop_appliance.cli.follow import OURS, FollowingCommand
 from cmdop_appliance.cli.local_terminal import LocalTerminal
+from cmdop_appliance.cli.machine_names import MachineName
 from cmdop_appliance.cli.targets import find_machine, require_connected
 from cmdop_appliance.cli.words import WordsCommand, shell_text, variables, words_behind
 from cmdop_appliance.sdk import Client
@@ -23,7 +24,7 @@ class ConnectCommand(WordsCommand, FollowingCommand):
 
 @click.command("connect", cls=ConnectCommand, options_metavar="[OPTIONS]")
 @client_options
-@click.argument("machine")
+@click.argument("machine", type=MachineName())
 @click.argument("words", nargs=-1, metavar="[-- COMMAND…]")
 @click.option("--session", metavar="NAME", help="The terminal of this name; a new one if none is.")
 @click.option("--observe", is_flag=True, help="Only look, at one that runs.")

@@ -13,6 +13,7 @@ from cmdop_appliance.cli import failures
 from cmdop_appliance.cli.connection import client_options
 from cmdop_appliance.cli.copying import Copying
 from cmdop_appliance.cli.failures import Failure
+from cmdop_appliance.cli.machine_names import AnyPlace
 from cmdop_appliance.cli.output import show
 from cmdop_appliance.cli.places import Remote, read_place
 from cmdop_appliance.cli.targets import find_machine, find_machines, is_selector
@@ -35,8 +36,8 @@ _STDIO: Final = "-"
 )
 @click.option("-r", "--recursive", is_flag=True, help="Copy directories, with all in them.")
 @click.option("-q", "--quiet", is_flag=True, help="Do not show how far it is.")
-@click.argument("sources", nargs=-1, required=True, metavar="SOURCE…")
-@click.argument("destination")
+@click.argument("sources", nargs=-1, required=True, type=AnyPlace(), metavar="SOURCE…")
+@click.argument("destination", type=AnyPlace())
 def copy_files(
     client: Client,
     form: str | None,

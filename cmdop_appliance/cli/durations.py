@@ -7,7 +7,7 @@ from typing import Final
 import click
 
 _MS: Final = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-_FORM: Final = re.compile(r"(\d{1,9})(ms|s|m|h|d)")
+_FORM: Final = re.compile(r"(\d{1,13})(ms|s|m|h|d)")
 _MOST_DAYS: Final = 3650  # more than the hub takes anywhere, and no more than a date can bear
 
 
@@ -26,6 +26,12 @@ def milliseconds(text: str) -> int:
     if value_ms > _MOST_DAYS * _MS["d"]:
         raise ValueError(f"must be at most {_MOST_DAYS}d")
     return value_ms
+
+
+def shortest(duration_ms: int) -> str:
+    """The same as people write it: `90s`, `1d`."""
+    unit = next(name for name in reversed(_MS) if duration_ms % _MS[name] == 0)
+    return f"{duration_ms // _MS[unit]}{unit}"
 
 
 def ago(duration_ms: int | None) -> datetime | None:

@@ -6,6 +6,7 @@ import click
 
 from cmdop_appliance.cli import failures
 from cmdop_appliance.cli.connection import client_options
+from cmdop_appliance.cli.machine_names import MachineName
 from cmdop_appliance.cli.targets import find_machine
 from cmdop_appliance.cli.text import visible, visible_json
 from cmdop_appliance.sdk import Client
@@ -17,7 +18,7 @@ from cmdop_appliance.sdk.types import Event, EventGap
 @click.option(
     "--type", "types", multiple=True, help="Only these, such as command.failed, or session.*"
 )
-@click.option("--machine", help="Only of this machine.")
+@click.option("--machine", type=MachineName(), help="Only of this machine.")
 @click.option(
     "--after",
     type=click.IntRange(min=0),

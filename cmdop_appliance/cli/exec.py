@@ -2,17 +2,19 @@
 
 import sys
 from contextlib import suppress
+from typing import Any
 
 import click
 
 from cmdop_appliance.cli import failures
 from cmdop_appliance.cli.connection import client_options
-from cmdop_appliance.cli.durations import Duration
+from cmdop_appliance.cli.execution import execution, execution_options
 from cmdop_appliance.cli.failures import Failure
 from cmdop_appliance.cli.follow import OURS, FollowingCommand, Foreground, follow
+from cmdop_appliance.cli.machine_names import MachineName
 from cmdop_appliance.cli.targets import find_machine
 from cmdop_appliance.cli.text import visible
-from cmdop_appliance.cli.words import WordsCommand, shell_text, variables, words_behind
+from cmdop_appliance.cli.words import WordsCommand, shell_text, words_behind
 from cmdop_appliance.sdk import Client, CmdopError, Conflict
 from cmdop_appliance.sdk.types import CommandOptions, Machine
 
@@ -23,35 +25,26 @@ class ExecCommand(WordsCommand, FollowingCommand):
 
 @click.command("exec", cls=ExecCommand, options_metavar="[OPTIONS]")
 @client_options
-@click.argument("machine")
+@click.argument("machine", type=MachineName())
 @click.argument("words", nargs=-1, metavar="-- COMMAND…")
-@click.option("--timeout", type=Duration(), help="End the command after this: 30s, 5m, 1h.")
-@click.option("--cwd", metavar="DIR", help="Working directory on the machine.")
-@click.option("--env", metavar="K=V", multiple=True, help="Set a variable; may be repeated.")
-@click.option("--user", help="Run as this user of the machine.")
+@execution_options
 @click.option("--stdin", is_flag=True, help="Pass what is on standard input.")
 @click.option("--pty", "-t", is_flag=True, help="In a terminal; all it writes is its stdout.")
-@click.option("--queue", is_flag=True, help="If the machine is away, wait for it.")
-@click.option("--queue-timeout", type=Duration(), help="Not for longer than this: 2h, 7d.")
 @click.option("--serial-key", metavar="K", help="Start after those before it with this key.")
 @click.option("--supersede-key", metavar="K", help="Replace unsent commands with this key.")
 @click.option("--detach", is_flag=True, help="Only start it, and print its id.")
 def exec_command(
     client: Client,
+    /,
     machine: str,
     words: tuple[str, ...],
-    timeout: int | None,
-    cwd: str | None,
-    env: tuple[str, ...],
-    user: str | None,
-    queue_timeout: int | None,
     serial_key: str | None,
     supersede_key: str | None,
     *,
     stdin: bool,
     pty: bool,
-    queue: bool,
     detach: bool,
+    **given: Any,
 ) -> int:
     """Run COMMAND on MACHINE, and exit with its exit code.
 
@@ -62,17 +55,10 @@ def exec_command(
     command could not be run or followed. Ctrl-C cancels the command; a second one leaves it alone.
     """
     text = shell_text(words, words_behind(), "cmdop exec MACHINE -- COMMAND…")
-    if queue_timeout is not None and not queue:
-        raise Failure("--queue-timeout needs --queue", exit_code=OURS)
     options: CommandOptions = {
-        "timeout_ms": timeout,
-        "cwd": cwd,
-        "env": variables(env) or None,
-        "user": user,
+        **execution(**given),
         "stdin": _standard_input() if stdin else None,
         "pty": pty or None,
-        "queue": queue or None,
-        "queue_timeout_ms": queue_timeout,
         "serial_key": serial_key,
         "supersede_key": supersede_key,
     }
@@ -95,8 +81,8 @@ def exec_command(
     if detach:
         print(visible(started["id"]))
         return 0
-    with Foreground(client, started["id"]) as foreground:
-        if queue:
+    with Foreground(client, lambda own: own.commands.cancel(started["id"])) as foreground:
+        if options["queue"]:
             _tell_if_waiting(client, found, started["id"])
         return follow(client, started["id"], foreground)
 

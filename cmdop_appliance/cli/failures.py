@@ -2,23 +2,12 @@
 
 import os
 import sys
-import tempfile
-import traceback
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from cmdop_appliance.cli.text import visible
-from cmdop_appliance.sdk import (
-    APIError,
-    CmdopError,
-    Conflict,
-    ConnectionFailed,
-    Forbidden,
-    InvalidRequest,
-    NotFound,
-    RateLimited,
-    Unauthorized,
-    UnexpectedAnswer,
-)
+
+if TYPE_CHECKING:
+    from cmdop_appliance.sdk import CmdopError, InvalidRequest
 
 OTHER: Final = 1
 USAGE: Final = 2
@@ -44,8 +33,20 @@ class Failure(Exception):
         self.hint = hint
 
 
-def as_failure(error: CmdopError) -> Failure:
+def as_failure(error: "CmdopError") -> Failure:
     """What the person gets to see of a failed call to the hub."""
+    from cmdop_appliance.sdk import (
+        APIError,
+        Conflict,
+        ConnectionFailed,
+        Forbidden,
+        InvalidRequest,
+        NotFound,
+        RateLimited,
+        Unauthorized,
+        UnexpectedAnswer,
+    )
+
     message, hint = str(error), ""
     match error:
         case NotFound(code="command_not_found"):
@@ -80,7 +81,7 @@ def as_failure(error: CmdopError) -> Failure:
     return Failure(message, exit_code=code, hint=hint)
 
 
-def _with_reasons(error: InvalidRequest) -> str:
+def _with_reasons(error: "InvalidRequest") -> str:
     """The message, with what `details` say of fields beyond it."""
     reasons = [
         f"{name}: {why}"
@@ -101,6 +102,9 @@ def report(failure: Failure) -> None:
 
 def report_crash(error: BaseException) -> None:
     """Keep the traceback in a file that only its owner can read, and say where on stderr."""
+    import tempfile  # 20 ms, which only a fault costs
+    import traceback
+
     what = f"error: unexpected {type(error).__name__}, which is a fault of cmdop"
     try:
         handle, path = tempfile.mkstemp(prefix="cmdop-crash-", suffix=".txt")  # mode 0600

@@ -9,6 +9,7 @@ import click
 from cmdop_appliance.cli import failures
 from cmdop_appliance.cli.connection import client_options
 from cmdop_appliance.cli.failures import Failure, as_failure, report
+from cmdop_appliance.cli.machine_names import MachinePlace
 from cmdop_appliance.cli.output import output_option, show, show_one
 from cmdop_appliance.cli.places import (
     Remote,
@@ -36,7 +37,7 @@ def files() -> None:
 @output_option
 @click.option("-a", "--all", "hidden", is_flag=True, help="Also names that begin with a dot.")
 @click.option("-l", "--long", is_flag=True, help="With mode, owner and group.")
-@click.argument("place", metavar="MACHINE[:PATH]")
+@click.argument("place", type=MachinePlace(), metavar="MACHINE[:PATH]")
 def list_files(client: Client, form: str | None, place: str, *, hidden: bool, long: bool) -> None:
     """List a directory; without PATH the home of the agent's user."""
     is_machine = not any(char in place for char in ":/")
@@ -60,7 +61,7 @@ def list_files(client: Client, form: str | None, place: str, *, hidden: bool, lo
 @client_options
 @output_option
 @click.option("--checksum", is_flag=True, help="With the sha256; reads all of the file.")
-@click.argument("place", metavar="MACHINE:PATH")
+@click.argument("place", type=MachinePlace(), metavar="MACHINE:PATH")
 def stat_file(client: Client, form: str | None, place: str, *, checksum: bool) -> None:
     """Show what stands at a path; a link at its end is not followed."""
     at = remote_place(place)
@@ -74,7 +75,7 @@ def stat_file(client: Client, form: str | None, place: str, *, checksum: bool) -
 
 @files.command("cat")
 @client_options
-@click.argument("places", nargs=-1, required=True, metavar="MACHINE:PATH…")
+@click.argument("places", nargs=-1, required=True, type=MachinePlace(), metavar="MACHINE:PATH…")
 def print_files(client: Client, places: tuple[str, ...]) -> int:
     """Print the bytes of files."""
 
@@ -89,7 +90,7 @@ def print_files(client: Client, places: tuple[str, ...]) -> int:
 @files.command("rm")
 @client_options
 @click.option("-r", "--recursive", is_flag=True, help="Also directories, with all in them.")
-@click.argument("places", nargs=-1, required=True, metavar="MACHINE:PATH…")
+@click.argument("places", nargs=-1, required=True, type=MachinePlace(), metavar="MACHINE:PATH…")
 def remove_files(client: Client, places: tuple[str, ...], *, recursive: bool) -> int:
     """Take away files, links (never what they lead to) and empty directories."""
 
@@ -111,7 +112,7 @@ def remove_files(client: Client, places: tuple[str, ...], *, recursive: bool) ->
 @files.command("mkdir")
 @client_options
 @click.option("-p", "--parents", is_flag=True, help="Also those above; it may be there already.")
-@click.argument("places", nargs=-1, required=True, metavar="MACHINE:PATH…")
+@click.argument("places", nargs=-1, required=True, type=MachinePlace(), metavar="MACHINE:PATH…")
 def make_directories(client: Client, places: tuple[str, ...], *, parents: bool) -> int:
     """Make directories."""
 
@@ -124,8 +125,8 @@ def make_directories(client: Client, places: tuple[str, ...], *, parents: bool) 
 @files.command("mv")
 @client_options
 @click.option("-f", "--overwrite", is_flag=True, help="Replace what is there.")
-@click.argument("source", metavar="MACHINE:SOURCE")
-@click.argument("destination", metavar="[MACHINE:]DESTINATION")
+@click.argument("source", type=MachinePlace(), metavar="MACHINE:SOURCE")
+@click.argument("destination", type=MachinePlace(), metavar="[MACHINE:]DESTINATION")
 def move_file(client: Client, source: str, destination: str, *, overwrite: bool) -> None:
     """Give a file or directory another path on its machine; into DESTINATION if that is one."""
     machine_id, path, target = _two(client, named_place(source), destination, overwrite=overwrite)
@@ -136,8 +137,8 @@ def move_file(client: Client, source: str, destination: str, *, overwrite: bool)
 @client_options
 @click.option("-f", "--overwrite", is_flag=True, help="Replace what is there.")
 @click.option("-r", "--recursive", is_flag=True, help="Also a directory, with all in it.")
-@click.argument("source", metavar="MACHINE:SOURCE")
-@click.argument("destination", metavar="[MACHINE:]DESTINATION")
+@click.argument("source", type=MachinePlace(), metavar="MACHINE:SOURCE")
+@click.argument("destination", type=MachinePlace(), metavar="[MACHINE:]DESTINATION")
 def copy_file(
     client: Client, source: str, destination: str, *, overwrite: bool, recursive: bool
 ) -> None:

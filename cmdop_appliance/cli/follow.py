@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, Final, Self
 
@@ -52,11 +53,12 @@ class FollowingCommand(click.Command):
 
 
 class Foreground:
-    """A command that ends with us. While open, the first Ctrl-C cancels it; a second one leaves."""
+    """What ends with us. While open, the first Ctrl-C cancels it; a second one leaves it alone."""
 
-    def __init__(self, client: Client, command_id: str) -> None:
+    def __init__(self, client: Client, cancel: Callable[[Client], None]) -> None:
+        """`cancel` is given a client of its own."""
         self._client = client
-        self._command_id = command_id
+        self._cancel = cancel
         self.is_interrupted = False
 
     def __enter__(self) -> Self:
@@ -69,10 +71,10 @@ class Foreground:
         signal.signal(signal.SIGINT, self._before)
 
     def cancel(self) -> None:
-        """Cancel the command, or say why that failed."""
+        """Cancel it, or say why that failed."""
         try:
             with self._client.copy() as client:
-                client.commands.cancel(self._command_id)
+                self._cancel(client)
         except Conflict:
             pass  # it has ended by itself
         except CmdopError as exc:

@@ -1,7 +1,8 @@
 """`cmdop machines`: list, look at, add, remove."""
 
-import shlex
+import json
 import sys
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -12,16 +13,19 @@ from cmdop_appliance.cli import failures
 from cmdop_appliance.cli.connection import Hub, client_options, hub_options, open_client
 from cmdop_appliance.cli.durations import Duration, ago
 from cmdop_appliance.cli.failures import Failure
+from cmdop_appliance.cli.machine_names import MachineName
 from cmdop_appliance.cli.names import Names, split
 from cmdop_appliance.cli.options import is_removal_meant
 from cmdop_appliance.cli.output import nameless_output_option, output_option, show, show_one
 from cmdop_appliance.cli.targets import find_machine
 from cmdop_appliance.cli.text import visible
+from cmdop_appliance.joining import SERVICE_PAGE, agent_line, fetch_line
 from cmdop_appliance.sdk import Client, InvalidRequest
 from cmdop_appliance.sdk.types import Cpu, Space
 
 _THIS_MACHINE = ("127.0.0.1", "::1", "localhost")
 _GIB = 1024**3
+_PATIENCE_S = 5
 
 
 @click.group()
@@ -44,13 +48,15 @@ def list_machines(
 ) -> None:
     """List the machines."""
     found = client.machines.list(status=status, tags=tags or (), search=search)
-    show(found, ["name", "status", "id", "last_seen", "hostname", "os", "tags"], form)
+    by_name = sorted(found, key=lambda machine: machine["name"])
+    columns = ["name", "status", "last_seen", "hostname", "os", "tags", "id"]
+    show(by_name, columns, form, spare=["id"])
 
 
 @machines.command("show")
 @client_options
 @output_option
-@click.argument("machine")
+@click.argument("machine", type=MachineName())
 def show_machine(client: Client, form: str | None, machine: str) -> None:
     """Show what a machine reports of itself, and how it is now."""
     found = client.machines.get(find_machine(client, machine)["id"])
@@ -79,7 +85,7 @@ def show_machine(client: Client, form: str | None, machine: str) -> None:
 @nameless_output_option
 @click.option("--since", type=Duration(), help="How far back: 30m, 1h (default), 7d, 60d.")
 @click.option("--step", type=Duration(), help="The time of a line: 1m, 15m. Default: as fits.")
-@click.argument("machine")
+@click.argument("machine", type=MachineName())
 def list_metrics(
     client: Client, form: str | None, since: int | None, step: int | None, machine: str
 ) -> None:
@@ -144,10 +150,19 @@ def add_machine(
     if form:
         show_one(made, form)
         return
-    print(f"cmdop agent --hub {shlex.quote(hub.url)} --token {visible(made['token'])}")
+    url, token = hub.url.rstrip("/"), visible(made["token"])
+    is_fetched = _has_programs(url)
+    print(fetch_line(url, token) if is_fetched else agent_line(url, token))
     print(
         f"run this on the machine; good until {visible(made['expires_at'])}"
         f" for {visible(made['max_uses'])} machine(s)",
+        file=sys.stderr,
+    )
+    if is_fetched:
+        print(f"or, where cmdop is installed: {agent_line(url, token)}", file=sys.stderr)
+    print(
+        "the agent runs until that shell closes or the machine restarts;"
+        f" to keep it: {url}{SERVICE_PAGE}",
         file=sys.stderr,
     )
     if urlsplit(hub.url).hostname in _THIS_MACHINE:
@@ -159,7 +174,7 @@ def add_machine(
 
 @machines.command("edit")
 @client_options
-@click.argument("machine")
+@click.argument("machine", type=MachineName())
 @click.option("--name", metavar="NAME", help="What it is called from now on.")
 @click.option("--tags", metavar="A,B", help='All the tags it is to have; "" for none.')
 def edit_machine(client: Client, machine: str, name: str | None, tags: str | None) -> None:
@@ -172,9 +187,38 @@ def edit_machine(client: Client, machine: str, name: str | None, tags: str | Non
     print(visible(f"changed {made['name']} ({made['id']}){tagged}"), file=sys.stderr)
 
 
+@machines.command("rename")
+@client_options
+@click.argument("machine", type=MachineName())
+@click.argument("name")
+def rename_machine(client: Client, machine: str, name: str) -> None:
+    """Call a machine NAME from now on."""
+    made = client.machines.edit(find_machine(client, machine)["id"], name=name)
+    print(visible(f"renamed {made['name']} ({made['id']})"), file=sys.stderr)
+
+
+@machines.command("label")
+@client_options
+@click.argument("machine", type=MachineName())
+@click.argument("tags", nargs=-1, metavar="TAG…")
+@click.option("--remove", type=Names(), metavar="A,B", help="Tags that it is to have no more.")
+def label_machine(
+    client: Client, machine: str, tags: tuple[str, ...], remove: list[str] | None
+) -> None:
+    """Give a machine tags, beside those that it has, or take some off."""
+    if not (tags or remove):
+        raise click.UsageError("nothing to change: name tags, or give --remove")
+    found = find_machine(client, machine)
+    kept = [tag for tag in found["tags"] if tag not in {*(remove or ())}]
+    wanted = list(dict.fromkeys([*kept, *tags]))
+    made = client.machines.edit(found["id"], tags=wanted)
+    told = ", ".join(made["tags"]) or "nothing"
+    print(visible(f"{made['name']} is tagged {told}"), file=sys.stderr)
+
+
 @machines.command("rm")
 @client_options
-@click.argument("machine")
+@click.argument("machine", type=MachineName())
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 def remove_machine(client: Client, machine: str, *, yes: bool) -> int:
     """Remove a machine: its credential is revoked and its connection cut."""
@@ -185,6 +229,18 @@ def remove_machine(client: Client, machine: str, *, yes: bool) -> int:
     client.machines.delete(found["id"])
     print(f"removed {name}", file=sys.stderr)
     return 0
+
+
+def _has_programs(url: str) -> bool:
+    """True: machines can fetch cmdop from the hub at `url`."""
+    from urllib.request import ProxyHandler, build_opener  # 30 ms
+
+    with (
+        suppress(OSError, ValueError, KeyError, TypeError),
+        build_opener(ProxyHandler({})).open(f"{url}/dl", timeout=_PATIENCE_S) as answer,
+    ):
+        return bool(json.load(answer)["files"])
+    return False
 
 
 def _usage(cpu: Cpu | None) -> str | None:

@@ -6,38 +6,55 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from cmdop_appliance import __version__
 from cmdop_appliance.cli import failures
+from cmdop_appliance.cli.completion import VARIABLE
 from cmdop_appliance.cli.connection import Chosen
 from cmdop_appliance.cli.failures import Failure, as_failure, report, report_crash
 from cmdop_appliance.errors import ApplianceError, StartupError
-from cmdop_appliance.sdk import CmdopError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 _COMMANDS: Final = {  # name: where it is; imported when it is used, so that `version` stays quick
     "agent": "cmdop_appliance.cli.agent:agent",
+    "apply": "cmdop_appliance.cli.applying:apply_file",
+    "api": "cmdop_appliance.cli.api:call_api",
     "audit": "cmdop_appliance.cli.audit:audit",
     "auth": "cmdop_appliance.cli.auth:auth",
     "code": "cmdop_appliance.cli.code:code",
     "commands": "cmdop_appliance.cli.commands:commands",
+    "completion": "cmdop_appliance.cli.completion:completion",
     "connect": "cmdop_appliance.cli.connect:connect",
+    "context": "cmdop_appliance.cli.context:context",
     "cp": "cmdop_appliance.cli.cp:copy_files",
+    "dashboard": "cmdop_appliance.cli.dashboard:dashboard",
+    "doctor": "cmdop_appliance.cli.doctor:doctor",
     "events": "cmdop_appliance.cli.events:follow_events",
     "exec": "cmdop_appliance.cli.exec:exec_command",
+    "export": "cmdop_appliance.cli.exporting:export_hub",
     "files": "cmdop_appliance.cli.files:files",
+    "inventory": "cmdop_appliance.cli.inventory:inventory",
+    "keys": "cmdop_appliance.cli.auth:keys",
+    "login": "cmdop_appliance.cli.login:login",
+    "logout": "cmdop_appliance.cli.login:logout",
     "machines": "cmdop_appliance.cli.machines:machines",
+    "mcp": "cmdop_appliance.cli.mcp:mcp",
+    "run": "cmdop_appliance.cli.run:run_command",
     "schedules": "cmdop_appliance.cli.schedules:schedules",
     "serve": "cmdop_appliance.cli.serve:serve",
     "sessions": "cmdop_appliance.cli.sessions:sessions",
+    "status": "cmdop_appliance.cli.status:status",
     "version": "cmdop_appliance.cli.main:version",
     "webhooks": "cmdop_appliance.cli.webhooks:webhooks",
     "workspaces": "cmdop_appliance.cli.workspaces:workspaces",
 }
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_ALIASES: Final = {"server": "serve"}
+_ALIASES: Final = {"open": "dashboard", "server": "serve"}
 
 
 class LazyGroup(click.Group):
@@ -46,6 +63,14 @@ class LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names, for --help."""
         return sorted(_COMMANDS)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem[str]]":
+        """The names that begin so, without an import of what they name; and options."""
+        from click.shell_completion import CompletionItem
+
+        names = [name for name in self.list_commands(ctx) if name.startswith(incomplete)]
+        options = click.Command.shell_complete(self, ctx, incomplete)
+        return [*map(CompletionItem, names), *options]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of that name or alias; None when there is none."""
@@ -79,11 +104,18 @@ class LazyGroup(click.Group):
 @click.option("--hub", metavar="URL", help="The hub's address.")
 @click.option("--key", metavar="KEY", help="An API key (better: CMDOP_API_KEY).")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="A hub's data directory here.")
+@click.option("--context", metavar="NAME", help="A hub that cmdop login has kept a key for.")
 @click.version_option(__version__, message="cmdop %(version)s")
 @click.pass_context
-def cli(ctx: click.Context, hub: str | None, key: str | None, data_dir: Path | None) -> None:
+def cli(
+    ctx: click.Context,
+    hub: str | None,
+    key: str | None,
+    data_dir: Path | None,
+    context: str | None,
+) -> None:
     """One file that turns a box into the control plane of all your machines."""
-    ctx.obj = Chosen(hub, key, data_dir)
+    ctx.obj = Chosen(hub, key, data_dir, context)
 
 
 @click.command()
@@ -95,15 +127,13 @@ def version() -> None:
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code. Nothing is raised, and no traceback is ever printed."""
     _prepare_streams()
+    if VARIABLE in os.environ:
+        return _complete(os.environ[VARIABLE])
     try:
         code = _run(list(sys.argv[1:] if args is None else args))
     except Failure as failure:
         report(failure)
         code = failure.exit_code
-    except CmdopError as exc:
-        shown = as_failure(exc)
-        report(shown)
-        code = shown.exit_code
     except ApplianceError as exc:
         code = failures.USAGE if isinstance(exc, StartupError) else failures.OTHER
         report(Failure(exc.message, exit_code=code, hint=exc.hint))
@@ -112,12 +142,21 @@ def main(args: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has seen enough
         code = failures.BROKEN_PIPE
     except Exception as exc:  # noqa: BLE001 - the edge of the program
-        if isinstance(exc, OSError) and exc.errno in _NO_ROOM:
-            code = _cannot_write(exc)
-        else:
-            report_crash(exc)
-            code = failures.CRASHED
+        code = _failed(exc)
     return _finish(code)
+
+
+def _failed(error: Exception) -> int:
+    from cmdop_appliance.sdk import CmdopError  # 60 ms, which only a failure costs here
+
+    if isinstance(error, CmdopError):
+        failure = as_failure(error)
+        report(failure)
+        return failure.exit_code
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        return _cannot_write(error)
+    report_crash(error)
+    return failures.CRASHED
 
 
 def _run(args: list[str]) -> int:
@@ -140,7 +179,19 @@ def _run(args: list[str]) -> int:
     return code if isinstance(code, int) else 0
 
 
+def _complete(instruction: str) -> int:
+    """Tell the shell what could follow. Whoever types sees whatever is said: so nothing is."""
+    from click.shell_completion import shell_complete
+
+    try:
+        return shell_complete(cli, {}, "cmdop", VARIABLE, instruction)
+    except Exception:  # noqa: BLE001 - the edge of the program
+        return failures.OTHER
+
+
 def _lowered(message: str) -> str:
+    """As our own messages are: on one line, too, where click lists what there is to choose from."""
+    message = message.replace("\n\t", " ")
     return message[:1].lower() + message[1:].removesuffix(".")
 
 

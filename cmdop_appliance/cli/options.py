@@ -2,10 +2,11 @@
 
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
+NOTHING_DONE: Final = "nothing was done"  # as it was not meant
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -38,6 +39,14 @@ def with_unset(changes: Mapping[str, Any], unset: Mapping[str, Any]) -> dict[str
 
 
 def is_removal_meant(shown: str, *, yes: bool) -> bool:
+    """See `is_meant`."""
+    return is_meant(f"remove {shown}?", yes=yes)
+
+
+def is_meant(question: str, *, yes: bool) -> bool:
     """True: `yes` says so, or whoever sits at the terminal, or nobody does."""
     on_terminal = sys.stdin is not None and sys.stdin.isatty()
-    return yes or not on_terminal or click.confirm(f"remove {shown}?", err=True)
+    if yes or not on_terminal or click.confirm(question, err=True):
+        return True
+    print(NOTHING_DONE, file=sys.stderr)
+    return False

@@ -13,7 +13,7 @@ from cmdop_appliance.cli.text import visible, visible_json
 _FORMATS: Final = ("table", "json", "jsonl", "name")
 _GAP: Final = "  "
 _LEAST_WIDTH: Final = 4  # of a column that gives way to the others
-_IDS: Final = ("id", "target")
+_WHOLE: Final = ("id", "target", "status")
 Row = Mapping[str, Any]
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -114,11 +114,11 @@ def _print_table(
             break
         del table[column], widths[column]
     room -= len(_GAP) * len(widths)
-    # An id or a time cut short is of no use; of the other columns the widest give way first.
+    # An id, a status or a time cut short is of no use; of the others the widest give way first.
     elastic = [
         column
         for column in widths
-        if column not in _IDS and column != runs_on and not _is_time(column)
+        if column not in _WHOLE and column != runs_on and not _is_time(column)
     ]
     for column in elastic:
         widths[column] = min(widths[column], max(room, _LEAST_WIDTH))

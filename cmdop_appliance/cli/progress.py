@@ -16,14 +16,12 @@ _USUAL_COLUMNS: Final = 80  # of a terminal that does not tell
 _CLEAR: Final = "\r\x1b[K"  # to the beginning of the line, and erase to its end (ECMA-48: EL)
 
 
-class Progress:
-    """A line on stderr that tells how many bytes of a file there are. It is gone at the end."""
+class StatusLine:
+    """A line on stderr that tells how far something is. It is gone at the end."""
 
-    def __init__(self, name: str, *, quiet: bool) -> None:
-        self._name = visible(name)
-        self._is_on = not quiet and sys.stderr.isatty()
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._is_on = not quiet and sys.stderr is not None and sys.stderr.isatty()
         self._begun_s = self._told_s = time.monotonic()
-        self._first: int | None = None  # what was there before
         self._is_shown = False
 
     def __enter__(self) -> Self:
@@ -35,23 +33,45 @@ class Progress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Take it away, so that other lines can be written; `show` brings it back."""
         if self._is_shown:
+            self._is_shown = False
             print(_CLEAR, end="", file=sys.stderr, flush=True)
+
+    def seconds_due(self) -> float | None:
+        """How long it has been going on, if it is time to say more; else None."""
+        now_s = time.monotonic()
+        if not self._is_on or now_s - self._begun_s < _QUIET_S or now_s - self._told_s < _PAUSE_S:
+            return None
+        self._told_s = now_s
+        return now_s - self._begun_s
+
+    def show(self, name: str, rest: str) -> None:
+        """Show `name`, as much of it as fits before `rest`."""
+        self._is_shown = True
+        room = (os.get_terminal_size(sys.stderr.fileno()).columns or _USUAL_COLUMNS) - 1
+        name = _first_columns(name, room - len(rest))
+        print(f"{_CLEAR}{name}{rest[:room]}", end="", file=sys.stderr, flush=True)
+
+
+class Progress(StatusLine):
+    """Tells how many bytes of a file there are."""
+
+    def __init__(self, name: str, *, quiet: bool) -> None:
+        super().__init__(quiet=quiet)
+        self._name = visible(name)
+        self._first: int | None = None  # what was there before
 
     def __call__(self, done: int, total: int | None) -> None:
         """There are `done` bytes of `total`."""
-        if not self._is_on:
-            return
-        now_s = time.monotonic()
         if self._first is None:
             self._first = done
-        if now_s - self._begun_s < _QUIET_S or now_s - self._told_s < _PAUSE_S:
-            return
-        self._told_s, self._is_shown = now_s, True
-        line = self._line(done, total, (done - self._first) / (now_s - self._begun_s))
-        room = (os.get_terminal_size(sys.stderr.fileno()).columns or _USUAL_COLUMNS) - 1
-        name = _first_columns(self._name, room - len(line))
-        print(f"{_CLEAR}{name}{line[:room]}", end="", file=sys.stderr, flush=True)
+        seconds = self.seconds_due()
+        if seconds is not None:
+            self.show(self._name, self._line(done, total, (done - self._first) / seconds))
 
     def _line(self, done: int, total: int | None, per_second: float) -> str:
         line = f"  {size_text(done)}  {size_text(int(per_second))}/s"

@@ -6,6 +6,7 @@ from typing import Any, Final, get_args
 import click
 
 from cmdop_appliance.cli.durations import Duration
+from cmdop_appliance.cli.machine_names import MachineName
 from cmdop_appliance.cli.names import Names
 from cmdop_appliance.cli.options import said, with_options
 from cmdop_appliance.cli.targets import pick
@@ -19,6 +20,7 @@ RULE: Final = "Minute, hour, day of month, month, day of week: '30 3 * * mon-fri
 _SETTINGS: Final = (
     click.option(
         *("-m", "--machine", "machines"),
+        type=MachineName(),
         metavar="MACHINE",
         multiple=True,
         help="Where it runs; may be repeated.",

@@ -12,6 +12,7 @@ from cmdop_appliance.cli.durations import Duration, ago
 from cmdop_appliance.cli.failures import Failure
 from cmdop_appliance.cli.follow import FollowingCommand
 from cmdop_appliance.cli.follow import follow as follow_command
+from cmdop_appliance.cli.machine_names import MachineName
 from cmdop_appliance.cli.options import is_removal_meant, said, with_unset
 from cmdop_appliance.cli.output import nameless_output_option, output_option, show_one
 from cmdop_appliance.cli.schedule_settings import RULE, options_of, settings
@@ -49,7 +50,7 @@ def schedules() -> None:
 @schedules.command("ls")
 @client_options
 @output_option
-@click.option("--machine", help="Only those that run on this machine.")
+@click.option("--machine", type=MachineName(), help="Only those that run on this machine.")
 @click.option("--enabled/--disabled", default=None, help="Only such.")
 def list_schedules(
     client: Client, form: str | None, machine: str | None, *, enabled: bool | None

@@ -12,6 +12,7 @@ from cmdop_appliance.cli.connection import client_options
 from cmdop_appliance.cli.detach_key import DetachKey
 from cmdop_appliance.cli.follow import FollowingCommand
 from cmdop_appliance.cli.local_terminal import LocalTerminal
+from cmdop_appliance.cli.machine_names import MachineName
 from cmdop_appliance.cli.output import output_option, show
 from cmdop_appliance.cli.targets import find_machine, pick_by
 from cmdop_appliance.cli.text import visible
@@ -29,7 +30,7 @@ def sessions() -> None:
 @sessions.command("ls")
 @client_options
 @output_option
-@click.option("--machine", help="Only of this machine.")
+@click.option("--machine", type=MachineName(), help="Only of this machine.")
 @click.option(
     "--kind",
     type=click.Choice(("terminal", "coding")),

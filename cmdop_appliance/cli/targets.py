@@ -13,6 +13,7 @@ from cmdop_appliance.sdk.types import Machine
 
 R = TypeVar("R", bound=Mapping[str, object])
 
+_ALL: Final = "@all"
 _TAG: Final = "tag:"
 _LISTED: Final = 5  # candidates named in one error message
 
@@ -37,8 +38,8 @@ def require_connected(machine: Machine) -> None:
 
 
 def is_selector(wanted: str) -> bool:
-    """True: it may fit any number of machines, by tags (`tag:a,b`) or by a pattern (`web-*`)."""
-    return wanted.startswith(_TAG) or any(char in wanted for char in "*?[")
+    """True: it may fit any number of machines: `@all`, tags (`tag:a,b`), or a pattern (`web-*`)."""
+    return wanted == _ALL or wanted.startswith(_TAG) or any(char in wanted for char in "*?[")
 
 
 def split_target(text: str) -> tuple[str, str] | None:
@@ -53,24 +54,34 @@ def split_target(text: str) -> tuple[str, str] | None:
     return (wanted, path) if wanted and colon and "/" not in wanted else None
 
 
-def find_machines(client: Client, wanted: str) -> list[Machine]:
-    """All machines that a selector fits, by name: those with all of its tags, or by a pattern.
+def find_machines(client: Client, *wanted: str) -> list[Machine]:
+    """All machines that any of these selectors or names fits, each once, by name.
 
     Raises:
-        Failure: there is none.
+        Failure: one of them fits none, or is a name that could be several machines'.
     """
-    if wanted.startswith(_TAG):
-        tags = split(wanted.removeprefix(_TAG))
+    machines = list(client.machines.list())
+    found = {machine["id"]: machine for each in wanted for machine in _fitting(each, machines)}
+    return sorted(found.values(), key=lambda machine: machine["name"])
+
+
+def _fitting(wanted: str, machines: Sequence[Machine]) -> list[Machine]:
+    if not is_selector(wanted):
+        return [pick(wanted, machines)]
+    if wanted == _ALL:
+        found = [*machines]
+    elif wanted.startswith(_TAG):
+        tags = {*split(wanted.removeprefix(_TAG))}
         if not tags:  # most likely a variable of a script that is not set: it must not mean all
             raise Failure(f'no tag is given in "{wanted}"', exit_code=failures.USAGE)
-        found = list(client.machines.list(tags=tags))
+        found = [machine for machine in machines if tags <= {*machine["tags"]}]
     else:
-        found = [m for m in client.machines.list() if fnmatchcase(m["name"], wanted)]
+        found = [machine for machine in machines if fnmatchcase(machine["name"], wanted)]
     if not found:
         raise Failure(
             f'no machine fits "{wanted}"', exit_code=failures.NOT_FOUND, hint="cmdop machines ls"
         )
-    return sorted(found, key=lambda machine: machine["name"])
+    return found
 
 
 def pick(wanted: str, machines: Sequence[Machine]) -> Machine:

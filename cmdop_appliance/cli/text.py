@@ -28,5 +28,9 @@ def visible(text: object) -> str:
 
 def visible_json(value: object, *, indent: int | None = None) -> str:
     """`value` as JSON that is the same to a parser and harmless to a terminal."""
-    plain = json.dumps(value, ensure_ascii=False, indent=indent)
+    return escaped(json.dumps(value, ensure_ascii=False, indent=indent))
+
+
+def escaped(plain: str) -> str:
+    """JSON or TOML in which whatever a terminal does not show stands as its escape."""
     return _HIDDEN_IN_JSON.sub(lambda found: f"\\u{ord(found[0]):04x}", plain)

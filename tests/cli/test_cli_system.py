@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -97,14 +98,34 @@ def test_a_detached_command_is_found_followed_and_cancelled(place):
     assert _cmdop(place, "commands", "cancel", command_id).returncode == 1
 
 
+@pytest.fixture
+def fetched(place):
+    """This program, as one that machines fetch from the hub."""
+    system = os.uname()
+    program = place / f"data/dl/cmdop-{system.sysname.lower()}-{system.machine}"
+    program.parent.mkdir(exist_ok=True)
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m cmdop_appliance "$@"\n')
+
+
+@pytest.mark.usefixtures("fetched")
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl")
 def test_the_join_line_joins_a_machine_and_removing_it_ends_its_agent(place):
-    line = shlex.split(_cmdop(place, "machines", "add", "--tags", "a,b").stdout)
-    assert line[0] == "cmdop"
+    done = _cmdop(place, "machines", "add", "--tags", "a,b")
+    assert "or, where cmdop is installed: cmdop agent --hub http://" in done.stderr
     assert json.loads(_cmdop(place, "machines", "add", "-o", "json").stdout)["token"]
+    home = place / "home"
+    home.mkdir()
+    (home / "id").write_text("#!/bin/sh\necho 1000\n")  # for the script, this is not root
+    (home / "id").chmod(0o755)
     agent = subprocess.Popen(
-        [*PROGRAM, *line[1:], "--state-dir", place / "second", "--name", "second"],
-        env=_environ(place),
-        cwd=place,
+        ["sh", "-c", done.stdout],
+        env=_environ(
+            place,
+            PATH=f"{home}:{os.environ['PATH']}",
+            HOME=str(home),
+            CMDOP_MACHINE_NAME="second",
+        ),
+        cwd=home,
         stderr=subprocess.DEVNULL,
     )
     try:

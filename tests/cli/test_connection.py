@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from cmdop_appliance.cli.connection import Chosen, find_hub
-from cmdop_appliance.cli.failures import NOT_ALLOWED, UNREACHABLE, USAGE, Failure
+from cmdop_appliance.cli.contexts import Context, Contexts, write_contexts
+from cmdop_appliance.cli.failures import NOT_ALLOWED, NOT_FOUND, UNREACHABLE, USAGE, Failure
 
 LOCAL = "http://127.0.0.1:3006"
 
@@ -85,3 +86,49 @@ def test_with_nothing_at_all_the_ways_to_name_a_hub_are_told(tmp_path, monkeypat
 def test_the_option_nearer_to_the_command_wins():
     before, after = Chosen(hub="a", key="k"), Chosen(hub="b")
     assert before.overridden_by(after) == Chosen(hub="b", key="k")
+
+
+HOME, WORK = Context("http://home", "home-key"), Context("http://work", "work-key")
+
+
+@pytest.fixture
+def logged_in(data_dir, tmp_path):
+    """The variables of somebody who knows two hubs, and uses one of them."""
+    environ = {"XDG_CONFIG_HOME": str(tmp_path / "config")}
+    write_contexts(Contexts({"home": HOME, "work": WORK}, "home"), environ)
+    return environ
+
+
+@pytest.mark.parametrize(
+    ("chosen", "environ", "found"),
+    [
+        (Chosen(), {}, ("http://home", "home-key")),
+        (Chosen(), {"CMDOP_CONTEXT": "work"}, ("http://work", "work-key")),
+        (Chosen(context="work"), {"CMDOP_CONTEXT": "home"}, ("http://work", "work-key")),
+        (Chosen(), ENVIRON | {"CMDOP_CONTEXT": "work"}, ("http://env", "env-key")),
+        (Chosen(context="work"), ENVIRON, ("http://work", "work-key")),
+        (Chosen(key="flag-key"), {}, ("http://home", "flag-key")),
+        (Chosen(hub="http://work"), {}, ("http://work", "work-key")),
+        (Chosen(), {"CMDOP_URL": "http://work"}, ("http://work", "work-key")),
+        (Chosen(), {"CMDOP_API_KEY": "env-key"}, ("http://home", "home-key")),
+        (Chosen(data_dir=Path("cmdop-data")), {}, (LOCAL, "local-key")),
+        (Chosen(), {"CMDOP_DATA_DIR": "cmdop-data"}, ("http://home", "home-key")),
+        (Chosen(hub=LOCAL), {}, (LOCAL, "local-key")),
+    ],
+)
+def test_a_context_comes_after_variables_and_before_a_data_directory(
+    logged_in, chosen, environ, found
+):
+    hub = find_hub(chosen, logged_in | environ)
+    assert (hub.url, hub.key) == found
+
+
+def test_the_key_of_a_context_is_given_to_no_other_hub(logged_in):
+    with pytest.raises(Failure, match="no API key for http://other"):
+        find_hub(Chosen(hub="http://other"), logged_in)
+
+
+def test_a_context_that_is_not_there_is_not_guessed(logged_in):
+    with pytest.raises(Failure, match='no context "wrok"') as caught:
+        find_hub(Chosen(context="wrok"), logged_in)
+    assert caught.value.exit_code == NOT_FOUND

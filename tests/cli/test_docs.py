@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,9 +15,10 @@ from typing import Any
 import pytest
 from standardwebhooks.webhooks import WebhookVerificationError
 
+from cmdop_appliance.cli.main import _COMMANDS
 from cmdop_appliance.webhooks.signing import new_webhook_secret, signed_headers
 from tests.cli.window import window
-from tests.support.appliance import Agent, ending, running_hub, wait_for
+from tests.support.appliance import Agent, Hub, ending, running_hub, wait_for
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = (
@@ -24,13 +26,18 @@ DOCUMENTS = (
     "audit",
     "coding",
     "commands",
+    "config-as-code",
     "files",
+    "mcp",
     "monitoring",
     "schedules",
+    "sdk",
     "sessions",
     "terminals",
     "webhooks",
 )
+# Of the command line alone, which says something on standard error, too.
+BY_HAND = ("cli", "dashboard", "first-minute", "security")
 
 
 def _blocks(languages, documents=DOCUMENTS):
@@ -100,6 +107,89 @@ def test_an_example_does_what_it_says(environ, language, text):
     if "Idempotency-Key" in text:
         first, second = re.findall(r'"id":"(cmd_\w+)"', done.stdout)
         assert first == second
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("_language", "text"), _blocks("python", ("sdk",))[2:])
+def test_an_example_that_says_so_runs_on_trio_as_well(environ, _language, text):
+    text = text.replace("import asyncio", "import trio").replace(
+        "asyncio.run(main())", "trio.run(main)"
+    )
+    program = [sys.executable, "-W", "error", "-c", text]
+    done = subprocess.run(program, capture_output=True, env=environ, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("_language", "text"), _blocks("sh", BY_HAND))
+def test_an_example_of_the_command_line_works(environ, tmp_path, _language, text):
+    done = subprocess.run(
+        ["sh", "-euc", text],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**environ, "XDG_CONFIG_HOME": str(tmp_path)},
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "error: " not in done.stderr
+
+
+@pytest.mark.slow
+def test_the_examples_of_the_api_do_what_they_say_one_after_another(environ):
+    text = "".join(block.values[1] for block in _blocks("sh", ("api",)))
+    done = subprocess.run(
+        ["sh", "-euc", text], capture_output=True, text=True, env=environ, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.findall(r'"error":{"code":"(\w+)"', done.stdout) == ["machine_not_found"]
+    first, second = re.findall(r'"stdout":"(\d+)\n', done.stdout)
+    assert first == second
+    assert "event: end" in done.stdout
+    assert "event: command.completed" in done.stdout
+
+
+@pytest.mark.slow
+def test_the_readme_leads_from_a_checkout_to_a_command(tmp_path):
+    program = tmp_path / "scripts/cmdop"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m cmdop_appliance "$@"\n')
+    program.chmod(0o755)
+    (tmp_path / "README.md").touch()
+    serving, *others = re.findall(r"```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    name, serve, *flags = shlex.split(serving, comments=True)
+    assert serve == "serve"
+    hub = Hub(tmp_path)
+    hub.program = [str(tmp_path / name)]
+    with ending(hub):
+        hub.start(*flags, PYTHONPATH=str(ROOT))
+        wait_for(lambda: hub.api.get("/machines?status=online"), "this machine is there")
+        assert re.search(
+            r"^  sign in    http://\S+/sign-in#cmdop_link_", hub.out.read_text(), re.MULTILINE
+        )
+        environ = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(tmp_path),
+            "PYTHONPATH": str(ROOT),
+            "CMDOP_DATA_DIR": str(hub.data_dir),
+        }
+        for text in others:
+            done = subprocess.run(
+                ["sh", "-euc", text],
+                capture_output=True,
+                text=True,
+                cwd=tmp_path,
+                env=environ,
+                timeout=60,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr
+
+
+def test_every_command_has_its_place_in_the_document():
+    tree = re.findall(r"```text\n(.*?)```", (ROOT / "docs/cli.md").read_text(), re.DOTALL)[0]
+    assert {*re.findall("cmdop ([a-z]+)", tree)} >= {*_COMMANDS}
 
 
 @pytest.mark.slow

@@ -34,23 +34,42 @@ def test_version_is_one_line(tmp_path):
         assert done.stdout.startswith("cmdop 0.")
 
 
-COMMANDS = [
-    *("agent", "auth", "code", "commands", "connect", "cp", "exec", "files", "machines"),
-    *("schedules", "serve", "server", "sessions", "version", "webhooks"),
+HEAVY = [
+    *("anyio", "asyncio", "h11", "httpx", "hypercorn", "markdown_it", "msgspec", "quart", "rich"),
+    *("tomli_w", "trio", "websockets"),
 ]
-
-
-@pytest.mark.parametrize(
-    "args", [["version"], ["--help"], ["machines", "ls"], *([name, "-h"] for name in COMMANDS)]
+_TELL = (
+    "import atexit, sys; atexit.register(lambda: "
+    "print('LOADED', *(n for n in {} if n in sys.modules), file=sys.stderr)); "
 )
-def test_a_simple_command_loads_nothing_heavy(tmp_path, args):
-    names = ["asyncio", "httpx", "hypercorn", "msgspec", "quart", "rich", "trio", "websockets"]
-    report = (
-        "import atexit, sys; atexit.register(lambda: "
-        f"print('LOADED', *(n for n in {names} if n in sys.modules), file=sys.stderr)); "
-    )
-    done = _run(*args, before=report, cwd=tmp_path)
+REPORT = _TELL.format(HEAVY)
+
+
+@pytest.mark.parametrize("args", [["version"], ["completion", "zsh"]])
+def test_what_asks_no_hub_loads_nothing_that_would(tmp_path, args):
+    done = _run(*args, before=_TELL.format([*HEAVY, "http.client", "ssl"]), cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "LOADED\n")
+
+
+def test_a_simple_command_loads_nothing_heavy(tmp_path):
+    done = _run("machines", "ls", before=REPORT, cwd=tmp_path)
     assert done.stderr.splitlines()[-1] == "LOADED"
+
+
+def test_no_command_loads_anything_heavy_before_it_is_run(tmp_path):
+    """But for those whose work is to read and write configuration."""
+    import_all = (
+        "from cmdop_appliance.cli.main import _COMMANDS, cli; "
+        "[cli.get_command(None, name) for name in {*_COMMANDS} - {'apply', 'export'}]; "
+    )
+    done = _run("version", before=REPORT + import_all, cwd=tmp_path)
+    assert done.stderr == "LOADED\n"
+
+
+def test_a_shell_that_asks_what_could_follow_does_not_wait_for_imports(tmp_path):
+    asked = {"_CMDOP_COMPLETE": "bash_complete", "COMP_WORDS": "cmdop exec ", "COMP_CWORD": "2"}
+    done = _run(before=REPORT, cwd=tmp_path, env=asked)
+    assert (done.returncode, done.stderr) == (0, "LOADED\n")
 
 
 ELSEWHERE = ["--hub", "http://127.0.0.1:1", "--key", "k"]  # a port where nobody listens
@@ -71,6 +90,9 @@ ELSEWHERE = ["--hub", "http://127.0.0.1:1", "--key", "k"]  # a port where nobody
         ([*ELSEWHERE, "auth", "create-key", "--tags", ""], 2, "'--tags': no name is given"),
         ([*ELSEWHERE, "auth", "create-key", "--tags", " ,"], 2, "'--tags': no name is given"),
         ([*ELSEWHERE, "auth", "create-key", "--scopes", ""], 2, "'--scopes': no name is given"),
+        (["machines", "ls", "--context", "none"], 3, 'no context "none"'),
+        (["run", "--", "true"], 2, "-t"),
+        (["logout"], 2, "logged in to no hub"),
         ([*ELSEWHERE, "audit", "verify", "-o", "name"], 2, "'name' is not one of"),
         (["machines", "ls", "--hub", "nonsense", "--key", "k"], 2, "http://127.0.0.1:3006"),
         (["exec", "nas", "--", "true"], 255, "no hub is known"),

@@ -28,13 +28,13 @@ def test_a_table_is_aligned_under_its_header(capsys):
     ]
 
 
-def test_a_table_fits_the_terminal_and_leaves_ids_whole(capsys, monkeypatch):
+def test_a_table_fits_the_terminal_and_leaves_ids_and_statuses_whole(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "30")
     row = {"id": "cmd_" + "1" * 10, "status": "running", "command": "x" * 200_000}
     show([row], ["id", "status", "command"], "table")
     assert capsys.readouterr().out.splitlines() == [
-        "ID              STATUS  COMMA…",
-        "cmd_1111111111  runni…  xxxxx…",
+        "ID              STATUS   COMM…",
+        "cmd_1111111111  running  xxxx…",
     ]
 
 

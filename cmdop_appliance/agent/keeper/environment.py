@@ -8,21 +8,27 @@ ORIGINAL_TMPDIR = "CMDOP_ORIGINAL_TMPDIR"
 
 _OURS = "CMDOP_"  # the agent's settings, which may hold secrets
 _PACKER = ("_PYI_", "_MEI", "PYINSTALLER_")  # set by PyInstaller's boot loader for itself
+_CHANGED = ("LC_CTYPE", "SSL_CERT_FILE")
 _PYTHON = ("PYTHONHOME", "PYTHONPATH")
 
 
 def process_environment() -> dict[str, str]:
-    """The environment without what Python did to it: in the C locale it sets LC_CTYPE (PEP 538)."""
+    """The environment without what was done to it since the start.
+
+    In the C locale Python sets LC_CTYPE (PEP 538), and `find_authorities` sets SSL_CERT_FILE.
+    """
     environ = dict(os.environ)
     try:
         with open("/proc/self/environ", "rb") as file:  # noqa: PTH123 - pathlib is not loaded here
             at_start = file.read().split(b"\0")
     except OSError:  # not Linux
         return environ
-    environ.pop("LC_CTYPE", None)
+    for name in _CHANGED:
+        environ.pop(name, None)
     for variable in at_start:
-        if variable.startswith(b"LC_CTYPE="):
-            environ["LC_CTYPE"] = os.fsdecode(variable.partition(b"=")[2])
+        name, _, value = os.fsdecode(variable).partition("=")
+        if name in _CHANGED:
+            environ[name] = value
     return environ
 
 
