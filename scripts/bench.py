@@ -1,6 +1,7 @@
 """Measure POST /commands beside posix_spawn and warm OpenSSH, output beside `ssh host cat`, files
 beside scp, lists of a full store beside those of an empty one, schedules beside croniter, a minute
-of 1,000 of them beside one, calls beside webhooks, and a key's echo beside ssh.
+of 1,000 of them beside one, calls beside webhooks, a key's echo beside ssh, and the first page of
+the dashboard beside one that does nothing.
 
 All in one run on one machine: absolute figures of a shared machine mean little, so every line
 carries its ratio to what was measured in the same run. Prints a table, asserts nothing.
@@ -22,7 +23,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts import bench_files, bench_firing, bench_lists, bench_schedules, bench_terminals
+from scripts import (
+    bench_dashboard,
+    bench_files,
+    bench_firing,
+    bench_lists,
+    bench_schedules,
+    bench_start,
+    bench_terminals,
+)
 from scripts.bench_hub import (
     Hub,
     appliance,
@@ -199,7 +208,7 @@ def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=400, help="calls by one caller")
-    parts = ("commands", "files", "lists", "schedules", "terminals")
+    parts = ("commands", "dashboard", "files", "lists", "schedules", "start", "terminals")
     parser.add_argument("--only", choices=parts, help="one part of it")
     parser.add_argument("--size-mb", type=int, default=bench_files.SIZE_MB, help="of a large file")
     asked = parser.parse_args()
@@ -215,8 +224,12 @@ def main() -> None:
     if asked.only in (None, "schedules"):
         bench_schedules.run(report)
         bench_firing.run(asked.count, load, report)
+    if asked.only in (None, "start"):
+        bench_start.run(report)
     if asked.only in (None, "terminals"):
         bench_terminals.run(report, percentile, memory_mb)
+    if asked.only in (None, "dashboard"):
+        bench_dashboard.run(report, percentile)
 
 
 def list_stores(count: int) -> None:
