@@ -87,6 +87,11 @@ class Proxies:
                 client = hop
         return str(client)
 
+    def are_reached_by_https(self, peer: str, forwarded_proto: str) -> bool:
+        """True: `peer` is a trusted proxy, and was asked by HTTPS (X-Forwarded-Proto)."""
+        proxy = _parse(peer) if forwarded_proto == "https" else None
+        return proxy is not None and self._trust(proxy)
+
     def _trust(self, address: IPv4Address | IPv6Address) -> bool:
         return any(address in network for network in self._networks)
 

@@ -69,6 +69,8 @@ class Caller:
     tags: tuple[str, ...] = ()  # the key is good only for machines that carry all of them
     expires_ms: int | None = None
     token_until_ms: int | None = None  # it showed a token for the key, which is good until then
+    sign_in_id: str | None = None  # it is a browser, which showed the cookie of this sign-in …
+    sign_in_until_ms: int | None = None  # … which is good until then, at the latest
 
     @property
     def until_ms(self) -> int | None:
@@ -130,6 +132,16 @@ def new_key(secret: bytes | None = None) -> str:
 def new_secret() -> bytes:
     """256 random bits."""
     return secrets.token_bytes(32)
+
+
+def new_cookie() -> str:
+    """What a browser holds that is signed in: 256 random bits."""
+    return secrets.token_urlsafe(32)
+
+
+def new_link(secret: bytes) -> str:
+    """A sign-in link: 256 random bits behind a prefix that secret scanners know."""
+    return "cmdop_link_" + base64.urlsafe_b64encode(secret).rstrip(b"=").decode()
 
 
 def derived_secret(key: str, salt: bytes) -> bytes:

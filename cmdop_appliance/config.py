@@ -9,6 +9,7 @@ import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, get_origin
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
@@ -37,6 +38,15 @@ class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     drain_ms: Annotated[int, Meta(ge=0, le=4000)] = 2000
     # Only from these peers X-Forwarded-For counts (trust.md, row 11).
     trusted_proxies: list[str] = []
+    # Where people open the dashboard; browsers may then ask for the hub by no other name, so that
+    # no page can be served here under a name of its own (DNS rebinding; trust.md, row 13).
+    public_url: Annotated[
+        str,
+        Meta(
+            pattern=rf"^(https?://(\[[0-9A-Fa-f:.]+\]|[^\s\[\]:/?#@]+)(:{_PORT})?)?\Z",
+            description='SCHEME://HOST[:PORT] without a path, such as https://hub.example; or ""',
+        ),
+    ] = ""
 
     def __post_init__(self) -> None:
         try:
@@ -49,6 +59,11 @@ class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         """Host and port to listen on; port 0 takes a free one."""
         host, _, port = self.listen.rpartition(":")
         return host.strip("[]"), int(port)
+
+    @property
+    def public_host(self) -> str:
+        """The host in `public_url`, in lower case; "" if there is none."""
+        return urlsplit(self.public_url).hostname or ""
 
 
 class SessionsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -86,13 +101,17 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class AuthConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What stops whoever guesses keys. `attempts` 0: nothing does."""
+    """What stops whoever guesses keys, and how long a browser is signed in."""
 
-    # So many wrong keys from one address within the window, and it is locked out. Keys have 256
-    # random bits: this is for the log and for the load, not for the odds.
+    # So many wrong keys from one address within the window, and it is locked out; 0: none is. Keys
+    # have 256 random bits: this is for the log and for the load, not for the odds.
     attempts: Annotated[int, Meta(ge=0, le=1_000_000)] = 20
     window_ms: Annotated[int, Meta(ge=1000, le=86_400_000)] = 300_000
     lockout_ms: Annotated[int, Meta(ge=1000, le=86_400_000)] = 900_000
+    # A browser of which nothing was heard for so long is signed in no more …
+    sign_in_idle_ms: Annotated[int, Meta(ge=60_000, le=31_536_000_000)] = 43_200_000
+    # … and none for longer than this.
+    sign_in_ms: Annotated[int, Meta(ge=60_000, le=31_536_000_000)] = 2_592_000_000
 
 
 class RateLimitConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -38,6 +38,18 @@ class Forbidden(ApplianceError):
     code, status = "forbidden", 403
 
 
+class CrossOrigin(Forbidden):
+    """The request comes from a page that the hub has not served."""
+
+    code = "cross_origin"
+
+
+class WrongHost(Forbidden):
+    """A browser asks for the hub by a name that `[server] public_url` does not have."""
+
+    code = "wrong_host"
+
+
 class NotFound(ApplianceError):
     """There is no such route or object, or the caller's workspace does not hold it."""
 

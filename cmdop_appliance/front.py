@@ -17,6 +17,8 @@ import trio
 
 from cmdop_appliance.errors import StartupError
 
+Socket = Literal["agent", "terminal", "live"]
+
 # A fleet that reconnects at once must fit: with the usual 100, 1,000 agents took 8.1 s to come
 # back instead of 3 s (measured). The kernel lowers it to net.core.somaxconn.
 BACKLOG: Final = 4096  # connections
@@ -31,11 +33,15 @@ _HEAD_TOO_LARGE: Final = (
 # The readers behind us (h11) take a bare LF for CRLF; a head ends for us where it ends for them.
 _END_OF_HEAD: Final = re.compile(rb"\n\r?\n")
 _UPGRADE_TO_WEBSOCKET: Final = re.compile(rb"\nupgrade:[ \t]*websocket[ \t]*\r?\n", re.IGNORECASE)
-_AGENT: Final = re.compile(rb"GET /agent HTTP/1\.1\r?\n")
-# With any query, too: whoever puts a credential there is to be told that it is refused.
-_TERMINAL: Final = re.compile(
-    rb"GET /(?:api/)?v1/terminals/[^/? ]+/socket(?:\?[^ ]*)? HTTP/1\.1\r?\n"
-)
+# The request lines of those who may want one. With any query, too: whoever puts a credential there
+# is to be told that it is refused.
+_LINES: Final[dict[Socket, re.Pattern[bytes]]] = {
+    "agent": re.compile(rb"GET /agent HTTP/1\.1\r?\n"),
+    "terminal": re.compile(
+        rb"GET /(?:api/)?v1/terminals/[^/? ]+/socket(?:\?[^ ]*)? HTTP/1\.1\r?\n"
+    ),
+    "live": re.compile(rb"GET /(?:api/)?v1/live(?:\?[^ ]*)? HTTP/1\.1\r?\n"),
+}
 
 _log = logging.getLogger("cmdop.front")
 
@@ -103,9 +109,9 @@ class Front:
     """Accepts connections, and gives each to whom it is for.
 
     Who wants a websocket at `/agent` goes to `serve_agent`, who wants one at the socket of a
-    terminal to `serve_terminal`, everybody else to `serve_http`, which gives back a connection on
-    which somebody wants one later. A handler owns its stream until it returns; whatever it raises
-    ends only that connection.
+    terminal to `serve_terminal`, at `/live` to `serve_live`, everybody else to `serve_http`, which
+    gives back a connection on which somebody wants one later. A handler owns its stream until it
+    returns; whatever it raises ends only that connection.
     """
 
     def __init__(
@@ -113,11 +119,13 @@ class Front:
         *,
         serve_agent: Serve,
         serve_terminal: Serve,
+        serve_live: Serve,
         serve_http: ServeHttp,
         limits: FrontLimits = DEFAULT_LIMITS,
     ) -> None:
         self._serve_agent = serve_agent
         self._serve_terminal = serve_terminal
+        self._serve_live = serve_live
         self._serve_http = serve_http
         self._limits = limits
         self._waiting: Counter[str] = Counter()  # connections without a head, by address
@@ -170,6 +178,8 @@ class Front:
                 await self._serve_agent(stream)
             case "terminal":
                 await self._serve_terminal(stream)
+            case "live":
+                await self._serve_live(stream)
             case None:
                 return await self._serve_http(stream)
         return b""
@@ -209,15 +219,13 @@ class Front:
         return b""
 
 
-def socket_of(head: bytes) -> Literal["agent", "terminal"] | None:
+def socket_of(head: bytes) -> Socket | None:
     """Whose websocket a request asks for whose whole head is here; None: it is for HTTP."""
-    is_agent = _AGENT.match(head)
-    if not (is_agent or _TERMINAL.match(head)):
-        return None
-    end = _END_OF_HEAD.search(head)
+    asked = next((socket for socket, line in _LINES.items() if line.match(head)), None)
+    end = _END_OF_HEAD.search(head) if asked else None
     if end is None or _UPGRADE_TO_WEBSOCKET.search(head, 0, end.end()) is None:
         return None
-    return "agent" if is_agent else "terminal"
+    return asked
 
 
 def is_for_socket(head: bytes) -> bool:

@@ -9,7 +9,7 @@ from typing import Final, Literal, get_args
 
 Kind = Literal[
     "mach", "sess", "cli", "cmd", "sched", "run", "hook", "evt", "dlv", "key", "ws", "req", "enr",
-    "batch", "term", "session",
+    "batch", "term", "session", "sign",
 ]  # fmt: skip
 
 _KINDS: Final[frozenset[str]] = frozenset(get_args(Kind))

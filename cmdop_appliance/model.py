@@ -34,6 +34,8 @@ EventType = Literal[
     "machine.registered",
     "machine.online",
     "machine.offline",
+    "machine.changed",
+    "machine.removed",
     "command.started",
     "command.completed",
     "command.failed",
@@ -90,6 +92,9 @@ Action = Literal[
     "schedule.run",
     "session.client_attached",
     "session.client_detached",
+    "sign_in.created",
+    "sign_in.link_made",
+    "sign_in.removed",
     "terminal.attached",
     "terminal.ended",
     "terminal.opened",
@@ -115,7 +120,7 @@ Preset = Literal["ntfy", "gotify", "discord", "slack", "telegram"]
 DeliveryStatus = Literal["pending", "delivered", "dead"]
 # What a delivery tells of: an event, or that somebody tests the webhook.
 DeliveredType = Literal[EventType, "webhook.test"]
-COMMAND_STATUSES: Final[tuple[str, ...]] = get_args(CommandStatus)
+COMMAND_STATUSES: Final[tuple[CommandStatus, ...]] = get_args(CommandStatus)
 
 # A machine has one session in these states, or none (contract.md §2).
 LIVE_STATUSES: Final = ("CONNECTED", "BACKGROUND", "GRACE_PERIOD")
@@ -154,6 +159,20 @@ class ApiKey(Record, frozen=True, kw_only=True):
     expires_ms: int | None
     last_used_ms: int | None = None  # within a minute
     last_used_ip: str | None = None
+
+
+class SignIn(Record, frozen=True, kw_only=True):
+    """A browser that acts as an API key; of its cookie only the hash is kept."""
+
+    id: str
+    api_key_id: str
+    key_name: str
+    created_ms: int
+    last_seen_ms: int  # within a minute
+    ip: str  # where it was seen last
+    user_agent: str  # as the browser says
+    expires_ms: int  # at the latest
+    ends_ms: int  # if it is not seen again
 
 
 class Enrolment(Record, frozen=True, kw_only=True):
@@ -197,6 +216,7 @@ class Session(Record, frozen=True, kw_only=True):
     last_heartbeat_ms: int | None
     telemetry: Telemetry | None
     sampled_ms: int | None
+    grace_until_ms: int | None = None  # in GRACE_PERIOD: it is over then
     attached_clients: int = 0  # where the query counts them
 
 

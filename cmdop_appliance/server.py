@@ -17,16 +17,21 @@ from cmdop_appliance import __version__
 from cmdop_appliance.api.app import make_app
 from cmdop_appliance.api.guard import HttpServer
 from cmdop_appliance.api.hot import HotRoute
+from cmdop_appliance.api.live_socket import serve_live_socket
+from cmdop_appliance.api.programs import find_programs
 from cmdop_appliance.api.terminal_socket import serve_terminal_socket
-from cmdop_appliance.auth import Scope, new_key, secret_hash, shown_prefix
+from cmdop_appliance.auth import Scope, new_key, new_link, new_secret, secret_hash, shown_prefix
 from cmdop_appliance.clock import LeapWatch, SystemClock
 from cmdop_appliance.config import Config, load_config
 from cmdop_appliance.errors import StorageFull, Unavailable
 from cmdop_appliance.front import Front, PeekedStream, is_for_socket, open_listeners
+from cmdop_appliance.hub.callers import caller_of
 from cmdop_appliance.hub.connection import LinkClosed, accept
 from cmdop_appliance.hub.hub import Hub
+from cmdop_appliance.hub.sign_ins import address_of
 from cmdop_appliance.hub.welcome import serve_agent
 from cmdop_appliance.ids import new_id
+from cmdop_appliance.joining import agent_line, fetch_line
 from cmdop_appliance.local_agent import run_local_agent
 from cmdop_appliance.logs import log_to_stderr
 from cmdop_appliance.model import DEFAULT_NAMESPACE, DEFAULT_WORKSPACE, ApiKey
@@ -42,6 +47,7 @@ from cmdop_appliance.store import (
     metrics,
     runs,
     sessions,
+    sign_ins,
     terminals,
     workspaces,
 )
@@ -62,8 +68,8 @@ _EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compa
 _SWEEP_S: Final = 1.0
 # Descriptors that we ask for, if the system lets us: one for each agent or caller, some for files.
 _OPEN_FILES: Final = 65_536
-# The join line in the banner is good for this long.
-_JOIN_TTL_MS: Final = 3_600_000
+# What the banner lets somebody do, to join and to sign in, is good for this long.
+_BANNER_MS: Final = 3_600_000
 
 
 def run(
@@ -118,6 +124,7 @@ async def _serve(config: Config, umask: int, open_files: tuple[int, int]) -> int
         front = Front(
             serve_agent=partial(_serve_socket, hub, _serve_agent),
             serve_terminal=partial(_serve_socket, hub, serve_terminal_socket),
+            serve_live=partial(_serve_socket, hub, serve_live_socket),
             serve_http=hot.serve,
         )
         sender = Sender(hub.networks, ca_file=config.webhooks.ca_file)
@@ -189,15 +196,21 @@ def _url(config: Config, listeners: list[trio.SocketListener]) -> str:
 async def _announce(hub: Hub, url: str, data_dir: Path) -> None:
     """Tell the person who started us (the banner) and programs (hub.json) that we are ready."""
     pin = pin_of(hub.identity.public_key)
-    _, token = await hub.enrolments.issue(DEFAULT_WORKSPACE, _JOIN_TTL_MS, 1, [])
+    _, token = await hub.enrolments.issue(DEFAULT_WORKSPACE, _BANNER_MS, 1, [])
     host, _ = hub.config.server.address
     port = urlsplit(url).port
-    join_url = f"http://ADDRESS-OF-THIS-HUB:{port}" if host in _EVERYWHERE else url
+    public_url = hub.config.server.public_url
+    join_url = public_url or (f"http://ADDRESS-OF-THIS-HUB:{port}" if host in _EVERYWHERE else url)
+    ways = [agent_line(join_url, token)]
+    if await trio.to_thread.run_sync(find_programs, data_dir):
+        ways.insert(0, fetch_line(join_url, token))
+    link = await _sign_in_link(hub)
     lines = [
         f"cmdop {__version__} at {url}",
         f"  data       {data_dir}",
         f"  API key    {data_dir / ADMIN_KEY_FILE}",
-        f"  join       cmdop agent --hub {join_url} --token {token}",
+        *([f"  sign in    {address_of(link, public_url or url)}"] if link else []),
+        *(f"  {label:<10} {line}" for label, line in zip(("join", "or"), ways, strict=False)),
         "             (one machine, within an hour; more: cmdop machines add)",
         "  Ctrl-C stops the hub; commands on the machines run on.",
     ]
@@ -206,6 +219,18 @@ async def _announce(hub: Hub, url: str, data_dir: Path) -> None:
     # Last, so that who waits for the file finds the banner whole.
     ready = {"url": url, "pid": os.getpid(), "version": __version__, "pin": pin}
     await trio.to_thread.run_sync(write_private, data_dir / READY_FILE, json.dumps(ready) + "\n")
+
+
+async def _sign_in_link(hub: Hub) -> str | None:
+    """A link for one browser, good for an hour; None: no key is there that it could stand for."""
+    now_ms = hub.clock.now_ms()
+    key = await hub.store.run(api_keys.oldest_admin, DEFAULT_WORKSPACE, now_ms)
+    if key is None:
+        return None
+    await hub.store.run(audit.append, Entry.by_hub(now_ms, "sign_in.link_made", key.id))
+    link = new_link(new_secret())
+    hub.sign_ins.put_link(caller_of(key), link, _BANNER_MS)
+    return link
 
 
 async def _serve_socket(
@@ -247,6 +272,7 @@ async def _sweep(hub: Hub) -> None:
                 idempotency.forget,
                 metrics.roll_up,
                 runs.forget,
+                sign_ins.forget,
                 terminals.forget,
             )
             jobs += [partial(hub.store.run, forget, now_ms) for forget in forgetting]

@@ -84,6 +84,22 @@ def test_a_peer_is_written_in_one_way():
     assert Proxies([]).client_of("", []) == ""
 
 
+@pytest.mark.parametrize(
+    ("peer", "proto", "is_https"),
+    [
+        (PROXY, "https", True),
+        ("fd12::1", "https", True),
+        (PROXY, "http", False),
+        (PROXY, "", False),
+        (PROXY, "http,https", False),
+        (CLIENT, "https", False),
+        ("", "https", False),
+    ],
+)
+def test_only_a_trusted_proxy_says_that_it_was_asked_by_https(peer, proto, is_https):
+    assert TRUSTED.are_reached_by_https(peer, proto) is is_https
+
+
 @given(st.lists(st.text()))
 def test_no_header_is_fatal(forwarded):
     assert TRUSTED.client_of(PROXY, forwarded)

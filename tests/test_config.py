@@ -90,6 +90,7 @@ def test_every_key_has_a_variable(table: str, field, tmp_path):
         "data_dir": "d",
         "local_agent": True,
         "trusted_proxies": ["10.0.0.0/8", "::1"],
+        "public_url": "https://hub.example:8443",
         "level": "error",
         "allow_networks": ["10.0.0.0/8", "::1"],
         "ca_file": str(Authority(tmp_path).file),
@@ -120,6 +121,19 @@ def test_settings_cannot_be_changed():
 def test_an_address_is_read_in_every_form(file, listen: str, address: tuple[str, int]):
     path = file(f'[server]\nlisten = "{listen}"\n')
     assert load_config(path, environ={}).server.address == address
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("", ""),
+        ("https://Hub.example", "hub.example"),
+        ("http://[::1]:3006", "::1"),
+    ],
+)
+def test_the_host_of_the_public_url_is_known(file, url: str, host: str):
+    path = file(f'[server]\npublic_url = "{url}"\n')
+    assert load_config(path, environ={}).server.public_host == host
 
 
 def test_the_data_directory_is_absolute(tmp_path, monkeypatch):
@@ -191,6 +205,11 @@ def test_the_data_directory_is_absolute(tmp_path, monkeypatch):
         ("[server]\ntrusted_proxies = [1]\n", 2, "server.trusted_proxies", "expected `str`"),
         ("[server]\ntrusted_proxies = ['x']\n", 2, "server.trusted_proxies", "'x' does not"),
         ("[server]\ntrusted_proxies = ['10.0.0.1/8']\n", 2, "server.trusted_proxies", "host bits"),
+        # no address of a dashboard
+        ("[server]\npublic_url = 'hub.example'\n", 2, "server.public_url", "SCHEME://HOST"),
+        ("[server]\npublic_url = 'https://h/x'\n", 2, "server.public_url", "SCHEME://HOST"),
+        ("[server]\npublic_url = 'https://a@h'\n", 2, "server.public_url", "SCHEME://HOST"),
+        ('[server]\npublic_url = "https://h\\n"\n', 2, "server.public_url", "SCHEME://HOST"),
         # unusual ways to write a key
         ("sessions.grace_ms = -1\n", 1, "sessions.grace_ms", ">= 0"),
         ("sessions = { grace_ms = -1 }\n", 1, "sessions.grace_ms", ">= 0"),

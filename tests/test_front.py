@@ -19,6 +19,7 @@ BOUND = 20  # seconds any of this may take on a busy machine; nothing here waits
 
 AGENT = b"GET /agent HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
 TERMINAL = AGENT.replace(b"/agent", b"/v1/terminals/term_1/socket")
+LIVE = AGENT.replace(b"/agent", b"/api/v1/live")
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
@@ -56,6 +57,9 @@ async def front(**limits) -> AsyncIterator[Door]:
     async def serve_terminal(stream: PeekedStream) -> None:
         await serve(b"terminal:", stream)
 
+    async def serve_live(stream: PeekedStream) -> None:
+        await serve(b"live:", stream)
+
     async def serve_http(stream: PeekedStream) -> bytes:
         await serve(b"http:", stream)
         return b""
@@ -63,6 +67,7 @@ async def front(**limits) -> AsyncIterator[Door]:
     door = Front(
         serve_agent=serve_agent,
         serve_terminal=serve_terminal,
+        serve_live=serve_live,
         serve_http=serve_http,
         limits=FrontLimits(**limits),
     )
@@ -117,6 +122,13 @@ async def read_all(stream: trio.abc.ReceiveStream) -> bytes:
         (TERMINAL.replace(b"GET", b"POST"), b"http:"),
         (TERMINAL.replace(b"1.1", b"1.0"), b"http:"),
         (TERMINAL.replace(b"Upgrade: websocket\r\n", b""), b"http:"),
+        (LIVE, b"live:"),
+        (LIVE.replace(b"/api", b""), b"live:"),
+        (LIVE.replace(b"/live", b"/live?token=x"), b"live:"),
+        (LIVE.replace(b"/live", b"/lives"), b"http:"),
+        (LIVE.replace(b"/live", b"/live/"), b"http:"),
+        (LIVE.replace(b"/live", b"/live/socket"), b"http:"),
+        (LIVE.replace(b"Upgrade: websocket\r\n", b""), b"http:"),
         (GET, b"http:"),
         (GET + TERMINAL, b"http:"),
         (GET + GET + b"half a he", b"http:"),
@@ -262,7 +274,7 @@ async def test_a_handler_that_raises_while_it_is_cancelled_does_not_stop_the_sto
             finally:
                 raise ValueError("on purpose")
 
-    door = Front(serve_agent=serve, serve_terminal=serve, serve_http=serve)
+    door = Front(serve_agent=serve, serve_terminal=serve, serve_live=serve, serve_http=serve)
     with trio.fail_after(BOUND):
         async with trio.open_nursery() as nursery:
             (listener,) = await nursery.start(door.run, await open_listeners("127.0.0.1", 0))

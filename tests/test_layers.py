@@ -11,7 +11,19 @@ OURS = "cmdop_appliance"
 
 # Left never imports right.
 LAYERS = (
-    ("errors", "ids", "clock", "addresses", "logs", "identity", "masking", "private", "settings"),
+    (
+        "errors",
+        "ids",
+        "clock",
+        "addresses",
+        "authorities",
+        "logs",
+        "identity",
+        "joining",
+        "masking",
+        "private",
+        "settings",
+    ),
     ("model", "config", "auth", "protocol"),
     ("transfer",),
     ("store",),
@@ -73,16 +85,17 @@ ONLY_IN: dict[str, tuple[tuple[str, ...], str]] = {
     "quart_trio": (("api.app",), "whoever leaves Quart one day rewrites this"),
     "werkzeug": (("api.app",), "it comes with Quart"),
     "hypercorn": (("api.guard",), "the guard mends exactly one version of it"),
-    "h11": (("api.guard", "api.hot"), "HTTP is the api's trade"),
+    "h11": (("api.guard", "api.hot", "sdk.aio.connection"), "HTTP is the api's trade"),
     "trio_websocket": (("hub.connection", "agent.link"), "a leaner websocket can replace it"),
     "wsproto": (
         ("hub.connection", "agent.link", "api.guard", "masking"),
         "it comes with the websockets",
     ),
     "websockets": (
-        ("masking", "sdk.terminal_socket"),
-        "of it we want the masking, and the client for whoever has no event loop",
+        ("masking", "sdk.websocket", "sdk.websocket_terms", "sdk.aio.websocket"),
+        "of it we want the masking, and the client for whoever has no Trio",
     ),
+    "anyio": (("sdk.aio",), "the only code of ours that may run on another loop than Trio's"),
     "cryptography": (("identity",), "one place to judge how keys are used"),
     "psutil": (("agent.telemetry", "agent.facts"), "other systems need other ways"),
     "croniter": (
@@ -94,6 +107,8 @@ ONLY_IN: dict[str, tuple[tuple[str, ...], str]] = {
     "standardwebhooks": ((), "the reference by which tests judge what we sign"),
     "crc32c": (("protocol.frames",), "the checksum is a detail of the frame"),
     "prometheus_client": (("api.metrics",), "who counts need not know who reads"),
+    "markdown_it": (("web.help",), "documents are pages there, and text everywhere else"),
+    "tomli_w": (("cli.configuration",), "one place knows how the file is written"),
     "click": (("cli",), "the command line is the only one that prints usage"),
 }
 

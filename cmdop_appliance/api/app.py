@@ -16,8 +16,10 @@ from cmdop_appliance.api import docs as docs
 from cmdop_appliance.api import exchange
 from cmdop_appliance.api import hapi as hapi
 from cmdop_appliance.api import health as health
+from cmdop_appliance.api import mcp as mcp
 from cmdop_appliance.api import metrics as metrics
 from cmdop_appliance.api import openapi as openapi
+from cmdop_appliance.api import programs as programs
 from cmdop_appliance.api import sdk2 as sdk2
 from cmdop_appliance.api.bulk import BulkRoutes
 from cmdop_appliance.api.registry import OTHER_SPELLING, ROUTES, Route, plane_of
@@ -30,11 +32,17 @@ from cmdop_appliance.errors import (
 )
 from cmdop_appliance.hub.hub import Hub
 from cmdop_appliance.hub.requests import UNROUTED
-from cmdop_appliance.web.pages import start_page
+from cmdop_appliance.web import help as documents
+from cmdop_appliance.web import pages
 
 # Quart gives up on a body that takes longer to arrive; a slow uplink moves 1 MiB well within it.
 BODY_S: Final = 60.0
-_START: Final = "start"
+_WEB: Final = "web"  # begins the endpoints of what people see, and no other
+_VIEWS: Final[dict[str, Callable[..., Awaitable[quart.Response]]]] = {
+    **dict.fromkeys(pages.PAGES, pages.page),
+    **dict.fromkeys(documents.PAGES, documents.document),
+    "/assets/<file>": pages.asset,
+}
 # Which requests may have a longer body than all others.
 _LONG: Final = [
     (route.method, re.compile(prefix + route.path_with("[^/]+")), route.body_bytes)
@@ -86,14 +94,16 @@ def make_app(hub: Hub, *, body_s: float = BODY_S) -> BulkRoutes:
                 view_func=_view(hub, route),
                 methods=[route.method],
             )
-    app.add_url_rule("/", endpoint=_START, view_func=start_page, methods=["GET"])
+    for path, view in _VIEWS.items():
+        endpoint = f"{_WEB}:{view.__name__}"
+        app.add_url_rule(path, endpoint=endpoint, view_func=view, methods=["GET"])
     app.register_error_handler(Exception, _failed(hub))
     return BulkRoutes(hub, app)
 
 
 async def _refuse_credentials() -> None:
     """Paths that are not of the table take none in their URL, either."""
-    if quart.request.endpoint in (None, _START):
+    if (quart.request.endpoint or _WEB).startswith(_WEB):
         exchange.refuse_credentials(quart.request.query_string.decode("latin-1"))
 
 
@@ -149,6 +159,9 @@ def _request(hub: Hub) -> exchange.Request:
         query=request.query_string.decode("latin-1"),
         headers={name.lower(): value for name, value in request.headers.items()},
         peer=hub.proxies.client_of(peer, request.headers.getlist("X-Forwarded-For")),
+        is_secure=hub.proxies.are_reached_by_https(
+            peer, request.headers.get("X-Forwarded-Proto", "")
+        ),
         read_body=_read_body,
     )
 

@@ -128,12 +128,15 @@ class BulkRoutes:
             (name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]
         ]
         forwarded = [value for name, value in headers if name == "x-forwarded-for"]
+        peer, _ = scope["client"]
+        proto = dict(headers).get("x-forwarded-proto", "")
         return exchange.Request(
             method=scope["method"],
             path=scope["path"],
             query=scope["query_string"].decode("latin-1"),
             headers=dict(headers),
-            peer=self._hub.proxies.client_of(scope["client"][0], forwarded),
+            peer=self._hub.proxies.client_of(peer, forwarded),
+            is_secure=self._hub.proxies.are_reached_by_https(peer, proto),
             pieces=body.pieces,
         )
 

@@ -13,6 +13,7 @@ from cmdop_appliance.api.exchange import Call, Response
 from cmdop_appliance.api.registry import ROOT, route
 from cmdop_appliance.auth import Scope
 from cmdop_appliance.errors import NotFound
+from cmdop_appliance.web.pages import GUARDED
 
 _HTML: Final = "text/html; charset=utf-8"
 _SCRIPT: Final = "text/javascript; charset=utf-8"  # without charset the viewer fails to parse
@@ -42,13 +43,11 @@ _PAGE: Final = """<!doctype html>
 <script src="{swagger-ui-bundle.js}"></script>
 <script src="{start.js}"></script>
 """
-_HEADERS: Final = {
+_HEADERS: Final = GUARDED | {
     # The stylesheet has its icons as data: URLs.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self';"
     " img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none';"
     " frame-ancestors 'none'",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
 }
 
 

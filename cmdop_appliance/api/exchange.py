@@ -19,9 +19,11 @@ import msgspec
 import trio
 from msgspec import Meta, Struct
 
+from cmdop_appliance.api.cookies import cookie_in
 from cmdop_appliance.api.fields import Offset, bad_parameter
 from cmdop_appliance.api.reading import read_body, read_query
 from cmdop_appliance.api.registry import Plane, Route
+from cmdop_appliance.api.same_origin import require_own_page
 from cmdop_appliance.auth import NOBODY, Caller, Scope, new_secret
 from cmdop_appliance.clock import Clock, rfc3339
 from cmdop_appliance.errors import (
@@ -63,6 +65,9 @@ _CREDENTIALS: Final = frozenset(
 )
 # A key that is revoked gets nothing more after this, also not the rest of an answer (semantics.md).
 _LOOK_AGAIN_S: Final = 1.0
+# Answers have what machines say, and are opened by browsers that are signed in: none is a page of
+# ours, whatever is in it, unless its route says so.
+_HARMLESS: Final = {"Content-Security-Policy": "sandbox", "X-Content-Type-Options": "nosniff"}
 _IDEMPOTENCY_KEY: Final = re.compile(r"[ -~]{1,200}")  # contract.md §1
 
 _log = logging.getLogger("cmdop.api")
@@ -81,6 +86,7 @@ class Request:
     query: str
     headers: Mapping[str, str]
     peer: str  # the address that it comes from, also behind proxies that we trust
+    is_secure: bool = False  # it came to such a proxy by HTTPS
     read_body: Callable[[], Awaitable[bytes]] = _not_for_this_route
     pieces: Pieces = _not_for_this_route
     # Waits beside whatever is done for its caller, and raises Unauthorized when the key has ended.
@@ -91,7 +97,7 @@ class Request:
     def __post_init__(self) -> None:
         offered = self.headers.get("x-request-id", "")
         self.request_id = offered if _REQUEST_ID.fullmatch(offered) else new_id("req")
-        self.answer_headers = {"X-Request-Id": self.request_id}
+        self.answer_headers = {"X-Request-Id": self.request_id, **_HARMLESS}
 
 
 @dataclass(slots=True)
@@ -158,8 +164,7 @@ async def _respond(hub: Hub, route: Route, path: Mapping[str, str], request: Req
     try:
         refuse_credentials(request.query)
         if Scope.PUBLIC not in route.scopes:
-            authorization = request.headers.get("authorization")
-            caller = await hub.callers.identify(authorization, request.peer)
+            caller = await identify(hub, request)
             count(hub, caller, request)
             caller.require(*route.scopes)
         identified_s = trio.current_time()
@@ -192,6 +197,30 @@ async def _respond(hub: Hub, route: Route, path: Mapping[str, str], request: Req
     if not route.plane.has_envelope:
         return Response(route.status, _headers(request), msgspec.json.encode(result))
     return _envelope(result, route.status, request, hub.clock)
+
+
+async def identify(hub: Hub, request: Request) -> Caller:
+    """Who asks: by the Authorization header, or else by the cookie, which a page of ours sends.
+
+    Raises:
+        Unauthorized: nobody.
+        CrossOrigin, WrongHost: the cookie came with what no page of ours asks.
+        RateLimited: too many wrong keys came from there.
+    """
+    cookie = _cookie_of(request)
+    if cookie is None:
+        authorization = request.headers.get("authorization")
+        return await hub.callers.identify(authorization, request.peer)
+    require_own_page(request.method, request.headers, hub.config.server.public_host)
+    request.answer_headers["Cache-Control"] = "no-store"  # for no cache that knows no cookies
+    return await hub.callers.identify_cookie(cookie, request.peer)
+
+
+def _cookie_of(request: Request) -> str | None:
+    """The cookie by which somebody asks; an Authorization header wins."""
+    if "authorization" in request.headers:
+        return None
+    return cookie_in(request.headers, is_secure=request.is_secure)
 
 
 def error_response(error: Exception, request: Request, plane: Plane, clock: Clock) -> Response:
@@ -360,6 +389,8 @@ def _read_once(
     if not _IDEMPOTENCY_KEY.fullmatch(key):
         raise InvalidRequest("Idempotency-Key must be 1 to 200 printable ASCII characters")
     target = [route.path, sorted(path.items()), asked]
+    if caller.sign_in_id is not None:  # by its cookie nobody can make the secrets of another one
+        target.append(caller.sign_in_id)
     text = msgspec.json.encode(target, order="deterministic")
     request_hash = hashlib.sha256(text).digest()
     return Once(
@@ -368,7 +399,7 @@ def _read_once(
         request_hash=request_hash,
         salt=new_secret(),
         now_ms=hub.clock.now_ms(),
-        caller_key=hub.callers.key_in(request.headers.get("authorization")),
+        caller_key=_cookie_of(request) or hub.callers.key_in(request.headers.get("authorization")),
     )
 
 

@@ -8,6 +8,7 @@ from msgspec import UNSET, Meta, Struct
 
 from cmdop_appliance.clock import rfc3339
 from cmdop_appliance.errors import InvalidRequest
+from cmdop_appliance.model import COMMAND_STATUSES
 from cmdop_appliance.protocol.limits import NAME_CHARS
 from cmdop_appliance.protocol.messages import NO_CONTROLS
 from cmdop_appliance.protocol.messages import Name as Name
@@ -17,6 +18,8 @@ _TAGS_MAX: Final = 50
 _A_TAG: Final = r"[A-Za-z0-9][A-Za-z0-9._:=/-]{0,62}"
 _TAG: Final = rf"^{_A_TAG}\Z"
 _TAG_LIST: Final = rf"^{_A_TAG}(?:,{_A_TAG}){{0,{_TAGS_MAX - 1}}}\Z"
+_A_STATUS: Final = f"(?:{'|'.join(COMMAND_STATUSES)})"
+_STATUS_LIST: Final = rf"^{_A_STATUS}(?:,{_A_STATUS})*\Z"
 _SHARE: Final = r"^(?:100|[1-9][0-9]?)%\Z"
 _ENV_NAME: Final = r"^[^=\x00]+\Z"
 _NAMESPACE: Final = r"^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\Z"  # a DNS label, RFC 1123
@@ -34,6 +37,8 @@ PATTERN_REASONS: Final = {
     _TAG: "must be 1 to 63 letters, digits or . _ : = / -, a letter or digit first",
     _TAG_LIST: f"must be 1 to {_TAGS_MAX} tags with commas between them, each of 1 to 63 letters,"
     " digits or . _ : = / -, a letter or digit first",
+    _STATUS_LIST: f"must be one of {', '.join(COMMAND_STATUSES)}, or several with commas between"
+    " them",
     _SHARE: 'must be a number of machines, or a share from "1%" to "100%"',
     _NAMESPACE: "must be 1 to 63 lower-case letters, digits or -, neither first nor last a -",
     _CLIENT: "must be 1 to 64 letters, digits, _ or -",
@@ -62,6 +67,7 @@ LogHead = Annotated[str, Meta(pattern=_LOG_HEAD)]
 Tag = Annotated[str, Meta(pattern=_TAG)]
 Tags = Annotated[list[Tag], Meta(max_length=_TAGS_MAX)]
 TagList = Annotated[str, Meta(pattern=_TAG_LIST)]  # of a query
+CommandStatuses = Annotated[str, Meta(pattern=_STATUS_LIST)]
 
 Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 AtLeastOne = Annotated[int, Meta(ge=1, le=2**31 - 1)]

@@ -142,6 +142,7 @@ def _parse(data: bytes, peer: str, proxies: Proxies) -> tuple[exchange.Request, 
         query="",
         headers=dict(headers),
         peer=proxies.client_of(peer, forwarded),
+        is_secure=proxies.are_reached_by_https(peer, dict(headers).get("x-forwarded-proto", "")),
         read_body=read_body,
     )
     return request, connection.their_state is not h11.DONE

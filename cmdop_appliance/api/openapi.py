@@ -47,6 +47,9 @@ path is 405, with those that it knows in `Allow`.
 
 A key needs one of the scopes in `x-required-scopes`, or `admin`; where none is named, any key does.
 
+A page of the hub may send the cookie of its sign-in (POST /sign-ins) instead of a key, and no other
+page may: 403 `cross_origin`, or `wrong_host` where `[server] public_url` is set.
+
 A credential in a URL is refused. A POST with an `Idempotency-Key` can be repeated for 24 hours: the
 same request is answered with what the first one made, another one is 409 `idempotency_conflict`.
 """

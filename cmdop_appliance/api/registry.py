@@ -19,8 +19,9 @@ Handler = Callable[[Any], Awaitable[Any]]
 
 JSON: Final = "application/json"
 
-# Ways to write a path that Quart would take for another path, or a reader for another one.
-OTHER_SPELLING: Final = re.compile(rb"//|/\.\.?(?:/|$)|%2[ef]", re.IGNORECASE)
+# Ways to write a path that Quart would take for another path, or a reader for another one: a
+# browser reads a backslash as a slash.
+OTHER_SPELLING: Final = re.compile(rb"//|/\.\.?(?:/|$)|%2[ef]|%5c|\\", re.IGNORECASE)
 
 _PARAMETER: Final = re.compile(r":(\w+)")
 
@@ -76,7 +77,7 @@ class Route:
     event_id: str | None  # pattern of what `Last-Event-ID` may be, where that resumes
     has_etag: bool  # its answer says which it is, and `If-None-Match` spares it
     is_bulk: bool  # what it reads or answers is of any size, and streams: api/bulk.py serves it
-    takes: str | None  # media type of a body that streams
+    takes: str | None  # media type of a body that its handler reads
     name: str  # unique, stable, usable as an operation id
     id_from: str | None  # the parameter of the query that names what `:id` does elsewhere
     body_bytes: int  # how long a body it reads, beyond what is read everywhere
@@ -129,9 +130,9 @@ def route(
 
     `answer` is what the handler returns, or bytes of the type `media`. A stream of events with ids
     of the pattern `event_id` goes on behind the one in `Last-Event-ID`. The handler of a bulk
-    route reads `Request.pieces`, of the type `takes`, instead of a body. A route is named after
-    its handler, unless it has a `name` of its own. In `Call.path` the parameter `id_from` of the
-    query is the `id`.
+    route reads `Request.pieces`, of the type `takes`, instead of a body; that of another route
+    with `takes` reads `Request.read_body`. A route is named after its handler, unless it has a
+    `name` of its own. In `Call.path` the parameter `id_from` of the query is the `id`.
 
     Raises:
         TypeError: at import, if the scope is not one, or the place is taken.

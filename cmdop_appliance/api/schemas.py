@@ -104,10 +104,16 @@ def _portable(schema: Any) -> Any:
     return schema
 
 
+def object_schema(kind: type[Struct]) -> Json:
+    """The schema of one flat object, which refers to nothing."""
+    schemas, components = _schemas_of([kind])
+    schema: Json = components[schemas[kind]["$ref"].removeprefix(REFERENCE)]
+    return schema
+
+
 def query_fields(kind: type[Struct]) -> Iterator[tuple[str, bool, Json]]:
     """(name, whether it must be there, schema) of each parameter of a query."""
-    schemas, components = _schemas_of([kind])
-    schema = components[schemas[kind]["$ref"].removeprefix(REFERENCE)]
+    schema = object_schema(kind)
     for name, field in schema["properties"].items():
         if {"type": "null"} in field.get("anyOf", ()):  # a URL knows only what is there
             (field,) = (option for option in field["anyOf"] if option != {"type": "null"})

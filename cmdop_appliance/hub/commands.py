@@ -194,6 +194,17 @@ class Commands:
                         command, _ = await self._store.run(_look, command)
         return command
 
+    async def wait_end(self, caller: Caller, command_id: str, within_s: float) -> None:
+        """Return once the command has ended, or nobody can tell of its end, or after `within_s`.
+
+        Raises:
+            CommandNotFound: it does not exist for this caller.
+        """
+        with self._bus.subscribe(command_subject(command_id)) as changes:
+            command = await self._store.run(rows.get, caller.reach, command_id)
+            with trio.move_on_after(within_s):
+                await self._wait_end(command, changes)
+
     async def cancel(self, caller: Caller, command_id: str) -> None:
         """Record that a command is to end, and tell its machine; unsent, it has ended at once.
 

@@ -39,6 +39,7 @@ class Asked:
     headers: tuple[tuple[str, str], ...]  # the others, in their order
     subprotocols: tuple[str, ...]  # that they speak
     address: str  # where they are, also behind trusted proxies
+    is_secure: bool  # they came to a trusted proxy by HTTPS
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +198,7 @@ async def _upgrade(
                 headers,
                 request.proposed_subprotocols,
                 proxies.client_of(address, forwarded),
+                proxies.are_reached_by_https(address, dict(headers).get("x-forwarded-proto", "")),
             )
             answer = await judge(asked)
             told = [(name.encode(), value.encode()) for name, value in answer.headers.items()]

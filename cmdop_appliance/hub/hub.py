@@ -22,6 +22,7 @@ from cmdop_appliance.hub.rate_limits import RateLimits
 from cmdop_appliance.hub.recordings import Recordings
 from cmdop_appliance.hub.requests import Requests
 from cmdop_appliance.hub.services import SessionServices
+from cmdop_appliance.hub.sign_ins import SignIns
 from cmdop_appliance.hub.terminals import Terminals
 from cmdop_appliance.hub.tickets import Tickets
 from cmdop_appliance.hub.viewings import Viewings
@@ -48,6 +49,7 @@ class Hub:
     viewings: Viewings
     recordings: Recordings
     tickets: Tickets
+    sign_ins: SignIns
     proxies: Proxies
     networks: Networks  # where webhooks may go
     callers: Callers
@@ -58,6 +60,7 @@ class Hub:
     identity: Identity
     sessions: SessionServices
     webhook_attempts: Counter[str]  # since the start: `delivered`, `failed`
+    downloads: Counter[str]  # of programs, those that go on, by the address of who fetches
 
     @classmethod
     async def open(cls, config: Config, clock: Clock, store: Store, data_dir: Path) -> Self:
@@ -72,7 +75,7 @@ class Hub:
         lockout = Lockout(config.auth, audit, clock)
         enrolments = Enrolments(store, identity, clock, lockout)
         tokens = AccessTokens(derived_secret(seed, b"access tokens"))
-        callers = Callers(store, clock, lockout, tokens)
+        callers = Callers(store, clock, lockout, tokens, config.auth.sign_in_idle_ms)
         terminals = Terminals(store, bus, clock, config.terminals)
         viewings = Viewings(store, bus, audit, clock, terminals)
         services = SessionServices(
@@ -101,6 +104,7 @@ class Hub:
                 store, bus, clock, data_dir / RECORDINGS_FOLDER, config.terminals
             ),
             tickets=Tickets(callers),
+            sign_ins=SignIns(store, clock, lockout, callers, config.auth),
             proxies=Proxies(config.server.trusted_proxies),
             networks=Networks(config.webhooks.allow_networks),
             callers=callers,
@@ -111,4 +115,5 @@ class Hub:
             identity=identity,
             sessions=services,
             webhook_attempts=Counter(),
+            downloads=Counter(),
         )

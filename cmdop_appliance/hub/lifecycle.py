@@ -33,7 +33,7 @@ from cmdop_appliance.model import (
 )
 from cmdop_appliance.protocol.frames import StreamName
 from cmdop_appliance.protocol.messages import Finished, Spec, Started
-from cmdop_appliance.store import audit, batches, clients, machines, sessions, terminals
+from cmdop_appliance.store import audit, batches, clients, events, machines, sessions, terminals
 from cmdop_appliance.store import commands as rows
 from cmdop_appliance.store.audit import Entry
 from cmdop_appliance.store.idempotency import Once, claim
@@ -340,7 +340,7 @@ def remove_machine(tx: Tx, caller: Caller, machine_id: str, now_ms: int) -> list
     Raises:
         MachineNotFound: the workspace has no such machine.
     """
-    machines.remove(tx, caller.reach, machine_id, now_ms)
+    machine = machines.remove(tx, caller.reach, machine_id, now_ms)
     audit.append(tx, Entry.by(caller, now_ms, "machine.removed", machine_id))
     sessions.end_of(tx, machine_id, now_ms)
     changed = []
@@ -359,6 +359,16 @@ def remove_machine(tx: Tx, caller: Caller, machine_id: str, now_ms: int) -> list
         message = "the machine was removed while the command was open"
         status: CommandStatus = "lost" if was_sent else "cancelled"
         changed += ends.end_here(tx, command, status, "machine_removed", message, now_ms)
+    hostname = machine.facts.hostname
+    events.append(
+        tx,
+        machine.workspace_id,
+        "machine.removed",
+        subject=machine_id,
+        machine_id=machine_id,
+        data={"machine_id": machine_id, "hostname": hostname, "name": machine.name},
+        now_ms=now_ms,
+    )
     return changed
 
 

@@ -12,6 +12,7 @@ import trio
 
 from cmdop_appliance.clock import Clock
 from cmdop_appliance.hub.audit import Audit
+from cmdop_appliance.hub.bus import Bus
 from cmdop_appliance.hub.lifecycle import StaleConnection
 from cmdop_appliance.model import Action, Machine
 from cmdop_appliance.protocol.messages import (
@@ -38,6 +39,11 @@ _GRANTS: Final[tuple[Action, ...]] = ("grant.opened", "grant.closed", "grant.exp
 _log = logging.getLogger("cmdop.hub.session")
 
 
+def load_subject(workspace_id: str) -> str:
+    """Where the ids of a workspace's machines are published whose load was recorded just now."""
+    return f"load.{workspace_id}"
+
+
 class Reports:
     """Records what one connection of a machine tells of it.
 
@@ -47,6 +53,7 @@ class Reports:
     def __init__(
         self,
         store: Store,
+        bus: Bus,
         log: Audit,
         clock: Clock,
         machine: Machine,
@@ -54,6 +61,7 @@ class Reports:
         epoch: int,
     ) -> None:
         self._store = store
+        self._bus = bus
         self._audit = log
         self._clock = clock
         self._machine = machine
@@ -77,6 +85,7 @@ class Reports:
             metrics.record, self._machine.id, self._epoch, message, now_ms
         ):
             raise StaleConnection
+        self._bus.publish(load_subject(self._machine.workspace_id), self._machine.id)
 
     async def background(self, message: Background) -> None:
         """CONNECTED ⇄ BACKGROUND; after a change the agent waits, and all that it says."""

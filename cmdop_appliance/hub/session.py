@@ -136,7 +136,13 @@ class AgentSession:
         self._epoch = epoch
         self._recording = trio.Semaphore(_RECORDING)
         self._reports = Reports(
-            services.store, services.audit, services.clock, proof.machine, session_id, epoch
+            services.store,
+            services.bus,
+            services.audit,
+            services.clock,
+            proof.machine,
+            session_id,
+            epoch,
         )
         self._said_bye = False
         self._broke_protocol = False

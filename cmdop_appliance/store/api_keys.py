@@ -13,16 +13,17 @@ from cmdop_appliance.store.transaction import Tx, brief, reads, to_json
 
 _COLUMNS = "api_key.*, workspace.namespace AS namespace"
 _SOURCE = "api_key JOIN workspace ON workspace.id = api_key.workspace_id"
+_FULL_ADMIN = "scopes_json LIKE '%\"admin\"%' AND tags_json = '[]'"
 ORDER = {"created_at": "api_key.created_ms", "name": "api_key.name"}
 
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """When a key was used, and from where."""
+    """When a key or a sign-in was used, and from where."""
 
-    key_id: str
+    id: str
     at_ms: int
-    address: str
+    address: str | None  # None: as before
 
 
 def subject_of(key_id: str) -> str:
@@ -108,6 +109,20 @@ def is_good(tx: Tx, key_id: str, now_ms: int) -> bool:
 
 
 @reads
+def oldest_admin(tx: Tx, workspace_id: str, now_ms: int) -> ApiKey | None:
+    """The first of a workspace's admin keys that reaches every machine and has not expired."""
+    return tx.one(
+        ApiKey,
+        f"SELECT {_COLUMNS} FROM {_SOURCE}"  # noqa: S608 - literals of our own
+        f" WHERE api_key.workspace_id = :workspace_id AND {_FULL_ADMIN}"
+        " AND (expires_ms IS NULL OR expires_ms > :now_ms)"
+        " ORDER BY api_key.created_ms, api_key.id LIMIT 1",
+        workspace_id=workspace_id,
+        now_ms=now_ms,
+    )
+
+
+@reads
 def page(tx: Tx, reach: Reach, paging: Paging) -> Page[ApiKey]:
     """The keys in reach."""
     return select_page(
@@ -133,10 +148,11 @@ def note_uses(tx: Tx, uses: Iterable[Use]) -> None:
     """Record when keys were used last."""
     for use in uses:
         tx.execute(
-            "UPDATE api_key SET last_used_ms = :at_ms, last_used_ip = :address WHERE id = :id",
+            "UPDATE api_key SET last_used_ms = :at_ms,"
+            " last_used_ip = COALESCE(:address, last_used_ip) WHERE id = :id",
             at_ms=use.at_ms,
             address=use.address,
-            id=use.key_id,
+            id=use.id,
         )
 
 
@@ -161,8 +177,8 @@ def delete(tx: Tx, reach: Reach, key_id: str) -> None:
 def _has_lasting_admin(tx: Tx, workspace_id: str) -> bool:
     return bool(
         tx.value(
-            "SELECT count(*) FROM api_key WHERE workspace_id = :workspace_id"
-            " AND scopes_json LIKE '%\"admin\"%' AND tags_json = '[]' AND expires_ms IS NULL",
+            "SELECT count(*) FROM api_key WHERE workspace_id = :workspace_id"  # noqa: S608
+            f" AND {_FULL_ADMIN} AND expires_ms IS NULL",
             workspace_id=workspace_id,
         )
     )

@@ -326,11 +326,11 @@ def page(
     machine_id: str | None = None,
     session_id: str | None = None,
     batch_id: str | None = None,
-    status: CommandStatus | None = None,
+    statuses: tuple[CommandStatus, ...] | None = None,
     since_ms: int | None = None,
 ) -> Page[Command]:
-    """The commands in reach."""
-    asked = Asked(machine_id, session_id, batch_id, status, since_ms)
+    """The commands in reach. `statuses`: any one of these."""
+    asked = Asked(machine_id, session_id, batch_id, statuses, since_ms)
     total = tallies.count(tx, reach, asked)
     if paging.offset >= total:
         return Page([], total, paging)

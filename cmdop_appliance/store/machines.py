@@ -233,8 +233,8 @@ def flag_clone(tx: Tx, machine_id: str, now_ms: int) -> None:
     )
 
 
-def remove(tx: Tx, reach: Reach, machine_id: str, now_ms: int) -> None:
-    """Take a machine out: its key is refused from now on.
+def remove(tx: Tx, reach: Reach, machine_id: str, now_ms: int) -> Machine:
+    """Take a machine out: its key is refused from now on. What it was.
 
     Its tags stay: they tell who may see what ran on it.
 
@@ -242,15 +242,17 @@ def remove(tx: Tx, reach: Reach, machine_id: str, now_ms: int) -> None:
         MachineNotFound: no such machine is in reach.
     """
     is_within, values = within(reach, "machine", "id")
-    gone = tx.execute(
+    gone = tx.one(
+        Machine,
         "UPDATE machine SET removed_ms = :now_ms"  # noqa: S608 - names of our own
-        f" WHERE id = :id AND {is_within} AND removed_ms IS NULL",
+        f" WHERE id = :id AND {is_within} AND removed_ms IS NULL RETURNING *",
         id=machine_id,
         now_ms=now_ms,
         **values,
     )
-    if not gone:
+    if gone is None:
         raise MachineNotFound("Machine not found", machine_id=machine_id)
+    return gone
 
 
 def _search_text(name: str, hostname: str) -> str:

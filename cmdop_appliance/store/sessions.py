@@ -5,14 +5,18 @@ Each transition leaves its event, once; save CONNECTED ⇄ BACKGROUND, which lea
 names no such event.
 """
 
+from collections.abc import Iterable
+
 from cmdop_appliance.auth import Reach
 from cmdop_appliance.errors import RateLimited, SessionNotFound
 from cmdop_appliance.ids import new_id
 from cmdop_appliance.model import (
     CONNECTED_STATUSES,
+    LIVE_STATUSES,
     Client,
     EventType,
     Machine,
+    Record,
     Session,
     SessionStatus,
 )
@@ -21,7 +25,7 @@ from cmdop_appliance.store import clients, events, machines
 from cmdop_appliance.store.conditions import IS_CONNECTED, IS_CURRENT
 from cmdop_appliance.store.listing import Page, Paging, select_page
 from cmdop_appliance.store.reach import within
-from cmdop_appliance.store.transaction import Tx, brief, reads, to_json
+from cmdop_appliance.store.transaction import Tx, brief, is_any, reads, to_json
 
 ORDER = {
     "created_at": "created_ms",
@@ -353,6 +357,41 @@ def live_of(tx: Tx, reach: Reach, machine_id: str) -> Session | None:
         machine_id=machine_id,
         **values,
     )
+
+
+@reads
+def live_on(tx: Tx, reach: Reach, machine_ids: Iterable[str]) -> list[Session]:
+    """The live sessions of those of these machines that have one, in reach."""
+    if not (asked := list(machine_ids)):
+        return []
+    is_asked, values = is_any("machine_id", asked)
+    is_within, reached = within(reach, "session", by_index=False)
+    return tx.all(
+        Session,
+        f"SELECT * FROM session WHERE {is_asked} AND {is_within}"  # noqa: S608
+        f" AND {IS_CURRENT} AND status <> 'PENDING'",
+        **values,
+        **reached,
+    )
+
+
+class _Sampled(Record, frozen=True, kw_only=True):
+    machine_id: str
+
+
+@reads
+def sampled_machines(tx: Tx, reach: Reach) -> list[str]:
+    """The machines in reach whose live sessions have a sample."""
+    is_live, values = is_any("status", LIVE_STATUSES)
+    is_within, reached = within(reach, "session")
+    found = tx.each(
+        _Sampled,
+        f"SELECT machine_id FROM session WHERE {is_within} AND {is_live}"  # noqa: S608
+        " AND sampled_ms IS NOT NULL ORDER BY status, created_ms, id",
+        **values,
+        **reached,
+    )
+    return [each.machine_id for each in found]
 
 
 @reads

@@ -19,12 +19,15 @@ BUCKET_MS: Final = 6 * 3_600_000
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Which commands are asked for; None: whatever they have there."""
+    """Which commands are asked for; None: whatever they have there.
+
+    `statuses`: any one of these.
+    """
 
     machine_id: str | None = None
     session_id: str | None = None
     batch_id: str | None = None
-    status: CommandStatus | None = None
+    statuses: tuple[CommandStatus, ...] | None = None
     since_ms: int | None = None
 
     @property
@@ -35,24 +38,45 @@ class Asked:
     @property
     def may_be_open(self) -> bool:
         """True: there may be some that have not ended."""
-        return self.status is None or self.status in OPEN_STATUSES
+        return self.statuses is None or any(each in OPEN_STATUSES for each in self.statuses)
 
     @property
     def may_have_ended(self) -> bool:
         """True: there may be some that have ended."""
-        return self.status is None or self.status not in OPEN_STATUSES
+        return self.statuses is None or any(each not in OPEN_STATUSES for each in self.statuses)
+
+    @property
+    def has_many_statuses(self) -> bool:
+        """True: no index has all of them in the order of their age."""
+        return self.statuses is not None and len(self.statuses) > 1
 
     def conditions(self, *, by_index: bool = True) -> tuple[str, dict[str, Any]]:
         """The same in SQL, and its parameters; without `by_index`, no index finds rows by them."""
         text, number = ("", "") if by_index else (" || ''", " + 0")
-        names = ("machine_id", "session_id", "batch_id", "status")
+        names = ("machine_id", "session_id", "batch_id")
         values = {name: getattr(self, name) for name in names}
         values = {name: value for name, value in values.items() if value is not None}
         sql = [f"command.{name}{text} = :{name}" for name in values]
+        if self.statuses is not None:
+            has_status, statuses = _has_status(f"command.status{text}", self.statuses)
+            sql.append(has_status)
+            values |= statuses
         if self.since_ms is not None:
             sql.append(f"command.created_ms{number} >= :since_ms")
             values["since_ms"] = self.since_ms
         return " AND ".join(sql) or "TRUE", values
+
+
+def _has_status(
+    column: str, statuses: tuple[CommandStatus, ...] | None
+) -> tuple[str, dict[str, str]]:
+    """The condition that a column has one of these, and its parameters; None: whatever it has."""
+    if statuses is None:
+        return "TRUE", {}
+    values: dict[str, str] = {f"status_{n}": status for n, status in enumerate(statuses)}
+    names = ", ".join(f":{name}" for name in values)
+    # Only of one value SQLite knows that its rows are in order.
+    return f"{column} = {names}" if len(values) == 1 else f"{column} IN ({names})", values
 
 
 class _Bucket(Record, frozen=True, kw_only=True):
@@ -83,22 +107,24 @@ def bucket_of(
     Of a workspace, with this status if it is given, in the order in which they were made, or
     `down` from the newest. None: there are not so many.
     """
+    asked = Asked(statuses=None if status is None else (status,))
+    has_status, values = _has_status("status", asked.statuses)
     buckets = tx.all(
         _Bucket,
-        "SELECT bucket, sum(commands) AS commands FROM command_tally"
-        " WHERE owner_id = :workspace_id AND status = coalesce(:status, status) GROUP BY bucket",
+        "SELECT bucket, sum(commands) AS commands FROM command_tally"  # noqa: S608
+        f" WHERE owner_id = :workspace_id AND {has_status} GROUP BY bucket",
         workspace_id=workspace_id,
-        status=status,
+        **values,
     )
-    if Asked(status=status).may_be_open:
+    if asked.may_be_open:
         buckets += tx.all(
             _Bucket,
             "SELECT created_ms / :bucket_ms AS bucket, count(*) AS commands"  # noqa: S608
             f" FROM command WHERE workspace_id = :workspace_id AND {IS_OPEN}"
-            " AND status = coalesce(:status, status) GROUP BY created_ms / :bucket_ms",
+            f" AND {has_status} GROUP BY created_ms / :bucket_ms",
             workspace_id=workspace_id,
-            status=status,
             bucket_ms=BUCKET_MS,
+            **values,
         )
     commands: dict[int, int] = {}
     for each in buckets:
@@ -144,11 +170,13 @@ def _count_of_machine(tx: Tx, reach: Reach, asked: Asked, machine_id: str) -> in
     if asked.may_be_open:
         total += _count_each(tx, f"{IS_OPEN} AND {sql}", **values)
     if asked.may_have_ended:
+        has_status, values = _has_status("status", asked.statuses)
         total += tx.value(
-            "SELECT coalesce(sum(commands), 0) FROM command_tally WHERE owner_id = :machine_id"
-            " AND bucket = 0 AND status = coalesce(:status, status)",
+            "SELECT coalesce(sum(commands), 0)"  # noqa: S608 - words of our own
+            " FROM command_tally WHERE owner_id = :machine_id"
+            f" AND bucket = 0 AND {has_status}",
             machine_id=machine_id,
-            status=asked.status,
+            **values,
         )
     return total
 
@@ -164,13 +192,13 @@ def _count_of_some_machines(tx: Tx, reach: Reach, asked: Asked) -> int:
         sql, values = asked.conditions()
         total += _count_each(tx, f"{is_within} AND {IS_OPEN} AND {sql}", **reached, **values)
     if asked.may_have_ended:
+        has_status, values = _has_status("command_tally.status", asked.statuses)
         total += tx.value(
             "SELECT coalesce(sum(commands), 0)"  # noqa: S608 - words of our own
             " FROM machine JOIN command_tally ON command_tally.owner_id = machine.id"
-            f" WHERE {are_within} AND command_tally.bucket = 0"
-            " AND command_tally.status = coalesce(:status, command_tally.status)",
-            status=asked.status,
+            f" WHERE {are_within} AND command_tally.bucket = 0 AND {has_status}",
             **reached,
+            **values,
         )
     return total
 
@@ -224,12 +252,14 @@ def _count_of_workspace(tx: Tx, workspace_id: str, asked: Asked) -> int:
             **values,
         )
     if asked.may_have_ended:
+        has_status, values = _has_status("status", asked.statuses)
         total += tx.value(
-            "SELECT coalesce(sum(commands), 0) FROM command_tally WHERE owner_id = :workspace_id"
-            " AND bucket >= :first_bucket AND status = coalesce(:status, status)",
+            "SELECT coalesce(sum(commands), 0)"  # noqa: S608 - words of our own
+            " FROM command_tally WHERE owner_id = :workspace_id"
+            f" AND bucket >= :first_bucket AND {has_status}",
             workspace_id=workspace_id,
             first_bucket=first_bucket,
-            status=asked.status,
+            **values,
         )
     return total
 

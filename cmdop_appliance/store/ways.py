@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import Any, Final
 
 from cmdop_appliance.auth import Reach
-from cmdop_appliance.model import OPEN_STATUSES
 from cmdop_appliance.store import tallies
 from cmdop_appliance.store.conditions import IS_OPEN
 from cmdop_appliance.store.listing import Paging, in_order
@@ -36,13 +35,14 @@ def way_to(tx: Tx, reach: Reach, asked: Asked, paging: Paging, total: int) -> Wa
         return _to_all_of_owner(reach, asked, paging)
     if by_age and has_owner:
         return _along_owner(reach, asked, paging)
+    by_age = by_age and not asked.has_many_statuses
     if by_age and not reach.tags:
         return _along_age(tx, reach, asked, paging)
     everybody = Reach(reach.workspace_id)
     passed = tallies.count(tx, everybody, asked if by_age else Asked())
     lengths = {"along": (paging.offset + paging.limit) * passed // total}
     if has_owner:
-        lengths["owner"] = tallies.count(tx, reach, replace(asked, status=None))
+        lengths["owner"] = tallies.count(tx, reach, replace(asked, statuses=None))
     elif not by_age:
         lengths["filters"] = tallies.count(tx, everybody, asked)
     if reach.tags and not has_owner:
@@ -68,7 +68,8 @@ def _along_age(tx: Tx, reach: Reach, asked: Asked, paging: Paging) -> Way:
     order = in_order(ORDER["created_at"], paging)
     if paging.offset >= _GREAT_OFFSET and asked.since_ms is None and not reach.tags:
         workspace_id, offset = reach.workspace_id, paging.offset
-        found = tallies.bucket_of(tx, workspace_id, asked.status, offset, down=paging.down)
+        (status,) = asked.statuses or (None,)
+        found = tallies.bucket_of(tx, workspace_id, status, offset, down=paging.down)
         if found is not None:
             bucket, before = found
             sql += f" AND command.created_ms {'<' if paging.down else '>='} :edge_ms"
@@ -81,7 +82,7 @@ def _along_owner(reach: Reach, asked: Asked, paging: Paging) -> Way:
     """What a session or a machine has, by age."""
     is_within, reached = within(reach, "command", by_index=False)
     sql, values = asked.conditions()
-    if asked.session_id is None and asked.status in OPEN_STATUSES:
+    if asked.session_id is None and not asked.may_have_ended:
         sql = f"{IS_OPEN} AND {sql}"
     return f"{is_within} AND {sql} {in_order(ORDER['created_at'], paging)}", reached | values
 

@@ -32,6 +32,7 @@ _SLACK_MARKUP: Final = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
 
 # The second half of an event's type, where it says too little by itself.
 _VERBS: Final = {
+    "changed": "was changed",
     "client_attached": "has a new client",
     "client_detached": "lost a client",
     "disabled": "was disabled",
@@ -41,6 +42,7 @@ _VERBS: Final = {
     "offline": "is offline",
     "online": "is online",
     "registered": "has joined",
+    "removed": "was removed",
     "skipped": "was skipped",
     "timeout": "timed out",
 }

@@ -245,7 +245,11 @@ TABLE: dict[Plane, dict[tuple[str, str], Expected]] = {
             ("commands:execute",), BatchNotFound, "batch", bad_query=("wait=perhaps",)
         ),
         ("GET", "/commands"): Expected(
-            READ_COMMANDS, bad_query=("status=done", "since=1", "since=2026-13-01T00:00:00Z")
+            READ_COMMANDS,
+            bad_query=(
+                *("status=done", "status=", "status=running,done", "status=running,"),
+                *("since=1", "since=2026-13-01T00:00:00Z"),
+            ),
         ),
         ("GET", "/commands/:id"): Expected(READ_COMMANDS, CommandNotFound, "command"),
         ("DELETE", "/commands/:id"): Expected(("commands:execute",), CommandNotFound, "command"),
@@ -334,6 +338,7 @@ TABLE: dict[Plane, dict[tuple[str, str], Expected]] = {
             wrong={"since": "yesterday", "until": "2026-01-01", "status": "lost"},
             required=("since",),
         ),
+        ("GET", "/live"): Expected(ANY_KEY),  # 426 for whoever asks for no websocket
         ("GET", "/events"): Expected(
             ANY_KEY, bad_query=("types=session", "types=", "types=session.*,x")
         ),
@@ -347,6 +352,12 @@ TABLE: dict[Plane, dict[tuple[str, str], Expected]] = {
         ("GET", "/api-keys/:id"): Expected(("admin",), NotFound, "key"),
         ("DELETE", "/api-keys/:id"): Expected(("admin",), NotFound, "key"),
         ("GET", "/auth/me"): Expected(ANY_KEY),
+        ("POST", "/sign-ins"): Expected(
+            PUBLIC, body={"link": "x"}, wrong={"link": 1, "key": "x" * 201}
+        ),
+        ("GET", "/sign-ins"): Expected(ANY_KEY),
+        ("DELETE", "/sign-ins/:id"): Expected(ANY_KEY, NotFound, "sign-in"),
+        ("POST", "/sign-in-links"): Expected(ANY_KEY),
         ("POST", "/enrollment-tokens"): Expected(
             ("machines:write",), wrong={"ttl": 1, "max_uses": 0, "tags": ["not a tag"]}
         ),
@@ -488,9 +499,12 @@ TABLE: dict[Plane, dict[tuple[str, str], Expected]] = {
         ("GET", "/openapi.json"): Expected(PUBLIC),
         ("GET", "/docs"): Expected(PUBLIC),
         ("GET", "/docs/:file"): Expected(PUBLIC, NotFound, "file"),
+        ("GET", "/dl"): Expected(PUBLIC),
+        ("GET", "/dl/:file"): Expected(PUBLIC, NotFound, "program"),
         ("GET", "/healthz"): Expected(PUBLIC),
         ("GET", "/readyz"): Expected(PUBLIC),
         ("GET", "/metrics"): Expected(("metrics:read",)),
+        ("POST", "/mcp"): Expected(ANY_KEY),
     },
 }
 

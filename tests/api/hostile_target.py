@@ -231,7 +231,11 @@ async def serving(
         raise AssertionError("no test of this file is an agent")
 
     front = Front(
-        serve_agent=no_agents, serve_terminal=no_agents, serve_http=server.serve, limits=limits
+        serve_agent=no_agents,
+        serve_terminal=no_agents,
+        serve_live=no_agents,
+        serve_http=server.serve,
+        limits=limits,
     )
     listeners = await open_listeners("127.0.0.1", 0)
     port = listeners[0].socket.getsockname()[1]

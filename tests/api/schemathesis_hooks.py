@@ -16,6 +16,7 @@ _THERE = {
     "/api/v1/commands/batch/{id}": os.environ["FUZZ_BATCH"],
     "/api/v1/schedules/{id}": _SCHEDULE,
     "/docs/{file}": "start.js",
+    "/dl/{file}": "join.sh",
 }
 _requests = count()
 

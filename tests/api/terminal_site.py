@@ -15,6 +15,7 @@ from trio_websocket import WebSocketConnection, wrap_client_stream
 from cmdop_appliance.api.app import make_app
 from cmdop_appliance.api.guard import HttpServer
 from cmdop_appliance.api.hot import HotRoute
+from cmdop_appliance.api.live_socket import serve_live_socket
 from cmdop_appliance.api.terminal_socket import serve_terminal_socket
 from cmdop_appliance.auth import Caller, new_key, secret_hash
 from cmdop_appliance.front import Front, PeekedStream, is_for_socket, open_listeners
@@ -198,6 +199,7 @@ async def site(path: Path, **options: Any) -> AsyncIterator[Site]:
         front = Front(
             serve_agent=_nobody,
             serve_terminal=partial(_serve_socket, live.hub, serve_terminal_socket),
+            serve_live=partial(_serve_socket, live.hub, serve_live_socket),
             serve_http=HotRoute(live.hub, http).serve,
         )
         async with trio.open_nursery() as nursery:

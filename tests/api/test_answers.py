@@ -60,6 +60,8 @@ def assert_answers(world: World, route: Route, path: str) -> None:
     answer = ask(world.api, route, path, world.body(route))
     assert answer.status == route.status, answer
     assert fnmatch(answer.headers["content-type"].partition(";")[0], route.media.partition(";")[0])
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["content-security-policy"]
     assert answer.body
     if route.media == JSON:
         data = answer.json
@@ -72,7 +74,7 @@ def assert_answers(world: World, route: Route, path: str) -> None:
         assert_is(route.answer, data)
 
 
-ELSEWHERE = ("DELETE /v1/machines/:id", f"GET /v1{SOCKET}")
+ELSEWHERE = ("DELETE /v1/machines/:id", f"GET /v1{SOCKET}", "GET /v1/live")
 
 
 @pytest.mark.parametrize("route", [p for p in EVERY if p.id not in ELSEWHERE])

@@ -133,7 +133,8 @@ async def test_a_stream_on_which_requests_have_been_served_can_be_handed_on():
         await stream.send_all(b"HTTP/1.1 204 No Content\r\n\r\n")
         await server.serve(PeekedStream(stream, read.partition(GET)[2]))
 
-    front = Front(serve_agent=server.serve, serve_terminal=server.serve, serve_http=hot_route_first)
+    others = dict.fromkeys(("serve_agent", "serve_terminal", "serve_live"), server.serve)
+    front = Front(**others, serve_http=hot_route_first)
     with trio.fail_after(BOUND):
         async with trio.open_nursery() as nursery:
             (listener,) = await nursery.start(front.run, await open_listeners("127.0.0.1", 0))

@@ -13,10 +13,15 @@ import pytest
 
 from cmdop_appliance.api import cmdop as cmdop  # fills the table
 from cmdop_appliance.api.registry import CMDOP, ROUTES
+from cmdop_appliance.auth import Scope
 from tests.support.appliance import PATIENCE_S, Agent, Answer, Api, Hub, running_agent, running_hub
 
 # Forms are sent again in test_transfers.py.
-ASKED = [r for r in ROUTES if r.plane is CMDOP and r.method == "POST" and not r.takes]
+ASKED = [
+    r
+    for r in ROUTES
+    if r.plane is CMDOP and r.method == "POST" and not r.takes and Scope.PUBLIC not in r.scopes
+]
 POSTS = [route.path for route in ASKED]
 WITH_BODY = [route.path for route in ASKED if route.body]
 RESUME, DETACH = "/commands/batch/:id/resume", "/sessions/:id/detach"
@@ -85,6 +90,7 @@ class Place:
             "/workspaces": {"namespace": f"team-{next(_numbers)}"},
             "/api-keys": {"name": "bot", "scopes": ["machines:read", "sessions:read"]},
             "/enrollment-tokens": {"ttl": 60_000, "tags": ["a"]},
+            "/sign-in-links": {},
         }[path]
 
     def paths(self, path: str) -> dict[str, object]:

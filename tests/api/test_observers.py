@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cmdop_appliance.api import app as app  # fills the registry
-from cmdop_appliance.api.registry import CMDOP, HAPI, ROUTES, SDK2
+from cmdop_appliance.api.registry import CMDOP, HAPI, ROOT, ROUTES, SDK2
 from tests.api.contract_table import ID, WEBHOOK, ask, error_of, expected, path_of
 from tests.api.onlookers import mark, new_terminal, refusals
 from tests.api.worlds import World
@@ -56,6 +56,7 @@ ASKS = {  # for something, though by POST
     (CMDOP, "POST", "/schedules/preview"),
     (HAPI, "POST", "/api/machines/:id/paths/exists"),
     (HAPI, "POST", "/api/auth"),
+    (ROOT, "POST", "/mcp"),  # its tools ask the routes: see test_mcp.py
 }
 LOOKS = {  # what an observer does to be one, and to be none
     (CMDOP, "POST", "/sessions/:id/attach"),
@@ -76,6 +77,11 @@ MANAGES = {  # about the hub's own records, whoever is attached to what
     (CMDOP, "POST", "/webhooks/:id/test"),
     (CMDOP, "POST", "/webhooks/:id/redeliver"),
     (CMDOP, "POST", "/webhooks/:id/deliveries/:delivery/redeliver"),
+}
+SIGNS = {  # a browser in and out, as the very key that asks
+    (CMDOP, "POST", "/sign-ins"),
+    (CMDOP, "DELETE", "/sign-ins/:id"),
+    (CMDOP, "POST", "/sign-in-links"),
 }
 CHANGES = {
     (route.plane, route.method, route.path): route for route in ROUTES if route.method != "GET"
@@ -108,7 +114,7 @@ def nothing_came_of(hub: Hub, machine_id: str, marker: Path) -> bool:
 
 
 def test_every_route_that_changes_something_has_its_place_here():
-    assert sorted(CHANGES, key=str) == sorted([*ENTERS, *ASKS, *LOOKS, *MANAGES], key=str)
+    assert sorted(CHANGES, key=str) == sorted([*ENTERS, *ASKS, *LOOKS, *MANAGES, *SIGNS], key=str)
 
 
 # ── a key that may only read ─────────────────────────────────────────────────────────────────────

@@ -16,6 +16,7 @@ from cmdop_appliance.api import openapi
 from cmdop_appliance.api.fields import Time
 from cmdop_appliance.api.registry import ROUTES
 from cmdop_appliance.api.schemas import Schemas, query_fields
+from cmdop_appliance.web.pages import GUARDED
 from tests.support.appliance import Api
 
 COMMITTED = Path(__file__).parents[2] / "docs" / "openapi.json"
@@ -203,7 +204,7 @@ def test_the_page_needs_nothing_from_outside_and_nothing_inline(get):
     assert policy["script-src"] == policy["style-src"] == policy["connect-src"] == "'self'"
     assert policy["img-src"] == "'self' data:"
     assert {policy[name] for name in ("base-uri", "form-action", "frame-ancestors")} == {"'none'"}
-    assert page.headers["x-content-type-options"] == "nosniff"
+    assert {name: page.headers[name.lower()] for name in GUARDED} == GUARDED
 
 
 def test_the_parts_of_the_page_are_kept_by_browsers_for_good(get):

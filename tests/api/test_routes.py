@@ -100,7 +100,8 @@ def test_without_a_good_key_nothing_is_answered(hub, route):
 @pytest.mark.parametrize("route", KEYED)
 def test_a_token_is_as_good_as_its_key(token, route):
     # But for what would outlive it: a workspace comes with a key for ever (hapi/test_auth.py).
-    refused = (401,) if route.name == "create_workspace" else (401, 403)
+    outlives = route.name in ("create_workspace", "create_sign_in_link")
+    refused = (401,) if outlives else (401, 403)
     assert ask(token, route, body=good(route)).status not in refused
 
 
@@ -124,7 +125,7 @@ def test_a_key_without_the_permission_is_told_which(key_with, route):
     others = [scope for scope in GRANTABLE if scope not in (*permissions, "admin")]
     answer = ask(key_with(*others), route, body=good(route))
     if permissions == ANY_KEY:
-        assert answer.status == 200
+        assert answer.status not in (401, 403)
         return
     error = error_of(answer, 403, "forbidden", route.plane)
     assert error["message"] == f"Token lacks required permission: {permissions[0]}"

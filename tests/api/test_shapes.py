@@ -55,6 +55,18 @@ MACHINE = {
     "arch": "x86_64",
     "hostname": "prod-server",
     "tags": [],
+    "agent_version": "0.1.0",
+    "session_status": "CONNECTED",
+    "grace_until": None,
+    "load": {
+        "at": "2026-02-14T10:30:00Z",
+        "cpu_percent": 45.2,
+        "memory_percent": 62.1,
+        "disk_percent": 78.5,
+        "network_rx_bytes": 1234567,
+        "network_tx_bytes": 987654,
+        "uptime_seconds": 123456,
+    },
     "created_at": "2026-02-14T10:00:00Z",
     "last_seen": "2026-02-14T10:30:00Z",
 }
@@ -143,7 +155,7 @@ def test_machines(hub, agent, session_id, command):
     for query in ("?status=offline", "?search=elsewhere", "?search=%25", "?search=_"):
         assert hub.api.get(f"/machines{query}") == [], query
     detail = hub.api.get(f"/machines/{agent.machine_id}")
-    fits(detail, {**MACHINE, "ip": "127.0.0.1", "agent_version": "0.1.0"})
+    fits(detail, {**MACHINE, "ip": "127.0.0.1"})
     assert detail["facts"]["cpu_cores"] >= 1
     history = _list(hub, f"/machines/{agent.machine_id}/commands?limit=100", {"id": "cmd_xyz789"})
     fits(next(c for c in history if c["id"] == command["id"]), MACHINE_HISTORY)
@@ -189,6 +201,8 @@ def test_commands_are_filtered_by_each_parameter(hub, agent, command):
         (f"session_id={command['session_id']}", True),
         ("batch_id=batch_x", False),
         ("status=completed", True),
+        ("status=lost,completed", True),
+        ("status=running,pending", False),
         (f"since={command['created_at']}", True),
         (f"status=completed&machine_id={agent.machine_id}&since=2020-01-01T00:00:00Z", True),
         ("machine_id=mach_x", False),

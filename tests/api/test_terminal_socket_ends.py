@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from cmdop_appliance.api import terminal_socket
+from cmdop_appliance.api import conversation
 from cmdop_appliance.hub import bus, connection, terminal_link
 from cmdop_appliance.protocol.limits import INPUT_BYTES, SCREEN_BYTES, TERMINALS, WATCH_BYTES
 from cmdop_appliance.protocol.terminals import (
@@ -92,7 +92,7 @@ async def test_more_than_a_message_may_have_ends_it(room):
 
 
 async def test_who_never_begins_is_not_waited_for(room, monkeypatch):
-    monkeypatch.setattr(terminal_socket, "HANDSHAKE_S", 0.05)
+    monkeypatch.setattr(conversation, "HANDSHAKE_S", 0.05)
     viewer = Viewer(await room.site.connect(room.path, room.key.header))
     assert (await viewer.closed())[0] == 4400
 
@@ -216,10 +216,19 @@ async def stalled(room: Room, parts: int = 0) -> trio.SocketStream:
     return stream
 
 
+async def test_a_client_at_a_silent_terminal_hears_that_the_hub_is_there(room, monkeypatch):
+    monkeypatch.setattr(conversation, "HEARTBEAT_S", 0.02)
+    viewer = await room.sit()
+    await room.watched()
+    await viewer.hear("hello")
+    for _ in range(2):
+        assert await viewer.hear("beat") == {"type": "beat"}
+
+
 @pytest.mark.parametrize("parts", [0, 9])  # 9: more than is ever under way
 async def test_a_client_that_answers_no_ping_does_not_keep_its_seat(room, monkeypatch, parts):
-    monkeypatch.setattr(terminal_socket, "HEARTBEAT_S", 0.02)
-    monkeypatch.setattr(terminal_socket, "SILENT_S", 0.04)
+    monkeypatch.setattr(conversation, "HEARTBEAT_S", 0.02)
+    monkeypatch.setattr(conversation, "SILENT_S", 0.04)
     other = await room.sit(writer="f" * 32)
     await room.watched()
     async with await stalled(room, parts):

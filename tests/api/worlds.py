@@ -12,6 +12,9 @@ from tests.support.appliance import Agent, Api, Hub, add_coding_agent, wait_for
 
 _numbers = count()
 
+# What is the same for everybody.
+_OF_NOBODY = {"file": "swagger-ui.css", "program": "join.sh"}
+
 
 class World:
     """A connected machine, and something of every kind that has to do with it alone.
@@ -25,13 +28,14 @@ class World:
         self.folder = agent.state_dir.with_name(f"{agent.name}-files")
         self.folder.mkdir(exist_ok=True)
         add_coding_agent(agent.state_dir.parent, "claude", "exec sleep 300")
-        self.ids: dict[str, str] = {"machine": agent.machine_id, "file": "swagger-ui.css"}
+        self.ids: dict[str, str] = {"machine": agent.machine_id, **_OF_NOBODY}
         self.ids["session"] = self.session_id
         command = api.run(agent.machine_id, f"echo {agent.name}")
         batch = api.post("/commands/batch", machine_ids=[agent.machine_id], command="true")
         self.ids["command"] = command["id"]
         self.ids["batch"] = batch[agent.machine_id]["batch_id"]
-        for kind in ("key", "token", "client", "schedule", "webhook", "terminal", "coding"):
+        kinds = ("key", "token", "client", "schedule", "webhook", "terminal", "coding", "sign-in")
+        for kind in kinds:
             self.ids[kind] = self.fresh(kind)
         self.ids["delivery"] = api.post(f"/webhooks/{self.ids['webhook']}/test")["id"]
         run = api.post(f"/schedules/{self.ids['schedule']}/run")
@@ -45,7 +49,7 @@ class World:
 
     def secrets(self) -> set[str]:
         """What nobody else may hear of: every id, and the machine's name."""
-        return {self.agent.name, *self.ids.values()} - {self.ids["file"]}
+        return {self.agent.name, *self.ids.values()} - {*_OF_NOBODY.values()}
 
     def fresh(self, kind: str) -> str:
         """The id of a new thing, to be used up."""
@@ -69,6 +73,8 @@ class World:
             case "terminal":
                 path, argv = f"/machines/{machine_id}/terminals", ["sleep", "300"]
                 return str(api.post(path, argv=argv, record=True)["id"])
+            case "sign-in":
+                return str(signed_in(api)["id"])
             case "webhook":
                 return str(api.post("/webhooks", **WEBHOOK)["id"])
             case "coding":
@@ -137,6 +143,7 @@ class World:
             "commands": all_of("/commands?limit=100", "id", "status", "cancel_requested"),
             "keys": all_of("/api-keys?limit=100", "id"),
             "tokens": all_of("/enrollment-tokens?limit=100", "id"),
+            "sign-ins": all_of("/sign-ins?limit=100", "id"),
             "schedules": all_of("/schedules?limit=100", "id", "name", "updated_at"),
             "webhooks": all_of("/webhooks?limit=100", "id", "enabled", "updated_at"),
             "terminals": all_of("/terminals?limit=100", "id", "status", "ending"),
@@ -144,6 +151,14 @@ class World:
             "clients": session["attached_clients"],
             "files": sorted(path.name for path in self.folder.iterdir()),
         }
+
+
+def signed_in(api: Api) -> dict[str, Any]:
+    """A browser that is signed in by a link of this key."""
+    link = {"link": api.post("/sign-in-links")["token"]}
+    headers = {"Sec-Fetch-Site": "same-origin"}
+    made: dict[str, Any] = api.call("POST", "/sign-ins", link, headers=headers).data
+    return made
 
 
 def new_workspace(hub: Hub) -> Api:

@@ -20,6 +20,7 @@ from tests.support.clocks import LoopClock, StepClock
 from tests.support.records import REACH, WORKSPACE, api_key
 
 TOKENS = AccessTokens(b"s" * 32)
+IDLE_MS = 60_000
 HERE = "192.0.2.7"
 ELSEWHERE = "2001:db8::1"
 
@@ -33,7 +34,7 @@ async def store(tmp_path):
 
 def callers_of(store, clock) -> Callers:
     lockout = Lockout(AuthConfig(attempts=0), Audit(store, clock), clock)
-    return Callers(store, clock, lockout, TOKENS)
+    return Callers(store, clock, lockout, TOKENS, IDLE_MS)
 
 
 async def issue(store, **fields) -> str:
@@ -140,7 +141,7 @@ HOURS_S = 4 * 3600
 async def signed_in(callers, header: str, namespace: str = "") -> str:
     """A token for the key in a header."""
     access_token = header.removeprefix("Bearer ") + namespace
-    return f"Bearer {(await callers.sign_in(access_token, HERE)).token}"
+    return f"Bearer {(await callers.issue_token(access_token, HERE)).token}"
 
 
 @pytest.mark.parametrize("namespace", ["", ":default"])
@@ -174,7 +175,7 @@ async def test_a_token_ends_when_its_key_expires(store, autojump_clock: MockCloc
     clock = LoopClock()
     callers = callers_of(store, clock)
     key = await issue(store, expires_ms=clock.now_ms() + 60_000)
-    signed = await callers.sign_in(key.removeprefix("Bearer "), HERE)
+    signed = await callers.issue_token(key.removeprefix("Bearer "), HERE)
     assert signed.until_ms == clock.now_ms() + 60_000
     await trio.sleep(60)
     with pytest.raises(Unauthorized):
@@ -239,7 +240,6 @@ async def test_the_last_use_of_a_key_is_known_to_a_minute(store, autojump_clock:
     await callers.identify(header, ELSEWHERE)
     await callers.save_uses()
     assert await last_use(store, "key_1") == (begun + 60_000, ELSEWHERE)
-    assert len(callers._noted) == 1
 
 
 async def test_a_request_writes_nothing_and_nothing_new_is_not_written(store):
@@ -259,14 +259,4 @@ async def test_whoever_has_no_good_key_uses_none(store):
     callers = callers_of(store, StepClock())
     with pytest.raises(Unauthorized):
         await callers.identify(f"Bearer {new_key()}", HERE)
-    assert not callers._noted
-    assert not callers._uses
-
-
-async def test_keys_of_long_ago_take_no_memory(store, autojump_clock: MockClock):
-    callers = callers_of(store, LoopClock())
-    for _ in range(3):
-        await callers.identify(await issue(store), HERE)
-    await trio.sleep(60)
-    await callers.identify(await issue(store), HERE)
-    assert len(callers._noted) == 1
+    assert not callers._key_uses.take()

@@ -24,6 +24,7 @@ HERE = "192.0.2.7"
 ELSEWHERE = "192.0.2.8"
 CONFIG = AuthConfig(attempts=3, window_ms=300_000, lockout_ms=900_000)
 TOKENS = AccessTokens(b"s" * 32)
+IDLE_MS = 60_000
 MOMENT_S = 0.9  # after it, a key is looked up again
 
 
@@ -37,7 +38,7 @@ async def store(tmp_path):
 @pytest.fixture
 def callers(store):
     clock = LoopClock()
-    return Callers(store, clock, Lockout(CONFIG, Audit(store, clock), clock), TOKENS)
+    return Callers(store, clock, Lockout(CONFIG, Audit(store, clock), clock), TOKENS, IDLE_MS)
 
 
 @pytest.fixture
@@ -223,7 +224,7 @@ async def test_on_the_hubs_own_machine_a_right_key_works_in_a_lockout(callers, g
 async def test_it_can_be_turned_off(store, good):
     clock = LoopClock()
     lockout = Lockout(AuthConfig(attempts=0), Audit(store, clock), clock)
-    callers = Callers(store, clock, lockout, TOKENS)
+    callers = Callers(store, clock, lockout, TOKENS, IDLE_MS)
     await fail(callers, 100)
     await callers.identify(good, HERE)
 
@@ -265,17 +266,17 @@ async def test_many_addresses_and_many_keys_fill_no_memory(callers, store, monke
 
 async def test_wrong_tokens_and_wrong_sign_ins_count_like_wrong_keys(callers, good):
     key = good.removeprefix("Bearer ")
-    token = (await callers.sign_in(key, ELSEWHERE)).token
+    token = (await callers.issue_token(key, ELSEWHERE)).token
     for guess in (
         lambda: callers.identify(f"Bearer {AccessTokens(b't' * 32).issue(key, 2**50)}", HERE),
-        lambda: callers.sign_in(new_key(), HERE),
-        lambda: callers.sign_in("", HERE),
+        lambda: callers.issue_token(new_key(), HERE),
+        lambda: callers.issue_token("", HERE),
     ):
         with pytest.raises(Unauthorized):
             await guess()
     for right in (
         lambda: callers.identify(f"Bearer {token}", HERE),
-        lambda: callers.sign_in(key, HERE),
+        lambda: callers.issue_token(key, HERE),
     ):
         with pytest.raises(RateLimited):
             await right()
@@ -286,25 +287,25 @@ async def test_a_wrong_namespace_is_a_wrong_sign_in(callers, store, good):
     key = (await issue(store, id="key_1")).removeprefix("Bearer ")
     for _ in range(CONFIG.attempts):
         with pytest.raises(Unauthorized):
-            await callers.sign_in(f"{key}:other", HERE)
+            await callers.issue_token(f"{key}:other", HERE)
     with pytest.raises(RateLimited):
         await callers.identify(good, HERE)
 
 
 async def test_a_key_that_was_good_by_its_token_signs_in_during_a_lockout(callers, good):
     key = good.removeprefix("Bearer ")
-    token = (await callers.sign_in(key, HERE)).token
+    token = (await callers.issue_token(key, HERE)).token
     await fail(callers, CONFIG.attempts)
     await callers.identify(f"Bearer {token}", HERE)
-    await callers.sign_in(key, HERE)
+    await callers.issue_token(key, HERE)
 
 
 async def test_a_token_that_was_good_once_is_no_guess(callers, good, autojump_clock):
     """Or a page that was left open for a night would lock its owner out."""
     key = good.removeprefix("Bearer ")
-    token = (await callers.sign_in(key, HERE)).token
+    token = (await callers.issue_token(key, HERE)).token
     await trio.sleep(5 * 3600)
     for _ in range(CONFIG.attempts):
         with pytest.raises(Unauthorized):
             await callers.identify(f"Bearer {token}", HERE)
-    await callers.sign_in(key, HERE)
+    await callers.issue_token(key, HERE)

@@ -44,7 +44,7 @@ async def test_a_machine_that_is_away_takes_only_what_may_wait(live, agent, away
     assert caught.value.details == {"current_status": "GRACE_PERIOD", "machine_id": away}
     command = await ask(live, away)
     assert (command.status, command.session_id, command.is_queued) == ("pending", None, True)
-    page = await live.hub.store.run(commands.page, REACH, Paging(), status="pending")
+    page = await live.hub.store.run(commands.page, REACH, Paging(), statuses=("pending",))
     assert [each.id for each in page.items] == [command.id]
     with pytest.raises(MachineNotFound):
         await ask(live, "mach_x")

@@ -31,6 +31,7 @@ from cmdop_appliance.store import (
     schedules,
     sessions,
     settings,
+    sign_ins,
     tallies,
     terminals,
     totals,
@@ -65,6 +66,7 @@ NOUNS: tuple[ModuleType, ...] = (
     schedules,
     sessions,
     settings,
+    sign_ins,
     tallies,
     terminals,
     totals,
@@ -121,6 +123,17 @@ def steps(tx: Tx) -> Iterator[str]:
     yield call(api_keys.count)
     yield call(api_keys.note_uses, [Use(key.id, NOW, "::1")])
     yield from pages(call, api_keys, {})
+    yield call(api_keys.oldest_admin, WORKSPACE, NOW)
+    for sign_in_id, before in (("sign_1", None), ("sign_2", "sign_1")):
+        made = records.sign_in(key, id=sign_in_id)
+        yield call(sign_ins.insert, made, f"hash-{sign_in_id}", before)
+    yield call(sign_ins.by_hash, "hash-sign_2", NOW)
+    yield call(sign_ins.by_id, "sign_2")
+    yield call(sign_ins.is_good, "sign_2", NOW)
+    yield call(sign_ins.note_uses, [Use("sign_2", NOW, "::1"), Use("sign_2", NOW, None)], 60_000)
+    yield from pages(call, sign_ins, {"api_key_id": key.id})
+    yield call(sign_ins.delete, REACH, "sign_2")
+    yield call(sign_ins.forget, NOW)
     yield call(api_keys.delete, REACH, spare.id)
 
     yield call(workspaces.insert, records.api_key(workspace_id="ws_2", namespace="two"), "hash-3")
@@ -160,6 +173,10 @@ def steps(tx: Tx) -> Iterator[str]:
     observer = records.client(session_id, key.id)
     yield call(sessions.record_client_event, "session.client_attached", session, observer, NOW)
     yield call(sessions.live_of, REACH, machine.id)
+    yield call(sessions.live_on, REACH, [machine.id, "mach_x"])
+    yield call(sessions.live_on, FEW, [machine.id])
+    yield call(sessions.sampled_machines, REACH)
+    yield call(sessions.sampled_machines, FEW)
     yield from pages(
         call,
         sessions,
@@ -249,7 +266,7 @@ def steps(tx: Tx) -> Iterator[str]:
             "machine_id": machine.id,
             "session_id": session_id,
             "batch_id": batch.id,
-            "status": "completed",
+            "statuses": ("completed", "running"),
             "since_ms": NOW,
         },
     )

@@ -176,7 +176,7 @@ async def test_a_page_has_what_passes_every_filter_newest_first_ties_by_id(store
     assert await page(Paging(2, 1)) == (everything[1:3], 5)
     assert await page(Paging(2, 5)) == ([], 5)
     assert await page(Paging(sort="created_at")) == (everything[::-1], 5)
-    assert await page(machine_id=machine.id, status="pending") == (
+    assert await page(machine_id=machine.id, statuses=("pending",)) == (
         [newest.id, *reversed(ids[1:])],
         3,
     )

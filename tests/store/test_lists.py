@@ -154,7 +154,13 @@ class History:
             "machine_id": [self.places[0][0], self.places[2][0], "mach_x"],
             "session_id": [self.places[0][1], self.places[2][1], "sess_x"],
             "batch_id": [self.batch.id, "batch_x"],
-            "status": ["pending", "running", "completed", "lost", "skipped"],
+            "statuses": [
+                ("pending",),
+                ("completed",),
+                ("lost",),
+                ("pending", "running"),
+                ("lost", "running"),
+            ],
             "since_ms": [0, self.times[3], self.times[3] + 1, self.times[7] + tallies.BUCKET_MS],
         }
         for values in itertools.product(*([None, *some] for some in choices.values())):
@@ -177,12 +183,15 @@ def those(of: list[Command], asked: dict[str, object]) -> list[Command]:
     """The commands that are as asked for."""
     since_ms = asked.get("since_ms") or 0
     equal = {
-        name: value for name, value in asked.items() if name != "since_ms" and value is not None
+        name: value
+        for name, value in asked.items()
+        if name not in ("since_ms", "statuses") and value is not None
     }
     return [
         each
         for each in of
         if each.created_ms >= since_ms
+        and each.status in (asked.get("statuses") or COMMAND_STATUSES)
         and all(value == getattr(each, name) for name, value in equal.items())
     ]
 
@@ -213,11 +222,11 @@ def test_the_pages_of_a_list_have_each_command_once_and_in_order(dice, limit):
         machine_id, session_id = history.places[0]
         plain = [
             {},
-            {"status": "completed"},
-            {"status": "running"},
+            {"statuses": ("completed",)},
+            {"statuses": ("running",)},
             {"since_ms": history.times[3]},
             {"machine_id": machine_id},
-            {"session_id": session_id, "status": "completed"},
+            {"session_id": session_id, "statuses": ("completed",)},
             {"batch_id": history.batch.id},
         ]
         sorts = ways.ORDER
@@ -295,7 +304,7 @@ WAYS = {
     "of a machine": ({"machine_id": MANY}, {"command_open", TALLY, "command_by_machine"}, False),
     "of a machine since": ({"machine_id": MANY, "since_ms": NOW}, {"command_by_machine"}, False),
     "of a machine that run": (
-        {"machine_id": MANY, "status": "running"},
+        {"machine_id": MANY, "statuses": ("running",)},
         {"command_open"},
         False,
     ),
@@ -304,10 +313,30 @@ WAYS = {
         {ID.format("session"), "command_by_session"},
         False,
     ),
-    "with a status": ({"status": "completed"}, {TALLY, "command_by_status"}, False),
-    "that run": ({"status": "running"}, {"command_by_status"}, False),
+    "with a status": ({"statuses": ("completed",)}, {TALLY, "command_by_status"}, False),
+    "that run": ({"statuses": ("running",)}, {"command_by_status"}, False),
+    "with one of two statuses": (
+        {"statuses": ("completed", "running")},
+        {"command_by_status", TALLY, "command_by_age"},
+        False,
+    ),
+    "with one of two that are seldom": (
+        {"statuses": ("lost", "timeout")},
+        {"command_by_status", TALLY},
+        True,
+    ),
+    "of a machine with one of two statuses": (
+        {"machine_id": MANY, "statuses": ("completed", "running")},
+        {"command_open", TALLY, "command_by_machine"},
+        False,
+    ),
+    "of a machine that have not ended": (
+        {"machine_id": MANY, "statuses": ("pending", "running")},
+        {"command_open"},
+        False,
+    ),
     "with a status since": (
-        {"status": "completed", "since_ms": NOW},
+        {"statuses": ("completed",), "since_ms": NOW},
         {TALLY, "command_by_status"},
         False,
     ),
@@ -339,12 +368,12 @@ WAYS = {
         True,
     ),
     "the longest with a status that is seldom": (
-        {"sort": SORTED, "status": "lost"},
+        {"sort": SORTED, "statuses": ("lost",)},
         {"command_by_status", TALLY},
         True,
     ),
     "the longest with a status that is not": (
-        {"sort": SORTED, "status": "completed"},
+        {"sort": SORTED, "statuses": ("completed",)},
         {"command_by_status", TALLY, "command_by_duration"},
         False,
     ),

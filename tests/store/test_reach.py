@@ -13,7 +13,7 @@ from cmdop_appliance.model import Refusal
 from cmdop_appliance.store import batches, commands, machines, sessions
 from cmdop_appliance.store.listing import Paging
 from tests.support import records
-from tests.support.records import NOW, REACH, WORKSPACE, connected, recorded
+from tests.support.records import NOW, REACH, TELEMETRY, WORKSPACE, connected, recorded
 
 WEB = Reach(WORKSPACE, ("prod", "web"))
 NO_FILTER = {"status": None, "machine_id": None, "machine_hostname": None}
@@ -21,7 +21,8 @@ NO_FILTER = {"status": None, "machine_id": None, "machine_hostname": None}
 
 @pytest.mark.parametrize("tags", [[], ["prod"], ["web"], ["production", "web"], ["prod,web"]])
 async def test_a_machine_without_all_the_tags_is_not_there_with_all_that_is_its(store, tags):
-    machine, session_id, _ = await connected(store, tags=tags)
+    machine, session_id, epoch = await connected(store, tags=tags)
+    await store.run(sessions.sampled, machine.id, epoch, TELEMETRY, NOW, NOW)
     command = await recorded(store, machine.id, session_id)
     with pytest.raises(MachineNotFound):
         await store.run(machines.get, WEB, machine.id)
@@ -32,6 +33,8 @@ async def test_a_machine_without_all_the_tags_is_not_there_with_all_that_is_its(
     with pytest.raises(SessionNotFound):
         await store.run(sessions.get, WEB, session_id)
     assert await store.run(sessions.live_of, WEB, machine.id) is None
+    assert await store.run(sessions.live_on, WEB, [machine.id]) == []
+    assert await store.run(sessions.sampled_machines, WEB) == []
     for look in (commands.get, lambda tx, *key: commands.request_cancel(tx, *key, NOW)):
         with pytest.raises(CommandNotFound):
             await store.run(look, WEB, command.id)
@@ -43,20 +46,24 @@ async def test_a_machine_without_all_the_tags_is_not_there_with_all_that_is_its(
         (commands.page, {}),
         (commands.page, {"machine_id": machine.id}),
         (commands.page, {"session_id": session_id}),
-        (commands.page, {"status": "pending", "since_ms": NOW}),
+        (commands.page, {"statuses": ("pending",), "since_ms": NOW}),
     ):
         found = await store.run(page, WEB, Paging(), **filters)
         assert (found.items, found.total) == ([], 0)
 
 
 async def test_a_machine_with_all_the_tags_and_more_is_there_with_all_that_is_its(store):
-    machine, session_id, _ = await connected(store, tags=["web", "blue", "prod"])
+    machine, session_id, epoch = await connected(store, tags=["web", "blue", "prod"])
+    await store.run(sessions.sampled, machine.id, epoch, TELEMETRY, NOW, NOW)
     command = await recorded(store, machine.id, session_id)
     await connected(store, tags=["web"])
     assert (await store.run(machines.get, WEB, machine.id)).tags == ["web", "blue", "prod"]
     assert await store.run(commands.live_session, WEB, machine.id) == session_id
     assert (await store.run(sessions.get, WEB, session_id)).id == session_id
     assert (await store.run(sessions.live_of, WEB, machine.id)).id == session_id
+    (live,) = await store.run(sessions.live_on, WEB, [machine.id])
+    assert live.id == session_id
+    assert await store.run(sessions.sampled_machines, WEB) == [machine.id]
     assert (await store.run(commands.request_cancel, WEB, command.id, NOW)).id == command.id
     for page, filters, made in (
         (machines.page, {"tags": ["blue"]}, machine.id),

@@ -32,6 +32,7 @@ from cmdop_appliance.store import (
     runs,
     schedules,
     sessions,
+    sign_ins,
     terminals,
     totals,
     webhooks,
@@ -198,6 +199,18 @@ HOT = {
         lambda tx: api_keys.by_hash(tx, "hash", NOW),
         {"sqlite_autoindex_api_key_2", ID.format("workspace")},
     ),
+    "a browser that is signed in": (
+        lambda tx: (sign_ins.by_hash(tx, "hash", NOW), sign_ins.is_good(tx, "sign", NOW)),
+        {"sqlite_autoindex_sign_in_2", ID.format("api_key"), ID.format("sign_in")},
+    ),
+    "when browsers were seen": (
+        lambda tx: sign_ins.note_uses(tx, [api_keys.Use("sign", NOW, None)], 60_000),
+        {ID.format("sign_in")},
+    ),
+    "browsers that are signed in no more": (
+        lambda tx: sign_ins.forget(tx, NOW),
+        {"sign_in_by_end"},
+    ),
     "the keys of a workspace": (
         lambda tx: api_keys.page(tx, REACH, PAGE),
         {"api_key_by_workspace", ID.format("workspace")},
@@ -214,6 +227,14 @@ HOT = {
     "the session of a machine": (
         lambda tx: sessions.live_of(tx, REACH, "mach"),
         {"session_current"},
+    ),
+    "the sessions of some machines": (
+        lambda tx: sessions.live_on(tx, REACH, ["mach_1", "mach_2"]),
+        {"session_current"},
+    ),
+    "the machines whose load is known": (
+        lambda tx: sessions.sampled_machines(tx, REACH),
+        {"session_by_status"},
     ),
     "sessions whose grace is over": (
         lambda tx: sessions.end_expired(tx, NOW),

@@ -12,7 +12,14 @@ import trio
 
 from cmdop_appliance.auth import Caller
 from cmdop_appliance.clock import Clock
-from cmdop_appliance.config import CommandsConfig, Config, OutputConfig, SessionsConfig
+from cmdop_appliance.config import (
+    AuthConfig,
+    CommandsConfig,
+    Config,
+    OutputConfig,
+    ServerConfig,
+    SessionsConfig,
+)
 from cmdop_appliance.hub.connection import LinkClosed
 from cmdop_appliance.hub.hub import Hub
 from cmdop_appliance.hub.welcome import serve_agent
@@ -260,6 +267,8 @@ async def live_hub(
     silent_ms: int = 100_000_000,
     max_bytes: int = 64 * 1024 * 1024,
     lost_after_ms: int = 86_400_000,
+    server: ServerConfig = ServerConfig(),  # noqa: B008 - it is frozen
+    auth: AuthConfig = AuthConfig(),  # noqa: B008 - as above
 ) -> AsyncIterator[LiveHub]:
     """A hub without a listener; in the end nobody waits on its bus any more."""
     sessions = SessionsConfig(grace_ms=grace_ms, silent_ms=silent_ms)
@@ -267,6 +276,8 @@ async def live_hub(
         sessions=sessions,
         commands=CommandsConfig(lost_after_ms=lost_after_ms),
         output=OutputConfig(max_bytes=max_bytes),
+        server=server,
+        auth=auth,
     )
     async with open_store(path, inline=inline) as store:
         hub = await Hub.open(config, clock or LoopClock(), store, path)

@@ -4,13 +4,16 @@ There is no way from here to a process, so whatever a fuzzer asks them to run do
 """
 
 import hashlib
+import itertools
+import math
 import random
 import secrets
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack, contextmanager
 from itertools import chain
 
+import msgspec
 import trio
 
 from cmdop_appliance.agent.link import Link, LinkLost, open_link
@@ -19,7 +22,7 @@ from cmdop_appliance.identity import Identity
 from cmdop_appliance.protocol.conversation import Conversation, split
 from cmdop_appliance.protocol.frames import STREAMS, Data, Output, Screen
 from cmdop_appliance.protocol.handshake import machine_transcript
-from cmdop_appliance.protocol.limits import OUTPUT_BYTES, VERSION
+from cmdop_appliance.protocol.limits import HEARTBEAT_S, OUTPUT_BYTES, VERSION
 from cmdop_appliance.protocol.messages import (
     Cancel,
     Challenge,
@@ -44,7 +47,8 @@ from tests.support.pretended_files import PretendedFiles
 from tests.support.pretended_terminals import PretendedTerminals
 from tests.support.records import FACTS, TELEMETRY
 
-_HEARTBEAT_S = 5.0
+_JOINS = 100_000  # more than there are
+_JOIN_AT_ONCE = 20  # the hub takes only so many connections at a time from one address
 _LASTS_S = (0, 0, 0.02, 0.02, 0.2)  # a command, unless it is cancelled
 _OUTPUT_BYTES = (0, 0, 20, 1000, 100_000)
 _ENDS = (
@@ -57,37 +61,64 @@ _ENDS = (
 
 
 @contextmanager
-def pretending_machines(hub: Hub, count: int) -> Iterator[None]:
-    """So many machines of `hub`; one that is removed comes back as a new one."""
+def pretending_machines(hub: Hub, count: int, sample_s: float = math.inf) -> Iterator[None]:
+    """So many machines of `hub`; one that is removed comes back as a new one.
+
+    Each sends a sample when it has joined, and one more every `sample_s`.
+    """
+    token = hub.new_token(max_uses=_JOINS)
     stop = trio.Event()
-    token: list[trio.lowlevel.TrioToken] = []
+    loop: list[trio.lowlevel.TrioToken] = []
+    joined: set[str] = set()
 
     async def run() -> None:
+        gate = trio.CapacityLimiter(_JOIN_AT_ONCE)
         async with trio.open_nursery() as nursery:
             for number in range(count):
-                nursery.start_soon(_be_machines, hub, f"pretender-{number}")
-            token.append(trio.lowlevel.current_trio_token())
+                name = f"pretender-{number}"
+                nursery.start_soon(
+                    _be_machines, hub.api.url, token, name, sample_s, gate, joined.add
+                )
+            loop.append(trio.lowlevel.current_trio_token())
             await stop.wait()
             nursery.cancel_scope.cancel()
 
     thread = threading.Thread(target=trio.run, args=(run,), name="pretenders")
     thread.start()
     try:
-        wait_for(lambda: len(hub.api.get("/machines?status=online")) == count, "they have joined")
+        patience_s = PATIENCE_S + count / 5
+        wait_for(lambda: len(joined) == count, "they have joined", patience_s)
+        wait_for(lambda: _count(hub) == count, "the hub knows it", patience_s)
         yield
     finally:
         if thread.is_alive():
-            token[0].run_sync_soon(stop.set)
+            loop[0].run_sync_soon(stop.set)
         thread.join(PATIENCE_S)
         assert not thread.is_alive()
 
 
-async def _be_machines(hub: Hub, name: str) -> None:
+def _count(hub: Hub) -> int:
+    answer = hub.api.call("GET", "/machines?status=online&limit=1")
+    return int(answer.json["meta"]["total"])
+
+
+async def _be_machines(
+    url: str,
+    token: str,
+    name: str,
+    sample_s: float,
+    gate: trio.CapacityLimiter,
+    tell: Callable[[str], None],
+) -> None:
     while True:
-        token = await trio.to_thread.run_sync(hub.new_token)
         try:
-            async with open_link(hub.api.url, Pace()) as link:
-                await _Pretender(link, name).serve(token)
+            async with AsyncExitStack() as stack:
+                async with gate:
+                    link = await stack.enter_async_context(open_link(url, Pace()))
+                    pretender = _Pretender(link, name, sample_s)
+                    await pretender.join(token)
+                tell(name)
+                await pretender.serve()
         except* LinkLost:
             pass
 
@@ -95,20 +126,21 @@ async def _be_machines(hub: Hub, name: str) -> None:
 class _Pretender:
     """One machine, for as long as the hub wants it."""
 
-    def __init__(self, link: Link, name: str) -> None:
+    def __init__(self, link: Link, name: str, sample_s: float) -> None:
         self._link = link
         self._name = name
+        self._sample_s = sample_s
         self._identity = Identity.generate()
         self._conversation = Conversation("agent")
         self._cancelled: dict[str, trio.Event] = {}  # what runs
         self._files = PretendedFiles()
         self._terminals = PretendedTerminals()
 
-    async def serve(self, token: str) -> None:
-        """Join, and pretend until the link ends."""
-        await self._join(token)
+    async def serve(self) -> None:
+        """Pretend until the link ends."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._show_life)
+            nursery.start_soon(self._show_load)
             while True:
                 for message in await self._hear():
                     if isinstance(message, Dispatch) and message.id not in self._cancelled:
@@ -122,7 +154,8 @@ class _Pretender:
                         for item in chain(self._files.hear(message), self._terminals.hear(message)):
                             await self._say(item)
 
-    async def _join(self, token: str) -> None:
+    async def join(self, token: str) -> None:
+        """Become a machine of the hub."""
         nonce = secrets.token_bytes(32)
         await self._say(Hello(version=VERSION, nonce=nonce))
         (challenge,) = await self._hear()
@@ -146,11 +179,23 @@ class _Pretender:
         await self._say(Terminals(terminals=[], is_last=True))
 
     async def _show_life(self) -> None:
-        sample = Sample(number=1, age_ms=0, telemetry=TELEMETRY)
-        await self._say(Samples(series=secrets.token_bytes(16), samples=[sample]))
         while True:
             await self._say(Heartbeat())
-            await trio.sleep(_HEARTBEAT_S)
+            await trio.sleep(HEARTBEAT_S)
+
+    async def _show_load(self) -> None:
+        series = secrets.token_bytes(16)
+        dice = random.Random(self._name)
+        for number in itertools.count(1):
+            telemetry = msgspec.structs.replace(
+                TELEMETRY,
+                cpu_percent=dice.uniform(0, 100),
+                network_rx_bytes=number * 10**6,
+                uptime_seconds=number,
+            )
+            sample = Sample(number=number, age_ms=0, telemetry=telemetry)
+            await self._say(Samples(series=series, samples=[sample]))
+            await trio.sleep(self._sample_s)
 
     async def _run(self, dispatch: Dispatch) -> None:
         dice = random.Random(dispatch.id)

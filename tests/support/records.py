@@ -18,6 +18,7 @@ from cmdop_appliance.model import (
     Notify,
     Run,
     Schedule,
+    SignIn,
     Terminal,
     Webhook,
 )
@@ -295,6 +296,22 @@ def api_key(**fields) -> ApiKey:
         scopes=["admin"],
         created_ms=NOW,
         expires_ms=None,
+    )
+    return msgspec.structs.replace(plain, **fields)
+
+
+def sign_in(key: ApiKey, **fields) -> SignIn:
+    """A browser that acts as this key, for a minute yet."""
+    plain = SignIn(
+        id=new_id("sign"),
+        api_key_id=key.id,
+        key_name=key.name,
+        created_ms=NOW,
+        last_seen_ms=NOW,
+        ip="192.0.2.7",
+        user_agent="Firefox",
+        expires_ms=NOW + 3_600_000,
+        ends_ms=NOW + 60_000,
     )
     return msgspec.structs.replace(plain, **fields)
 

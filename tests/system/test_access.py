@@ -128,6 +128,7 @@ def test_no_secret_shows_in_a_process_a_log_or_the_store(tmp_path):
                 "token": token,
                 "key": used.key,
                 "admin key": hub.api.key,
+                **_of_a_browser(hub.api),
             }
             places = {f"cmdline of {pid}": text for pid, text in _each_process("cmdline")}
             for pid in (hub.pid, agent.keeper.pid):
@@ -146,6 +147,19 @@ def test_no_secret_shows_in_a_process_a_log_or_the_store(tmp_path):
                     assert secret.encode() not in text, f"the {name} is in {where}"
             hub.start()
             agent.wait_connected(hub)
+
+
+def _of_a_browser(api):
+    """The secrets of a browser that signs in, which has also used its link wrongly."""
+    link = api.post("/sign-in-links")["token"]
+    ours = {"Sec-Fetch-Site": "same-origin"}
+    api.call("GET", f"/sign-in?link={link}&token={link}", prefix="")
+    made = api.call("POST", "/sign-ins", {"link": link}, headers=ours)
+    api.call("POST", "/sign-ins", {"link": link}, headers=ours)
+    cookie = made.headers["set-cookie"].partition(";")[0]
+    nobody = Api(api.url, "")
+    assert nobody.call("GET", "/auth/me", headers={"Cookie": cookie}).status == 200
+    return {"link": link, "cookie": cookie.partition("=")[2]}
 
 
 def _each_process(name):

@@ -1,7 +1,9 @@
 """The one file, as it is shipped: hub, agent, keeper and command line out of it."""
 
+import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -10,6 +12,7 @@ from urllib.request import urlopen
 import pytest
 
 from tests.cli.served import processes, served, swept, wait_until
+from tests.support.dashboard import STATIC, needs_dashboard
 
 ROOT = Path(__file__).parents[2]
 BINARY = ROOT / "dist" / "cmdop"
@@ -22,6 +25,8 @@ def binary():
     sources = [
         *(ROOT / "cmdop_appliance").rglob("*.py"),
         *(ROOT / "cmdop_appliance").rglob("*.sql"),
+        *(ROOT / "cmdop_appliance/web/static").rglob("*"),
+        *(ROOT / "docs").glob("*.md"),
         *(ROOT / "packaging").glob("*"),
         ROOT / "scripts" / "build",
     ]
@@ -56,11 +61,29 @@ def test_a_command_runs_from_the_one_file(binary, place):
     assert done.stdout == subprocess.check_output(["uname", "-a"], text=True)
 
 
-def test_the_documentation_is_in_the_one_file(binary, place):
+def _get(place, path):
     url = json.loads((place / "data" / "hub.json").read_text())["url"]
-    for path in ("/openapi.json", "/docs", "/docs/swagger-ui-bundle.js"):
-        with urlopen(url + path, timeout=60) as answer:
-            assert answer.read()
+    with urlopen(url + path, timeout=60) as answer:
+        return answer.read()
+
+
+def test_the_documentation_is_in_the_one_file(place):
+    for path in ("/openapi.json", "/docs", "/docs/swagger-ui-bundle.js", "/help", "/help/files"):
+        assert _get(place, path)
+
+
+@needs_dashboard
+def test_the_dashboard_is_in_the_one_file(place):
+    page = _get(place, "/").decode()
+    (script,) = re.findall('src="(/assets/[^"]+)"', page)
+    assert _get(place, script) == (STATIC / script.removeprefix("/")).read_bytes()
+
+
+def test_machines_fetch_the_one_file_from_the_hub_that_it_is(binary, place):
+    (listed,) = json.loads(_get(place, "/dl"))["files"]
+    content = _get(place, f"/dl/{listed['name']}")
+    assert content == binary.read_bytes()
+    assert hashlib.sha256(content).hexdigest() == listed["sha256"]
 
 
 def test_the_time_zones_are_in_the_one_file(binary, tmp_path):

@@ -174,6 +174,7 @@ def test_waves_go_on_after_the_hub_was_killed(hub, both, tmp_path):
     assert (first["session_id"] is None, second["session_id"] is None) == (False, True)
     path = f"/commands/{first['id']}"
     wait_for(lambda: hub.api.get(path)["status"] == "running", "the first runs")
+    assert hub.api.get(path)["timeout"] is None  # nobody waits for it
     hub.kill()
     gate.touch()
     hub.start()

@@ -72,7 +72,11 @@ def test_the_first_start_makes_a_key_and_later_ones_keep_it(tmp_path):
         pin = hub.ready["pin"]
         hub.stop()
         assert not (data / "hub.json").exists()
+        (data / "dl").mkdir()
+        (data / "dl/cmdop-linux-riscv64").touch()
         hub.start()
+        script = f"curl -fsSL {hub.ready['url']}/dl/join.sh | CMDOP_JOIN_KEY=cmdop_enroll_"
+        assert script in _banner(hub)
         assert (data / "admin.key").read_text() == key
         assert hub.ready["pin"] == pin
         assert hub.api.call("GET", "/auth/me").status == 200

@@ -146,6 +146,8 @@ def test_a_preset_says_it_in_the_receivers_own_form(preset, event, url, body):
         ("machine.offline", None, {"hostname": "nas"}, "nas is offline"),
         ("machine.offline", "nas", {"hostname": "localhost"}, "nas is offline"),
         ("machine.offline", None, {}, "machine is offline"),
+        ("machine.changed", None, {"name": "nas", "hostname": "x"}, "nas was changed"),
+        ("machine.removed", None, {"name": "nas", "hostname": "x"}, "nas was removed"),
         (
             "session.grace_period", None, {"machine_hostname": "nas"},
             "session lost its connection on nas",

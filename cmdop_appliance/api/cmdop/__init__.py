@@ -28,6 +28,9 @@ from cmdop_appliance.api.cmdop import (
     files as files,
 )
 from cmdop_appliance.api.cmdop import (
+    live as live,
+)
+from cmdop_appliance.api.cmdop import (
     machines as machines,
 )
 from cmdop_appliance.api.cmdop import (
@@ -38,6 +41,9 @@ from cmdop_appliance.api.cmdop import (
 )
 from cmdop_appliance.api.cmdop import (
     sessions as sessions,
+)
+from cmdop_appliance.api.cmdop import (
+    sign_ins as sign_ins,
 )
 from cmdop_appliance.api.cmdop import (
     terminals as terminals,

@@ -4,6 +4,7 @@ from typing import Annotated, Any, ClassVar, Final
 
 from msgspec import Meta, Struct
 
+from cmdop_appliance import __version__
 from cmdop_appliance.api.cmdop.machines import Deleted
 from cmdop_appliance.api.exchange import Call, Listed, Paged, read_paging
 from cmdop_appliance.api.fields import Name, Tags, Time, when
@@ -82,6 +83,8 @@ class Me(Struct, frozen=True, kw_only=True):
     workspace: Owner
     tags: list[str]
     expires_at: Time | None
+    sign_in_id: str | None  # of a browser that asks by its cookie
+    hub_version: str
 
 
 @route(
@@ -205,6 +208,8 @@ async def get_me(call: Call[None, None]) -> Me:
         workspace=Owner(caller.workspace_id, caller.namespace),
         tags=list(caller.tags),
         expires_at=when(caller.until_ms),
+        sign_in_id=caller.sign_in_id,
+        hub_version=__version__,
     )
 
 

@@ -66,15 +66,19 @@ BatchAnswer = dict[str, CommandWithOutput | Failure]  # by machine id
     errors=(IdempotencyConflict, ValidationFailed),
 )
 async def run_command_batch(call: Call[BatchBody, BatchQuery]) -> BatchAnswer:
-    """Run a command on many machines, side by side or in waves, and wait for all."""
+    """Run a command on many machines, side by side or in waves, and wait for all.
+
+    Without `wait` a command ends by no timeout but its own, as one of POST /commands/async.
+    """
     body = call.body
+    patience_ms = call.hub.config.commands.sync_timeout_ms if call.query.wait else None
     machine_ids = list(dict.fromkeys(body.machine_ids))
     total = len(machine_ids)
     batch, commands = await call.hub.commands.start_batch(
         call.caller,
         machine_ids,
         body.command,
-        spec_of(body, call.caller, call.hub.config.commands.sync_timeout_ms),
+        spec_of(body, call.caller, patience_ms),
         ask_of(call),
         concurrency=total if body.concurrency is None else _share_of(total, body.concurrency),
         canary=int(body.canary),

@@ -14,6 +14,7 @@ from cmdop_appliance.api import streams
 from cmdop_appliance.api.exchange import Call, Listed, Paged, Response, read_paging
 from cmdop_appliance.api.fields import (
     AnyText,
+    CommandStatuses,
     Duration,
     EnvName,
     Key,
@@ -37,7 +38,7 @@ from cmdop_appliance.errors import (
 )
 from cmdop_appliance.hub.commands import Ask
 from cmdop_appliance.hub.hub import Hub
-from cmdop_appliance.model import Command, CommandStatus
+from cmdop_appliance.model import COMMAND_STATUSES, Command, CommandStatus
 from cmdop_appliance.protocol.frames import STREAMS, StreamName
 from cmdop_appliance.protocol.limits import ARGUMENT_BYTES, SPEC_BYTES, STDIN_BYTES
 from cmdop_appliance.protocol.messages import Spec
@@ -84,7 +85,7 @@ class CommandList(Paged, frozen=True):
     machine_id: str | None = None
     session_id: str | None = None
     batch_id: str | None = None
-    status: CommandStatus | None = None
+    status: CommandStatuses | None = None  # a,b: either
     since: Time | None = None
 
 
@@ -223,7 +224,7 @@ async def list_commands(call: Call[None, CommandList]) -> Listed:
         machine_id=call.query.machine_id,
         session_id=call.query.session_id,
         batch_id=call.query.batch_id,
-        status=call.query.status,
+        statuses=_read_statuses(call.query.status),
         since_ms=since_ms(call.query.since),
     )
     return Listed([CommandView(**_fields(command)) for command in page.items], page)
@@ -313,6 +314,13 @@ async def stream_command(call: Call[None, None]) -> Response:
     describe = functools.partial(with_output, call.hub)
     events = streams.command_events(call, command, seen, describe)
     return Response(200, dict(streams.HEADERS), events)
+
+
+def _read_statuses(text: str | None) -> tuple[CommandStatus, ...] | None:
+    if text is None:
+        return None
+    named = text.split(",")
+    return tuple(status for status in COMMAND_STATUSES if status in named)
 
 
 def _fields(command: Command) -> dict[str, Any]:

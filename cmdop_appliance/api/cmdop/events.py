@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -14,13 +16,14 @@ from cmdop_appliance.api.fields import Time, bad_parameter, when
 from cmdop_appliance.api.registry import route
 from cmdop_appliance.auth import Caller, Scope
 from cmdop_appliance.errors import InvalidRequest
+from cmdop_appliance.hub.hub import Hub
 from cmdop_appliance.model import EVENT_TYPES, Event
 from cmdop_appliance.store import api_keys, events
 
 # Events of one read; a reader holds no more at a time.
 _READ: Final = 100
 # A reader looks no more often than this: 20 of them cost the store 400 short reads a second.
-_PACE_S: Final = 0.05
+PACE_S: Final = 0.05
 # What `Last-Event-ID` may be: the number of the last event that the reader has.
 _EVENT_ID: Final = "[0-9]{1,16}"
 # Any one of these lets a key see the events of a family.
@@ -56,6 +59,14 @@ class EventView(Struct, frozen=True):
     data: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """The events from `first` to `last` are not kept any more."""
+
+    first: int
+    last: int
+
+
 @route(
     "GET",
     "/events",
@@ -71,44 +82,73 @@ async def follow_events(call: Call[None, EventsQuery]) -> Response:
     `event` is the type, `id` the number of the event. `gap` with `{"from", "to"}` stands for
     numbers that are not kept any more (7 days, a million of a workspace).
     """
-    kinds = _visible(call.caller, _read_types(call.query.types))
+    kinds = visible(call.caller, _read_types(call.query.types))
     seen = await call.hub.store.run(events.last_seq, call.caller.workspace_id)
     if last := call.request.headers.get("last-event-id"):
         seen = min(_read_seq(last), seen)
-    return Response(200, dict(streams.HEADERS), _events(call, kinds, seen))
+    reader = EventReader(call.hub, call.caller, kinds, seen, call.query.machine_id)
+    return Response(200, dict(streams.HEADERS), _events(call, reader))
+
+
+class EventReader:
+    """Reads what a caller may hear of, in order, behind number `seen`; that moves along."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        caller: Caller,
+        kinds: frozenset[str],
+        seen: int,
+        machine_id: str | None = None,
+    ) -> None:
+        self._hub = hub
+        self._reach = caller.reach
+        self._kinds = kinds
+        self._machine_id = machine_id
+        self.seen = seen
+
+    async def rest(self) -> AsyncGenerator[EventView | Missing, None]:
+        """Up to the newest that there is."""
+        is_more = True
+        while is_more:
+            found = await self._hub.store.run(events.after, self._reach, self.seen, _READ)
+            is_more = len(found) == _READ
+            for event in found:
+                first, self.seen = self.seen + 1, event.seq
+                if event.seq > first:
+                    yield Missing(first, event.seq - 1)
+                if self._is_asked(event):
+                    yield _view(event)
+
+    def _is_asked(self, event: Event) -> bool:
+        is_about = self._machine_id in (None, event.machine_id)
+        return event.is_within and event.type in self._kinds and is_about
 
 
 async def _events(
-    call: Call[None, EventsQuery], kinds: frozenset[str], seen: int
+    call: Call[None, EventsQuery], reader: EventReader
 ) -> AsyncGenerator[bytes, None]:
-    hub, caller = call.hub, call.caller
+    caller = call.caller
     subjects = events.subject_of(caller.workspace_id), api_keys.subject_of(caller.key_id)
-    with hub.bus.subscribe(*subjects) as news:
+    with call.hub.bus.subscribe(*subjects) as news:
         yield streams.KEEP_ALIVE  # the reader knows that it is heard from here on
         while True:
-            is_more = True
-            while is_more:
-                found = await hub.store.run(events.after, caller.reach, seen, _READ)
-                is_more = len(found) == _READ
-                for event in found:
-                    if event.seq > seen + 1:
-                        yield _event("gap", event.seq - 1, {"from": seen + 1, "to": event.seq - 1})
-                    seen = event.seq
-                    if event.type in kinds and _is_asked(event, call.query.machine_id):
-                        yield _event(event.type, seen, _view(event))
+            async with aclosing(reader.rest()) as found:
+                async for each in found:
+                    match each:
+                        case Missing(first, last):
+                            yield _event("gap", last, {"from": first, "to": last})
+                        case EventView():
+                            yield _event(each.type, each.seq, each)
             try:
                 message = await streams.next_news(call, news)
-                await trio.sleep(_PACE_S)
+                await trio.sleep(PACE_S)
                 while news.waiting:  # one look finds what many wake-ups tell of
                     await streams.next_news(call, news)
             except streams.Ended:
                 return  # the reader comes back with Last-Event-ID
             if message is None:
                 yield streams.KEEP_ALIVE
-
-
-def _is_asked(event: Event, machine_id: str | None) -> bool:
-    return event.is_within and machine_id in (None, event.machine_id)
 
 
 def _view(event: Event) -> EventView:
@@ -119,7 +159,8 @@ def _event(name: str, seq: int, data: object) -> bytes:
     return f"event: {name}\nid: {seq}\ndata: ".encode() + msgspec.json.encode(data) + b"\n\n"
 
 
-def _visible(caller: Caller, kinds: Iterable[str]) -> frozenset[str]:
+def visible(caller: Caller, kinds: Iterable[str]) -> frozenset[str]:
+    """Those of these types of events that the caller's scopes let it hear of."""
     return frozenset(
         kind for kind in kinds if any(map(caller.allows, _SCOPES[kind.partition(".")[0]]))
     )

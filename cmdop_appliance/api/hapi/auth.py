@@ -12,14 +12,14 @@ from cmdop_appliance.errors import RateLimited, Unauthorized
 _ACCESS_TOKEN_CHARS = 200  # of key and namespace together
 
 
-class SignInBody(Struct, kw_only=True, rename="camel"):
+class AccessTokenBody(Struct, kw_only=True, rename="camel"):
     """An API key, with or without `:` and the namespace of its workspace behind it."""
 
     access_token: Annotated[str, Meta(max_length=_ACCESS_TOKEN_CHARS)]
 
 
 class User(Struct, frozen=True, kw_only=True, rename="camel"):
-    """Who signed in: an API key, by the names that HAPI has for a person."""
+    """Whose token it is: an API key, by the names that HAPI has for a person."""
 
     id: str
     username: str
@@ -29,7 +29,7 @@ class User(Struct, frozen=True, kw_only=True, rename="camel"):
     namespace: str
 
 
-class SignedIn(Struct, frozen=True, kw_only=True, rename="camel"):
+class AccessToken(Struct, frozen=True, kw_only=True, rename="camel"):
     """A token, which is good as a Bearer wherever its key is, and no longer than that."""
 
     token: str
@@ -41,15 +41,15 @@ class SignedIn(Struct, frozen=True, kw_only=True, rename="camel"):
     "POST",
     "/api/auth",
     scope=Scope.PUBLIC,
-    body=SignInBody,
-    answer=SignedIn,
+    body=AccessTokenBody,
+    answer=AccessToken,
     errors=(Unauthorized, RateLimited),
     plane=HAPI,
 )
-async def sign_in(call: Call[SignInBody, None]) -> SignedIn:
+async def create_access_token(call: Call[AccessTokenBody, None]) -> AccessToken:
     """A token for an API key, good for four hours."""
-    signed_in = await call.hub.callers.sign_in(call.body.access_token, call.request.peer)
-    caller = signed_in.caller
+    given = await call.hub.callers.issue_token(call.body.access_token, call.request.peer)
+    caller = given.caller
     count(call.hub, caller, call.request)
     user = User(
         id=caller.key_id,
@@ -59,4 +59,4 @@ async def sign_in(call: Call[SignInBody, None]) -> SignedIn:
         email=caller.email,
         namespace=caller.namespace,
     )
-    return SignedIn(token=signed_in.token, expires_at=signed_in.until_ms, user=user)
+    return AccessToken(token=given.token, expires_at=given.until_ms, user=user)
