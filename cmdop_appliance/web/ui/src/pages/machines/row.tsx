@@ -9,11 +9,13 @@ import { may } from "../../state/me";
 import { setQuery } from "../../state/routing";
 import { withTag } from "./order";
 import { pastOf, recall } from "./past";
+import { useTurn } from "./turns";
 
 const LINE_MS = 15 * 60_000;
 
 export function Row({ machine, index, top, text }: { machine: Machine; index: number; top: number; text: string }) {
   const isHere = machine.status === "online";
+  const isWhole = useTurn();
   return (
     <tr
       role="row"
@@ -22,28 +24,32 @@ export function Row({ machine, index, top, text }: { machine: Machine; index: nu
       style={{ top: `${top}px` }}
     >
       <td role="cell" class="state"><MachineState machine={machine} /></td>
-      <td role="cell" class="name"><Name machine={machine} text={text} /></td>
-      {isHere ? <LiveCells id={machine.id} /> : <NoCells />}
-      <td role="cell" class="agent">{machine.agent_version}</td>
-      <td role="cell" class="actions"><Actions machine={machine} isHere={isHere} /></td>
+      <td role="cell" class="name">
+        <a href={`/machines/${machine.id}`}>{machine.name}</a>
+        {isWhole && <Tags machine={machine} text={text} />}
+      </td>
+      {isWhole && (
+        <>
+          {isHere ? <LiveCells id={machine.id} /> : <NoCells />}
+          <td role="cell" class="agent">{machine.agent_version}</td>
+          <td role="cell" class="actions"><Actions machine={machine} isHere={isHere} /></td>
+        </>
+      )}
     </tr>
   );
 }
 
-function Name({ machine, text }: { machine: Machine; text: string }) {
+function Tags({ machine, text }: { machine: Machine; text: string }) {
   return (
-    <>
-      <a href={`/machines/${machine.id}`}>{machine.name}</a>
-      <span class="tags">
-        <Skew version={machine.agent_version} />
-        {machine.hostname !== machine.name && <small class="dim">{machine.hostname}</small>}
-        {machine.tags.map((tag) => (
-          <button key={tag} type="button" class="tag" title={`Only those with the tag ${tag}`} onClick={() => setQuery({ q: withTag(text, tag) })}>
-            {tag}
-          </button>
-        ))}
-      </span>
-    </>
+    <span class="tags">
+      <Skew version={machine.agent_version} />
+      {machine.hostname !== machine.name && <small class="dim">{machine.hostname}</small>}
+      {machine.tags.map((tag) => (
+        <button key={tag} type="button" class="tag" title={`Only those with the tag ${tag}`} onClick={() => setQuery({ q: withTag(text, tag) })}>
+          {tag}
+        </button>
+      ))}
+    </span>
   );
 }
 

@@ -7,6 +7,7 @@ import { byName, samplesOf } from "../../state/machines";
 import { setQuery } from "../../state/routing";
 import { arrange, type Asked, type Column, COLUMN_NAMES, held, isLive, sortBy } from "./order";
 import { Row } from "./row";
+import { noteScroll } from "./turns";
 import { firstOf, SPARE, type Window, windowOf } from "./window";
 
 const ROW_PX = 56;
@@ -120,12 +121,16 @@ function useWindow(body: { current: HTMLElement | null }, count: number, height:
       show((before) => firstOf(before, seen, wanted));
       timer ||= setTimeout(extend, EXTEND_MS);
     };
+    const scroll = () => {
+      noteScroll();
+      look();
+    };
     look();
-    addEventListener("scroll", look, { passive: true });
+    addEventListener("scroll", scroll, { passive: true });
     addEventListener("resize", look);
     return () => {
       clearTimeout(timer);
-      removeEventListener("scroll", look);
+      removeEventListener("scroll", scroll);
       removeEventListener("resize", look);
     };
   }, [count, height]);
