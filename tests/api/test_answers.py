@@ -48,6 +48,10 @@ def assert_is(kind: Any, value: Any) -> None:
         assert msgspec.to_builtins(msgspec.convert(value, kind, strict=True)) == value
 
 
+# What is for browsers only is answered to whoever shows to be one.
+OF_A_PAGE = {"Sec-Fetch-Site": "same-origin"}
+
+
 def path_to(world: World, route: Route) -> str:
     """The path of a route about something that is there, and may be used up."""
     about = expected(route).about
@@ -57,7 +61,7 @@ def path_to(world: World, route: Route) -> str:
 
 
 def assert_answers(world: World, route: Route, path: str) -> None:
-    answer = ask(world.api, route, path, world.body(route))
+    answer = ask(world.api, route, path, world.body(route), headers=OF_A_PAGE)
     assert answer.status == route.status, answer
     assert fnmatch(answer.headers["content-type"].partition(";")[0], route.media.partition(";")[0])
     assert answer.headers["x-content-type-options"] == "nosniff"

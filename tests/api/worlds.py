@@ -111,6 +111,8 @@ class World:
         }
         if "source" in body:
             here["source"] = self.file()
+        if "link" in body:
+            here["link"] = self.api.post("/sign-in-links")["token"]
         return body | {name: value for name, value in here.items() if name in body}
 
     def path(self, route: Route) -> str:

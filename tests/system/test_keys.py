@@ -8,6 +8,7 @@ from itertools import count
 import apsw
 import pytest
 
+from cmdop_appliance import __version__
 from cmdop_appliance.store.engine import DATABASE_FILE
 from tests.support.appliance import (
     Api,
@@ -52,6 +53,8 @@ def test_a_key_knows_what_it_is(hub):
         "workspace": {"id": "ws_default", "namespace": "default"},
         "tags": ["web", "eu"],
         "expires_at": made["expires_at"],
+        "sign_in_id": None,
+        "hub_version": __version__,
     }
     assert seconds(made["expires_at"]) - seconds(made["created_at"]) == 3 * DAY_S
     mine = hub.api.get("/auth/me")
