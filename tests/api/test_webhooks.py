@@ -97,6 +97,7 @@ def test_a_secret_that_was_brought_along_is_the_one(hub):
 
 def test_only_those_that_are_enabled_are_listed_if_that_is_asked_for(hub):
     off = hub.api.post("/webhooks", **WEBHOOK, enabled=False)
+    hub.api.post("/webhooks", **WEBHOOK)
     listed = {
         value: hub.api.get(f"/webhooks?limit=100&enabled={value}") for value in ("true", "false")
     }
