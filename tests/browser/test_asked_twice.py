@@ -8,7 +8,7 @@ import pytest
 from tests.support.appliance import wait_for
 from tests.support.dashboard import needs_dashboard
 
-pytestmark = [pytest.mark.slow, needs_dashboard]
+pytestmark = [pytest.mark.slow, pytest.mark.long, needs_dashboard]
 
 # Several parts, so that a hub can die between two of them.
 SIZE = 20_000_000

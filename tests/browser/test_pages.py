@@ -152,6 +152,7 @@ def test_a_phone_shows_in_the_navigation_where_one_is(browser, hub, world):
         assert 0 <= box["x"] <= PHONE["width"] - box["width"]
 
 
+@pytest.mark.long
 def test_a_key_without_the_scope_asks_the_hub_for_nothing(browser, hub, world):
     # Each refusal would be an entry of the audit log.
     with visiting(browser, hub) as visitor:
