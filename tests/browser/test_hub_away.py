@@ -36,6 +36,7 @@ def test_a_revoked_key_signs_its_browsers_out(hub, agent, visitor):
     assert page.url.endswith("/commands?status=failed")
 
 
+@pytest.mark.long
 def test_every_page_opens_while_the_hub_is_away(hub, agent, visitor):
     page, visitor.expects_trouble = visitor.page, True
     visitor.open("/")  # and the others come as soon as there is nothing else to do
@@ -46,6 +47,7 @@ def test_every_page_opens_while_the_hub_is_away(hub, agent, visitor):
     hub.start()
 
 
+@pytest.mark.long
 def test_a_page_that_did_not_come_comes_when_the_hub_is_back(hub, agent, visitor):
     page, visitor.expects_trouble = visitor.page, True
     visitor.open("/")

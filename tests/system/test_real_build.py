@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.appliance import PATIENCE_S
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 PROJECT = "pycosat==0.6.6"  # PicoSAT inside: 8,500 lines of C, MIT licence
 FETCH_S = 60
