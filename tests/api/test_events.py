@@ -222,6 +222,7 @@ class Reader:
             self.breaks += 1
 
 
+@pytest.mark.long
 def test_over_kills_of_the_hub_no_event_is_lost_or_comes_twice(tmp_path):
     with running_hub(tmp_path) as hub, running_agent(hub, tmp_path, "steady") as agent:
         machine_id, session_id = agent.machine_id, agent.wait_connected(hub)

@@ -50,6 +50,7 @@ def test_a_link_that_is_cut_all_the_time_costs_no_byte_and_starts_nothing_twice(
     run(CUTS, range(40))
 
 
+@pytest.mark.long
 def test_a_fall_at_any_step_starts_nothing_twice_and_leaves_nothing_without_its_true_end(run):
     run(SWEEP, [*range(15), *range(len(SINGLES), len(SINGLES) + 15)])
 
