@@ -10,4 +10,5 @@ import "./parts/toast";
 import "./parts/when";
 import "./state/me";
 import "./state/routing";
+import "./state/sockets";
 import "./state/theme";

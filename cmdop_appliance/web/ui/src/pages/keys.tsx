@@ -8,6 +8,7 @@ import { More, useListing } from "../parts/listing";
 import { useOnce } from "../parts/once";
 import { Problem } from "../parts/problem";
 import { Table } from "../parts/table";
+import { tagsIn } from "../parts/tags";
 import { Ago } from "../parts/time";
 import { toast } from "../parts/toast";
 import { me } from "../state/me";
@@ -101,7 +102,7 @@ function NewKey({ close, done }: { close: () => void; done: () => void }) {
         name,
         scopes,
         ...(days && { expires_in_days: Number(days) }),
-        ...(tags && { tags: tags.split(/[\s,]+/).filter(Boolean) }),
+        ...(tags && { tags: tagsIn(tags) }),
       };
       const made = await post<{ key: string }>("/api-keys", body, key);
       setSecret(made.key);

@@ -7,6 +7,7 @@ import { Field, reasonOf } from "../parts/field";
 import { More, useListing } from "../parts/listing";
 import { paced } from "../parts/loading";
 import { useOnce } from "../parts/once";
+import { MachineField } from "../parts/machine-field";
 import { Problem } from "../parts/problem";
 import { Status } from "../parts/status";
 import { Table } from "../parts/table";
@@ -130,11 +131,7 @@ function NewTerminal({ machine, close }: { machine: string; close: () => void })
         }}
       >
         <Problem error={error} />
-        <Field label="Machine">
-          <select value={target?.id} onChange={(event) => setChosen(event.currentTarget.value)}>
-            {online.map((each) => <option key={each.id} value={each.id}>{each.name}</option>)}
-          </select>
-        </Field>
+        <MachineField machines={online} chosen={target} choose={setChosen} />
         <Field label="Name" hint="By it you find it again; one of this name that runs is opened instead." error={reasonOf(error, "name")}>
           <input value={name} onInput={(event) => setName(event.currentTarget.value)} placeholder="main" />
         </Field>

@@ -4,6 +4,7 @@ import { signal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { get, isSignedIn } from "../api/client";
 import type { HubEvent, Load } from "../api/types";
+import { openSocket, pauseAfter, SILENT_MS } from "./sockets";
 
 export type Link =
   | { state: "connecting" }
@@ -18,10 +19,8 @@ export const hubVersion = signal("");
 /** The hub runs another version than the one that this page came from. */
 export const isOutdated = signal(false);
 
-const FIRST_RETRY_MS = 500;
 const LAST_RETRY_MS = 15_000;
 const PATIENCE_MS = 2000;
-const SILENT_MS = 25_000; // the hub says something every 10 s
 
 type Message =
   | { type: "hello"; seq: number; version: string }
@@ -82,9 +81,7 @@ export async function begin(): Promise<void> {
 function connect(): void {
   if (socket || !isWanted) return;
   clearTimeout(timer);
-  const url = new URL("/api/v1/live", location.href);
-  url.protocol = url.protocol.replace("http", "ws");
-  const opened = new WebSocket(url, ["cmdop.live.v1"]);
+  const opened = openSocket("/api/v1/live", ["cmdop.live.v1"]);
   socket = opened;
   opened.onopen = () => opened.send(JSON.stringify({ type: "start", after: seen }));
   opened.onmessage = ({ data }) => {
@@ -140,8 +137,7 @@ async function recogniseAgain(): Promise<void> {
 }
 
 function retryLater(): void {
-  const longest = Math.min(FIRST_RETRY_MS * 2 ** failures++, LAST_RETRY_MS);
-  const wait = longest * (0.5 + Math.random() / 2); // not all pages at once
+  const wait = pauseAfter(failures++, LAST_RETRY_MS);
   const since = link.value.state === "away" ? link.value.since : Date.now();
   link.value = { state: "away", since, retryAt: Date.now() + wait };
   timer = window.setTimeout(connect, wait);

@@ -4,6 +4,7 @@ import type { Terminal } from "../../api/types";
 import { Dialog } from "../../parts/dialog";
 import { Field } from "../../parts/field";
 import { useOnce } from "../../parts/once";
+import { MachineField } from "../../parts/machine-field";
 import { Problem } from "../../parts/problem";
 import { byName } from "../../state/machines";
 import { go } from "../../state/routing";
@@ -51,11 +52,7 @@ export function NewSession({ machine, known, close }: { machine: string; known: 
         }}
       >
         <Problem error={error} />
-        <Field label="Machine">
-          <select value={target?.id} onChange={(event) => setChosen(event.currentTarget.value)}>
-            {online.map((each) => <option key={each.id} value={each.id}>{each.name}</option>)}
-          </select>
-        </Field>
+        <MachineField machines={online} chosen={target} choose={setChosen} />
         <Field
           label="Directory"
           hint={isThere === false ? "It is not there yet: it will be made." : isThere ? "It is there." : "Absolute, or ~/… in the home of the agent's user."}

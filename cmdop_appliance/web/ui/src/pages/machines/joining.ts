@@ -3,6 +3,7 @@
 import { signal } from "@preact/signals";
 import { post } from "../../api/client";
 import type { EnrolmentToken, HubEvent, Id, Program } from "../../api/types";
+import { quoted } from "../../parts/shell";
 import { onEvent } from "../../state/live";
 
 export interface Wish {
@@ -67,9 +68,6 @@ export async function loadPrograms(): Promise<Program[]> {
   const response = await fetch("/dl", { cache: "no-store" });
   return response.ok ? ((await response.json()) as { files: Program[] }).files : [];
 }
-
-/** For a shell: an address of IPv6 has brackets, which shells take for patterns. */
-const quoted = (text: string) => (/^[\w.:/@%+=,-]+$/.test(text) ? text : `'${text.replaceAll("'", "'\\''")}'`);
 
 /** Fetches cmdop, checks it, installs it and joins. */
 export const oneLine = (hub: string, token: string): string =>

@@ -5,6 +5,7 @@ import { Dialog } from "../../parts/dialog";
 import { Field, reasonOf } from "../../parts/field";
 import { useOnce } from "../../parts/once";
 import { Problem } from "../../parts/problem";
+import { tagsIn } from "../../parts/tags";
 import { toast } from "../../parts/toast";
 import { byName, loadMachines, tags as knownTags } from "../../state/machines";
 import { linesOf, variablesOf } from "../../parts/variables";
@@ -70,7 +71,7 @@ export function Editor({ from, isNew, close, done }: {
       command: draft.command,
       cron: draft.cron,
       timezone: draft.timezone,
-      ...(draft.where === "tags" ? { tags: draft.tags.split(/[\s,]+/).filter(Boolean) }
+      ...(draft.where === "tags" ? { tags: tagsIn(draft.tags) }
         : draft.machines.length === 1 ? { machine_id: draft.machines[0] } : { machine_ids: draft.machines }),
       timeout: draft.minutes ? Math.round(Number(draft.minutes) * 60_000) : null,
       cwd: draft.cwd || null,

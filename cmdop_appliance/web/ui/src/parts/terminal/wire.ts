@@ -2,6 +2,7 @@
 
 import { ApiError, isSignedIn, newKey, post, said } from "../../api/client";
 import type { Terminal } from "../../api/types";
+import { openSocket, pauseAfter, SILENT_MS } from "../../state/sockets";
 import { Typed } from "./typed";
 
 export type Mode = "operator" | "observer";
@@ -38,7 +39,6 @@ type Told =
 
 const RESEND_MS = 1000; // not every refusal of keys is told
 const LAST_RETRY_MS = 10_000;
-const SILENT_MS = 25_000; // the hub says something every 10 s
 const FINAL: Record<number, string> = {
   1009: "The hub took a message for too long.",
   4400: "The hub did not understand this page.",
@@ -137,9 +137,7 @@ export class Wire {
 
   private open(ticket: string): void {
     this.drop();
-    const url = new URL(`/api/v1/terminals/${this.id}/socket`, location.href);
-    url.protocol = url.protocol.replace("http", "ws");
-    const socket = new WebSocket(url, ["cmdop.terminal.v1", `cmdop.ticket.${ticket}`]);
+    const socket = openSocket(`/api/v1/terminals/${this.id}/socket`, ["cmdop.terminal.v1", `cmdop.ticket.${ticket}`]);
     socket.binaryType = "arraybuffer";
     this.socket = socket;
     this.watch();
@@ -232,8 +230,7 @@ export class Wire {
   }
 
   private retryLater(): void {
-    const longest = Math.min(500 * 2 ** this.failures++, LAST_RETRY_MS);
-    const wait = longest * (0.5 + Math.random() / 2);
+    const wait = pauseAfter(this.failures++, LAST_RETRY_MS);
     this.screen.state({ is: "lost", retryAt: Date.now() + wait });
     this.retry = window.setTimeout(() => void this.dial(), wait);
   }
