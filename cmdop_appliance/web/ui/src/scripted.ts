@@ -13,11 +13,16 @@ export interface Asked {
 }
 
 export class ScriptedSocket {
+  static readonly CONNECTING = 0;
+  readyState = 1;
   onopen = () => {};
   onmessage = (_: { data: unknown }) => {};
   onclose = (_: { code: number }) => {};
   isClosed = false;
-  send(): void {}
+  said = 0;
+  send(): void {
+    this.said++;
+  }
   close(): void {
     this.isClosed = true;
   }

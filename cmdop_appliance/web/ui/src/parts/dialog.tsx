@@ -21,6 +21,14 @@ export function Dialog({ title, close, children, wide }: {
       if (before instanceof HTMLElement) before.focus();
     };
   }, []);
+  const isHeld = !close;
+  useEffect(() => {
+    if (!isHeld) return;
+    // Browsers let no page cancel the second of two Escs: it must not become a wish to close.
+    const hold = (event: KeyboardEvent) => event.key === "Escape" && event.preventDefault();
+    document.addEventListener("keydown", hold);
+    return () => document.removeEventListener("keydown", hold);
+  }, [isHeld]);
   return (
     <dialog
       ref={element}
@@ -31,7 +39,7 @@ export function Dialog({ title, close, children, wide }: {
         close?.();
       }}
       onClose={() => {
-        // By the second of two Escs: browsers let no page hold that.
+        // By the second of two Back gestures: no page can hold that either.
         if (element.current) close ? close() : element.current.showModal();
       }}
     >

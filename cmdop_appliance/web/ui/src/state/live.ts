@@ -4,7 +4,7 @@ import { signal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { get, isSignedIn } from "../api/client";
 import type { HubEvent, Load } from "../api/types";
-import { openSocket, pauseAfter, SILENT_MS } from "./sockets";
+import { leave, openSocket, pauseAfter, SILENT_MS } from "./sockets";
 
 export type Link =
   | { state: "connecting" }
@@ -126,7 +126,7 @@ export function disconnect(): void {
   clearTimeout(timer);
   const open = socket;
   socket = null;
-  open?.close();
+  leave(open);
   seen = null;
   link.value = { state: "connecting" };
 }

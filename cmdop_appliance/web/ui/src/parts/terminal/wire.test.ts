@@ -1,6 +1,6 @@
 import { deepEqual, equal } from "node:assert/strict";
 import test from "node:test";
-import { browse } from "../../scripted";
+import { browse, ScriptedSocket } from "../../scripted";
 import { type Screen, type State, Wire } from "./wire";
 
 test("a terminal whose connection says nothing is looked at by another, one that says something is not", async () => {
@@ -22,4 +22,18 @@ test("a terminal whose connection says nothing is looked at by another, one that
   wire.close();
   await pass(60_000);
   equal(sockets.length, 2);
+});
+
+test("a connection that is left while it opens is closed when it has, and says nothing", async () => {
+  const { sockets, asked } = browse(() => ({ ticket: "t" }));
+  const wire = new Wire("term_1", "operator", { cols: 80, rows: 24 }, { state() {} } as unknown as Screen);
+  await asked("/terminals/term_1/tickets")!.answer();
+  const left = sockets[0]!;
+  left.readyState = ScriptedSocket.CONNECTING;
+  wire.become("observer");
+  equal(left.isClosed, false);
+  await asked("/terminals/term_1/tickets")!.answer();
+  left.onopen();
+  deepEqual([left.isClosed, left.said, sockets[1]!.said], [true, 0, 0]);
+  wire.close();
 });

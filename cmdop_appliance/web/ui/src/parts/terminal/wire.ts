@@ -2,7 +2,7 @@
 
 import { ApiError, isSignedIn, newKey, post, said } from "../../api/client";
 import type { Terminal } from "../../api/types";
-import { openSocket, pauseAfter, SILENT_MS } from "../../state/sockets";
+import { leave, openSocket, pauseAfter, SILENT_MS } from "../../state/sockets";
 import { Typed } from "./typed";
 
 export type Mode = "operator" | "observer";
@@ -110,13 +110,14 @@ export class Wire {
     clearTimeout(this.silence);
     this.socket = null;
     this.isOpen = false;
-    socket?.close();
+    leave(socket);
   }
 
   /** A connection that is dead says nothing of that. */
   private watch(): void {
     clearTimeout(this.silence);
     this.silence = window.setTimeout(() => {
+      this.socket?.close(); // also one that does not open
       this.drop();
       if (!this.isOver) this.retryLater();
     }, SILENT_MS);
