@@ -63,13 +63,14 @@ _PRIVATES: Final = [network for network, kind in _KINDS if kind == _PRIVATE]
 class Proxies:
     """The proxies in front of the hub whose word about their clients counts."""
 
-    def __init__(self, networks: Iterable[str]) -> None:
-        """`networks`: addresses and CIDR blocks.
+    def __init__(self, networks: Iterable[str], *, behind_tls: bool = False) -> None:
+        """`networks`: addresses and CIDR blocks. `behind_tls`: whoever asks us does so by HTTPS.
 
         Raises:
             ValueError: one is neither; the text says which, and why.
         """
         self._networks = _networks(networks)
+        self._behind_tls = behind_tls
 
     def client_of(self, peer: str, forwarded: Iterable[str]) -> str:
         """Who asks on a connection from `peer`, which says `forwarded` (X-Forwarded-For).
@@ -88,7 +89,9 @@ class Proxies:
         return str(client)
 
     def are_reached_by_https(self, peer: str, forwarded_proto: str) -> bool:
-        """True: `peer` is a trusted proxy, and was asked by HTTPS (X-Forwarded-Proto)."""
+        """True: we were asked by HTTPS, or a trusted proxy `peer` was (X-Forwarded-Proto)."""
+        if self._behind_tls:
+            return True
         proxy = _parse(peer) if forwarded_proto == "https" else None
         return proxy is not None and self._trust(proxy)
 
@@ -155,6 +158,12 @@ def _networks(texts: Iterable[str]) -> list[IPv4Network | IPv6Network]:
         ValueError: one is neither; the text says which, and why.
     """
     return [ip_network(text) for text in texts]
+
+
+def is_loopback(host: str) -> bool:
+    """True: what is sent to this host name or address leaves no machine."""
+    address = _parse(host)
+    return host.lower() == "localhost" if address is None else address.is_loopback
 
 
 def subscriber(address: str) -> str:

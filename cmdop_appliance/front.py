@@ -7,6 +7,8 @@ being served counts against nothing here.
 
 import logging
 import re
+import socket
+import ssl
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +18,8 @@ from typing import Final, Literal
 import trio
 
 from cmdop_appliance.errors import StartupError
+from cmdop_appliance.secured import SecuredStream
+from cmdop_appliance.sockets import QuickStream
 
 Socket = Literal["agent", "terminal", "live"]
 
@@ -29,6 +33,13 @@ _HEAD_TOO_LARGE: Final = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
     b"Content-Length: 0\r\nConnection: close\r\n\r\n"
 )
+
+_SPEAKS_TLS: Final = b"this port speaks TLS: ask for https://\n"
+_NOT_TLS: Final = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\n"
+    b"Content-Length: %d\r\nConnection: close\r\n\r\n%b" % (len(_SPEAKS_TLS), _SPEAKS_TLS)
+)
+_HANDSHAKE: Final = b"\x16"  # the record that begins every TLS connection (RFC 8446 §5.1)
 
 # The readers behind us (h11) take a bare LF for CRLF; a head ends for us where it ends for them.
 _END_OF_HEAD: Final = re.compile(rb"\n\r?\n")
@@ -46,13 +57,16 @@ _LINES: Final[dict[Socket, re.Pattern[bytes]]] = {
 _log = logging.getLogger("cmdop.front")
 
 
+Stream = QuickStream | SecuredStream
+
+
 class PeekedStream(trio.abc.HalfCloseableStream):
     """A stream that gives back what was already read from it, then goes on as before.
 
     `stream` may be a PeekedStream itself: who has served some requests can hand on the rest.
     """
 
-    def __init__(self, stream: "trio.SocketStream | PeekedStream", unread: bytes) -> None:
+    def __init__(self, stream: "Stream | PeekedStream", unread: bytes) -> None:
         self._stream = stream
         self._unread = unread
 
@@ -60,6 +74,11 @@ class PeekedStream(trio.abc.HalfCloseableStream):
     def socket(self) -> trio.socket.SocketType:
         """The connection's socket, for its two addresses."""
         return self._stream.socket
+
+    @property
+    def binding(self) -> bytes:
+        """What stands for the certificate that was shown (protocol.handshake); b"": none was."""
+        return b"" if isinstance(self._stream, QuickStream) else self._stream.binding
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
         """As `trio.abc.ReceiveStream`, the unread bytes first."""
@@ -100,6 +119,16 @@ class FrontLimits:
 
 DEFAULT_LIMITS: Final = FrontLimits()
 
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """How the front speaks TLS."""
+
+    context: ssl.SSLContext
+    binding: bytes  # of its certificate (protocol.handshake)
+    certificate: str  # the certificate (PEM)
+
+
 Serve = Callable[[PeekedStream], Awaitable[None]]
 # What was read of a request that is for another handler; b"": the connection has ended.
 ServeHttp = Callable[[PeekedStream], Awaitable[bytes]]
@@ -122,7 +151,10 @@ class Front:
         serve_live: Serve,
         serve_http: ServeHttp,
         limits: FrontLimits = DEFAULT_LIMITS,
+        tls: Tls | None = None,
     ) -> None:
+        """`tls`: None is plain HTTP; it may be changed for the connections to come."""
+        self.tls = tls
         self._serve_agent = serve_agent
         self._serve_terminal = serve_terminal
         self._serve_live = serve_live
@@ -158,17 +190,17 @@ class Front:
         self._accepting.cancel()
         await self._ended.wait()
 
-    async def _serve(self, stream: trio.SocketStream) -> None:
+    async def _serve(self, dialled: trio.SocketStream) -> None:
         try:
-            host, port = stream.socket.getpeername()[:2]
+            host, port = dialled.socket.getpeername()[:2]
         except OSError:  # it has been reset while it was in the backlog
             return
+        stream = QuickStream(dialled)
         try:
             with self._place_in_line(host) as admitted:
-                # TLS belongs here: its handshake is one more thing done before a head is read.
-                head = await self._read_head(stream) if admitted else b""
+                opened, head = await self._open(stream) if admitted else (stream, b"")
             while head:
-                head = await self._hand_on(head, PeekedStream(stream, head))
+                head = await self._hand_on(head, PeekedStream(opened, head))
         except* Exception:  # noqa: BLE001 - the one owner of a connection
             _log.exception("connection failed", extra={"peer": f"{host}:{port}"})
 
@@ -201,21 +233,39 @@ class Front:
             if not self._waiting[host]:
                 del self._waiting[host]  # or the table grows with every address ever seen
 
-    async def _read_head(self, stream: trio.SocketStream) -> bytes:
+    async def _open(self, stream: QuickStream) -> tuple[Stream, bytes]:
+        """The connection, and what was read of it, at least one whole request head.
+
+        b"": there is nothing to serve.
+        """
+        with trio.move_on_after(self._limits.head_timeout_s):
+            if self.tls is None:
+                return stream, await self._read_head(stream)
+            try:
+                if await stream.socket.recv(1, socket.MSG_PEEK) != _HANDSHAKE:
+                    await _refuse(stream, _NOT_TLS)
+                    return stream, b""
+                secured = SecuredStream(stream, self.tls.context, self.tls.binding)
+                await secured.shake_hands()
+            except (OSError, trio.BrokenResourceError):
+                return stream, b""
+            return secured, await self._read_head(secured)
+        return stream, b""
+
+    async def _read_head(self, stream: Stream) -> bytes:
         """What was read, at least one whole request head. b"": there is nothing to serve."""
         read = bytearray()
-        with trio.move_on_after(self._limits.head_timeout_s):
-            while chunk := await _receive(stream):
-                searched = max(0, len(read) - len(b"\n\r"))
-                read += chunk
-                end = _END_OF_HEAD.search(read, searched)
-                if (end.end() if end else len(read)) > self._limits.head_bytes:
-                    await _refuse(stream, _HEAD_TOO_LARGE)
-                    break
-                # No request starts with a control character: a TLS client on our plain port,
-                # say, learns at once from the HTTP side that this is no place for it.
-                if end or read[0] < ord("!"):
-                    return bytes(read)
+        while chunk := await _receive(stream):
+            searched = max(0, len(read) - len(b"\n\r"))
+            read += chunk
+            end = _END_OF_HEAD.search(read, searched)
+            if (end.end() if end else len(read)) > self._limits.head_bytes:
+                await _refuse(stream, _HEAD_TOO_LARGE)
+                break
+            # No request starts with a control character: a TLS client on our plain port,
+            # say, learns at once from the HTTP side that this is no place for it.
+            if end or read[0] < ord("!"):
+                return bytes(read)
         return b""
 
 
@@ -233,14 +283,14 @@ def is_for_socket(head: bytes) -> bool:
     return socket_of(head) is not None
 
 
-async def _receive(stream: trio.SocketStream) -> bytes | bytearray:
+async def _receive(stream: Stream) -> bytes | bytearray:
     try:
         return await stream.receive_some(_READ_BYTES)
     except trio.BrokenResourceError:
         return b""
 
 
-async def _refuse(stream: trio.SocketStream, answer: bytes) -> None:
+async def _refuse(stream: Stream, answer: bytes) -> None:
     """Send `answer`, then read on until the peer is done.
 
     Closing with bytes unread resets the connection, and a reset may overtake the answer.
@@ -252,6 +302,14 @@ async def _refuse(stream: trio.SocketStream, answer: bytes) -> None:
         return
     while await _receive(stream):
         pass
+
+
+def listeners_on(sockets: Sequence[int]) -> list[trio.SocketListener]:
+    """Listen on what another program has opened; `sockets` are its descriptors, now ours."""
+    return [
+        trio.SocketListener(trio.socket.from_stdlib_socket(socket.socket(fileno=handle)))
+        for handle in sockets
+    ]
 
 
 async def open_listeners(host: str, port: int) -> list[trio.SocketListener]:

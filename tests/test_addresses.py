@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cmdop_appliance.addresses import Networks, Proxies, Refusal, subscriber
+from cmdop_appliance.addresses import Networks, Proxies, Refusal, is_loopback, subscriber
 from tests.support.spellings import (
     LOOPBACK_V4,
     NEVER_V4,
@@ -98,6 +98,30 @@ def test_a_peer_is_written_in_one_way():
 )
 def test_only_a_trusted_proxy_says_that_it_was_asked_by_https(peer, proto, is_https):
     assert TRUSTED.are_reached_by_https(peer, proto) is is_https
+
+
+def test_where_we_are_asked_by_https_everybody_is():
+    assert Proxies([], behind_tls=True).are_reached_by_https(CLIENT, "")
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", True),
+        ("127.9.9.9", True),
+        ("::1", True),
+        ("::ffff:127.0.0.1", True),
+        ("LOCALHOST", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("192.0.2.1", False),
+        ("localhost.example", False),
+        ("127.0.0.1.example", False),
+        ("", False),
+    ],
+)
+def test_what_leaves_no_machine_is_known(host, expected):
+    assert is_loopback(host) is expected
 
 
 @given(st.lists(st.text()))

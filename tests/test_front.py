@@ -13,7 +13,7 @@ import trio
 import trio.testing
 
 from cmdop_appliance.errors import StartupError
-from cmdop_appliance.front import Front, FrontLimits, PeekedStream, open_listeners
+from cmdop_appliance.front import Front, FrontLimits, PeekedStream, Tls, open_listeners
 
 BOUND = 20  # seconds any of this may take on a busy machine; nothing here waits for it
 
@@ -42,7 +42,7 @@ class Door:
 
 
 @asynccontextmanager
-async def front(**limits) -> AsyncIterator[Door]:
+async def front(tls: Tls | None = None, **limits) -> AsyncIterator[Door]:
     async def serve(name: bytes, stream: PeekedStream) -> None:
         await stream.send_all(name)
         with suppress(trio.BrokenResourceError):  # the test has what it wants, and hangs up
@@ -70,6 +70,7 @@ async def front(**limits) -> AsyncIterator[Door]:
         serve_live=serve_live,
         serve_http=serve_http,
         limits=FrontLimits(**limits),
+        tls=tls,
     )
     async with trio.open_nursery() as nursery:
         listeners = await nursery.start(door.run, await open_listeners("127.0.0.1", 0))

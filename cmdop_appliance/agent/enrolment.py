@@ -4,6 +4,7 @@ import logging
 from dataclasses import dataclass
 from urllib.parse import urlsplit, urlunsplit
 
+from cmdop_appliance.addresses import is_loopback
 from cmdop_appliance.agent.state import State
 from cmdop_appliance.errors import InvalidRequest, StartupError
 from cmdop_appliance.protocol.handshake import EnrolmentToken, pin_of
@@ -21,20 +22,29 @@ class Enrolment:
     hub_key: bytes
     token: str | None  # to join with; None: this machine has joined
     name: str | None  # for the machine, when it joins
+    plain_http: bool  # may be spoken to another machine
 
 
 def enrolment_of(
-    state: State, hub_url: str | None, token: str | None, name: str | None
+    state: State,
+    hub_url: str | None,
+    token: str | None,
+    name: str | None,
+    *,
+    plain_http: bool = False,
 ) -> Enrolment:
     """What the state and the command line say together.
 
     Raises:
-        StartupError: they contradict each other, or are not enough.
+        StartupError: they contradict each other, or are not enough; or the hub is elsewhere, to be
+            spoken to by plain HTTP, and nobody has said that this may be.
     """
     given = _parse(token)
-    if hub_url is not None:
-        link_url(hub_url)
-    if (joined := state.membership) is None:
+    joined = state.membership
+    plain_http = plain_http or (joined is not None and joined.plain_http)
+    if url := hub_url or (joined.url if joined else None):
+        _require_private(url, plain_http=plain_http)
+    if joined is None:
         if hub_url is None or given is None:
             raise StartupError(
                 f"this machine has not joined a hub: {state.path} knows none",
@@ -44,7 +54,13 @@ def enrolment_of(
             raise StartupError(f"the name has {len(name)} characters; 1 to {NAME_CHARS} fit")
         if name is not None and CONTROLS.search(name):
             raise StartupError(f"the name {name!r} has control characters; it must have none")
-        return Enrolment(url=hub_url, hub_key=given.hub_key, token=str(given), name=name)
+        return Enrolment(
+            url=hub_url,
+            hub_key=given.hub_key,
+            token=str(given),
+            name=name,
+            plain_http=plain_http,
+        )
     if given is not None and given.hub_key != joined.hub_key:
         raise StartupError(
             f"{state.path} belongs to the hub with the key {pin_of(joined.hub_key)},"
@@ -53,7 +69,13 @@ def enrolment_of(
         )
     if given is not None:
         log.info("joined already, the token is not used", extra={"hub": joined.url})
-    return Enrolment(url=hub_url or joined.url, hub_key=joined.hub_key, token=None, name=None)
+    return Enrolment(
+        url=hub_url or joined.url,
+        hub_key=joined.hub_key,
+        token=None,
+        name=None,
+        plain_http=plain_http,
+    )
 
 
 def link_url(hub_url: str) -> str:
@@ -75,6 +97,17 @@ def link_url(hub_url: str) -> str:
         )
     path = parts.path.rstrip("/") + "/agent"
     return urlunsplit((schemes[parts.scheme], parts.netloc, path, "", ""))
+
+
+def _require_private(hub_url: str, *, plain_http: bool) -> None:
+    """Pass an address that nobody on the way can listen at, or with leave any other."""
+    parts = urlsplit(link_url(hub_url))
+    if parts.scheme == "ws" and not plain_http and not is_loopback(parts.hostname or ""):
+        raise StartupError(
+            f"{hub_url} is plain HTTP: whoever is on the way reads and changes what is said",
+            hint=f"use {hub_url.replace('http', 'https', 1)}, as the hub does unless its tls is"
+            ' "off"; or say --plain-http, once, where the network is trusted',
+        )
 
 
 def _parse(token: str | None) -> EnrolmentToken | None:

@@ -1,5 +1,6 @@
 """A websocket to the hub: frames in and out, and one error for all the ways in which it ends."""
 
+import functools
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -14,7 +15,9 @@ from cmdop_appliance.agent.groups import first_error
 from cmdop_appliance.agent.pace import Pace
 from cmdop_appliance.masking import mask_in_c
 from cmdop_appliance.protocol.closing import REASON_BYTES
+from cmdop_appliance.protocol.handshake import binding_of
 from cmdop_appliance.protocol.limits import MESSAGE_BYTES
+from cmdop_appliance.sockets import QuickStream
 from cmdop_appliance.transfer import Room
 
 mask_in_c()
@@ -31,10 +34,18 @@ class LinkLost(Exception):
         self.code = code
 
 
+class NotVouchedFor(LinkLost):
+    """No authority of this system vouches for whoever answers in the hub's name."""
+
+
 class Link:
     """One open connection. All but `close` raise `LinkLost` when it ends."""
 
-    def __init__(self, ws: WebSocketConnection, room: Room, pace: Pace) -> None:
+    def __init__(
+        self, ws: WebSocketConnection, room: Room, pace: Pace, bindings: tuple[bytes, ...]
+    ) -> None:
+        # Of protocol.handshake: what the hub's signature may be bound to, if this is its end.
+        self.bindings = bindings
         self._ws = ws
         self._room = room
         self._pace = pace
@@ -78,37 +89,52 @@ class Link:
 
 
 @asynccontextmanager
-async def open_link(hub_url: str, pace: Pace) -> AsyncIterator[Link]:
+async def open_link(
+    hub_url: str, pace: Pace, *, through_proxy: bool = False
+) -> AsyncIterator[Link]:
     """A connection to the hub at `hub_url`, closed on exit.
 
+    By TLS it may end anywhere: that it ends at the hub is what the hub's signature shows, which is
+    bound to the certificate. `through_proxy`: it ends at somebody for whom an authority of this
+    system vouches, and the hub's signature may be bound to nothing.
+
     Raises:
+        NotVouchedFor: none does.
         LinkLost: there is no hub, or what is there speaks no websocket.
     """
     url = urlsplit(link_url(hub_url))
-    tls = ssl.create_default_context() if url.scheme == "wss" else None
-    port = url.port or (443 if tls else 80)
+    is_secure = url.scheme == "wss"
+    port = url.port or (443 if is_secure else 80)
     assert url.hostname is not None
     try:
         with trio.fail_after(pace.handshake_s):
-            stream, room = await _dial(url.hostname, port, tls)
+            plain = QuickStream(await trio.open_tcp_stream(url.hostname, port))
+            room = Room(plain.socket)
     except trio.TooSlowError:
         raise LinkLost(f"no answer within {pace.handshake_s:.0f} s") from None
     except OSError as exc:
         raise LinkLost(str(exc)) from exc
+    stream: trio.abc.Stream = plain
     failure: Exception | None = None
     try:
+        bindings: tuple[bytes, ...] = (b"",)
+        if is_secure:
+            with trio.fail_after(pace.handshake_s):
+                stream, bindings = await _secured(plain, url.hostname, through_proxy=through_proxy)
         # The library's own client leaves the socket open when the hub closes first, so it is ours.
         async with trio.open_nursery() as nursery:
             with trio.fail_after(pace.handshake_s):
                 host = url.netloc.rpartition("@")[2]
                 ws = await _upgrade(nursery, _Watched(stream), host, url.path)
-            link = Link(ws, room, pace)
+            link = Link(ws, room, pace, bindings)
             try:
                 yield link
             except Exception as exc:  # noqa: BLE001 - it is raised below
                 failure = exc
             await link.close(1000, "")
             nursery.cancel_scope.cancel()
+    except* NotVouchedFor as group:
+        failure = NotVouchedFor(first_error(group))
     except* LinkLost as group:
         failure = failure or LinkLost(first_error(group))
     except* Exception as group:  # noqa: BLE001
@@ -175,14 +201,34 @@ async def _upgrade(
     raise LinkLost("the connection was cut")
 
 
-async def _dial(
-    host: str, port: int, tls: ssl.SSLContext | None
-) -> tuple[trio.SocketStream | trio.SSLStream[trio.SocketStream], Room]:
-    plain = await trio.open_tcp_stream(host, port)
-    room = Room(plain.socket)
-    if tls is None:
-        return plain, room
-    return trio.SSLStream(plain, tls, server_hostname=host, https_compatible=True), room
+async def _secured(
+    plain: QuickStream, host: str, *, through_proxy: bool
+) -> tuple[trio.abc.Stream, tuple[bytes, ...]]:
+    """TLS on a connection, and what the hub's signature may be bound to."""
+    stream = trio.SSLStream(
+        plain, _context(through_proxy=through_proxy), server_hostname=host, https_compatible=True
+    )
+    try:
+        await stream.do_handshake()
+    except trio.BrokenResourceError as exc:
+        if isinstance(exc.__cause__, ssl.SSLCertVerificationError):
+            raise NotVouchedFor(exc.__cause__.verify_message) from None
+        raise LinkLost(f"no TLS: {exc.__cause__ or 'the connection was cut'}") from None
+    certificate = stream.getpeercert(binary_form=True)
+    assert certificate is not None  # a server must have one
+    binding = binding_of(certificate)
+    return stream, (binding, b"") if through_proxy else (binding,)
+
+
+@functools.cache
+def _context(*, through_proxy: bool) -> ssl.SSLContext:
+    """To read the system's authorities takes 10 ms and a megabyte: once."""
+    if through_proxy:
+        return ssl.create_default_context()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
 
 
 def _lost(closed: ConnectionClosed) -> LinkLost:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
+from urllib.parse import urlsplit
 
 import click
 
@@ -21,6 +22,12 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 DATA_DIR: Final = Path("cmdop-data")  # below the working directory, like `cmdop serve`
+INSTALLED_DATA_DIR: Final = Path("/var/lib/cmdop")  # of `cmdop install hub`
+# Of an address that `is_here`, shown to be taken elsewhere.
+ONLY_HERE: Final = (
+    "this address is good on the hub's own machine only: elsewhere put the hub's there"
+)
+_THIS_MACHINE: Final = ("127.0.0.1", "::1", "localhost")
 _HINT: Final = "cmdop login URL, or set CMDOP_URL and CMDOP_API_KEY, or name the --data-dir"
 
 
@@ -51,6 +58,12 @@ class Hub:
     url: str
     key: str
     source: str
+    certificate: str = ""  # its own (PEM), by which it is known; "": somebody vouches for it
+
+    @property
+    def is_here(self) -> bool:
+        """The address leads to the hub on the hub's own machine alone."""
+        return urlsplit(self.url).hostname in _THIS_MACHINE
 
 
 def find_hub(chosen: Chosen, environ: Mapping[str, str]) -> Hub:
@@ -67,13 +80,13 @@ def find_hub(chosen: Chosen, environ: Mapping[str, str]) -> Hub:
     if url is None and chosen.data_dir is None and chosen.context is None:
         url = environ.get("CMDOP_URL") or environ.get("CMDOP_BASE_URL")
         source = "CMDOP_URL"
+    data_dir = chosen.data_dir or local_data_dir(environ)
     if url is not None and key is not None:
-        return Hub(url, key, source)
+        return Hub(url, key, source, _certificate(url, key, data_dir, environ))
     if url is not None:
         key = read_contexts(environ).key_for(url)
     elif chosen.data_dir is None and (found := _find_context(chosen, environ)) is not None:
         return found
-    data_dir = chosen.data_dir or Path(environ.get("CMDOP_DATA_DIR") or DATA_DIR)
     local_url, local_key = _read_url(data_dir), _read(data_dir / "admin.key")
     if url is None:
         if local_url is None:
@@ -84,7 +97,15 @@ def find_hub(chosen: Chosen, environ: Mapping[str, str]) -> Hub:
         key = key or local_key
     if key is None:
         raise Failure(f"no API key for {url}", exit_code=failures.NOT_ALLOWED, hint=_HINT)
-    return Hub(url, key, source)
+    return Hub(url, key, source, _certificate(url, key, data_dir, environ))
+
+
+def local_data_dir(environ: Mapping[str, str]) -> Path:
+    """Where a hub on this machine may have its data, if nobody has named the directory."""
+    if named := environ.get("CMDOP_DATA_DIR"):
+        return Path(named)
+    is_readable = os.access(INSTALLED_DATA_DIR / "admin.key", os.R_OK)
+    return INSTALLED_DATA_DIR if is_readable and not DATA_DIR.exists() else DATA_DIR
 
 
 def _find_context(chosen: Chosen, environ: Mapping[str, str]) -> Hub | None:
@@ -93,11 +114,31 @@ def _find_context(chosen: Chosen, environ: Mapping[str, str]) -> Hub | None:
     if name is None:
         return None
     context = contexts.get(name)
-    return Hub(context.url, chosen.key or context.key, f"context {name}")
+    return Hub(context.url, chosen.key or context.key, f"context {name}", context.certificate)
+
+
+def _certificate(url: str, key: str, data_dir: Path, environ: Mapping[str, str]) -> str:
+    """What the hub at `url` is known by, if it runs here or cmdop login has met it.
+
+    Anybody may have made a `DATA_DIR` where we are: it speaks for no hub whose key it has not.
+    """
+    if not url.startswith("https:") or environ.get("CMDOP_CA_FILE"):
+        return ""
+    ready = _read_ready(data_dir)
+    is_meant = data_dir != DATA_DIR or _read(data_dir / "admin.key") == key
+    if is_meant and ready.get("url") == url:
+        return str(ready.get("certificate") or "")
+    return read_contexts(environ).certificate_for(url)
 
 
 def _no_hub(data_dir: Path, chosen: Chosen) -> Failure:
     if chosen.data_dir is None and not data_dir.exists():
+        if INSTALLED_DATA_DIR.exists() and not os.access(INSTALLED_DATA_DIR, os.R_OK):
+            return Failure(
+                f"the hub of this machine, in {INSTALLED_DATA_DIR}, is not ours to read",
+                exit_code=failures.NOT_ALLOWED,
+                hint=f"sudo cmdop …, or {_HINT}",
+            )
         return Failure("no hub is known here", exit_code=failures.USAGE, hint=_HINT)
     if os.access(data_dir, os.R_OK | os.X_OK) or not data_dir.exists():
         return Failure(
@@ -113,18 +154,30 @@ def _no_hub(data_dir: Path, chosen: Chosen) -> Failure:
 
 
 def _read(path: Path) -> str | None:
+    """What is in a file of a data directory; None: nothing, or it may not be read.
+
+    Root looks into that of a service, too: no link that leads to another's secret is followed.
+    """
     try:
-        return path.read_text(encoding="utf-8").strip() or None
+        with path.open(encoding="utf-8") as file:
+            is_theirs = os.fstat(file.fileno()).st_uid == path.parent.stat().st_uid
+            return (file.read().strip() or None) if is_theirs else None
     except (OSError, UnicodeDecodeError):
         return None
 
 
 def _read_url(data_dir: Path) -> str | None:
-    try:
-        url = json.loads(_read(data_dir / "hub.json") or "")["url"]
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None
+    url = _read_ready(data_dir).get("url")
     return url if isinstance(url, str) else None
+
+
+def _read_ready(data_dir: Path) -> dict[str, object]:
+    """What the hub that runs there says of itself."""
+    try:
+        said = json.loads(_read(data_dir / "hub.json") or "")
+    except (ValueError, RecursionError):
+        return {}
+    return said if isinstance(said, dict) else {}
 
 
 def chosen_options(command: Callable[Concatenate[Chosen, P], R]) -> Callable[..., R]:
@@ -159,7 +212,12 @@ def hub_options(command: Callable[Concatenate[Hub, P], R]) -> Callable[..., R]:
     @chosen_options
     @functools.wraps(command)
     def with_hub(chosen: Chosen, /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return command(find_hub(chosen, os.environ), *args, **kwargs)
+        hub = find_hub(chosen, os.environ)
+        try:
+            return command(hub, *args, **kwargs)
+        except Exception as exc:
+            exc.add_note(hub.source)  # for whoever tells that it is not reached
+            raise
 
     return with_hub
 
@@ -183,10 +241,11 @@ def open_client(hub: Hub, *, timeout_s: float | None = None) -> "Client":
         Failure: the address or the key cannot be one.
     """
     from cmdop_appliance.sdk import Client, CmdopError  # 60 ms, which `version` need not pay
+    from cmdop_appliance.sdk.transport import TIMEOUT_S
 
-    options = {} if timeout_s is None else {"timeout_s": timeout_s}
+    waits_s = TIMEOUT_S if timeout_s is None else timeout_s
     try:
-        return Client(hub.url, hub.key, **options)
+        return Client(hub.url, hub.key, timeout_s=waits_s, certificate=hub.certificate)
     except CmdopError as exc:
         raise Failure(str(exc), exit_code=failures.USAGE) from exc
 

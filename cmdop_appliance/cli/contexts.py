@@ -22,6 +22,7 @@ class Context:
 
     url: str
     key: str = field(repr=False)
+    certificate: str = ""  # its own (PEM), if nobody vouches for that
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,10 @@ class Contexts:
     def key_for(self, url: str) -> str | None:
         """A key that is for this hub and no other."""
         return next((each.key for each in self.known.values() if each.url == url), None)
+
+    def certificate_for(self, url: str) -> str:
+        """By what this hub is known; "": whoever vouches for it."""
+        return next((each.certificate for each in self.known.values() if each.url == url), "")
 
     def with_one(self, name: str, context: Context) -> "Contexts":
         """Also, or instead, this one, which is used from now on."""
@@ -88,7 +93,7 @@ def read_contexts(environ: Mapping[str, str]) -> Contexts:
 
         content = tomllib.loads(path.read_text(encoding="utf-8"))
         known = {
-            name: Context(str(one["url"]), str(one["key"]))
+            name: Context(str(one["url"]), str(one["key"]), str(one.get("certificate", "")))
             for name, one in content.get("contexts", {}).items()
         }
     except OSError as exc:
@@ -118,6 +123,8 @@ def write_contexts(contexts: Contexts, environ: Mapping[str, str]) -> Path:
     for name, context in contexts.known.items():
         lines += ["", f"[contexts.{_quoted(name)}]"]
         lines += [f"url = {_quoted(context.url)}", f"key = {_quoted(context.key)}"]
+        if context.certificate:
+            lines.append(f"certificate = {_quoted(context.certificate)}")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_private(path, "\n".join([*lines, ""]))

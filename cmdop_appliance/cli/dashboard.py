@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from cmdop_appliance.cli.connection import Hub, hub_options, open_client
+from cmdop_appliance.cli.connection import ONLY_HERE, Hub, hub_options, open_client
 from cmdop_appliance.cli.text import visible
 
 
@@ -21,3 +21,5 @@ def dashboard(hub: Hub, *, quiet: bool) -> None:
     print(visible(made["url"] or f"{hub.url.rstrip('/')}/sign-in#{made['token']}"))
     if not quiet:
         print("good once, within 10 minutes: whoever opens it acts as this key", file=sys.stderr)
+        if hub.is_here and not made["url"]:
+            print(ONLY_HERE, file=sys.stderr)

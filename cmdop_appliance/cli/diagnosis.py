@@ -5,6 +5,7 @@ import http.client
 import os
 import shutil
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from cmdop_appliance.cli.connection import Hub, open_client
 from cmdop_appliance.cli.failures import Failure, as_failure
 from cmdop_appliance.cli.output import size_text
 from cmdop_appliance.cli.probing import probe, probe_websocket
-from cmdop_appliance.sdk import Client, CmdopError, Forbidden
+from cmdop_appliance.sdk import Client, CmdopError, Forbidden, Untrusted
+from cmdop_appliance.sdk.trust import untrusted
 
 State = Literal["ok", "warning", "wrong", "skipped"]
 
@@ -85,15 +87,22 @@ def _guarded(check: str, look: Callable[[], tuple[State, str, str]]) -> Finding:
         failure = as_failure(exc)
         return Finding(check, "wrong", failure.message, failure.hint)
     except (OSError, http.client.HTTPException, ValueError) as exc:
-        reason = (exc.strerror if isinstance(exc, OSError) else None) or str(exc)
-        return Finding(check, "wrong", reason or type(exc).__name__)
+        return Finding(check, "wrong", _reason(exc))
+
+
+def _reason(exc: Exception) -> str:
+    said = (exc.strerror if isinstance(exc, OSError) else None) or str(exc)
+    return said or type(exc).__name__
 
 
 def _reach(hub: Hub) -> tuple[State, str, str]:
     try:
-        answer = probe(hub.url, "/readyz")
+        answer = probe(hub, "/readyz")
+    except ssl.SSLCertVerificationError as exc:
+        raise Untrusted(untrusted(hub.url, exc)) from exc
     except (OSError, http.client.HTTPException, ValueError) as exc:
-        return "wrong", f"{hub.url}: {exc}", "is `cmdop serve` running, and is the address right?"
+        told = f"{hub.url} ({hub.source}): {_reason(exc)}"
+        return "wrong", told, "is `cmdop serve` running, and is the address right?"
     took = f"{hub.url} ({hub.source}) answers in {answer.took_s * 1000:.0f} ms"
     if answer.status == http.HTTPStatus.OK:
         return "ok", took, ""
@@ -103,7 +112,7 @@ def _reach(hub: Hub) -> tuple[State, str, str]:
 
 
 def _clock(hub: Hub) -> tuple[State, str, str]:
-    answer = probe(hub.url, "/healthz")
+    answer = probe(hub, "/healthz")
     skew_s = answer.skew_s(time.time())
     if skew_s is None:
         return "skipped", "the hub does not say what time it is", ""
@@ -116,7 +125,7 @@ def _clock(hub: Hub) -> tuple[State, str, str]:
 
 
 def _websocket(hub: Hub) -> tuple[State, str, str]:
-    is_open, answer = probe_websocket(hub.url, *_SOCKET, hub.key)
+    is_open, answer = probe_websocket(hub, *_SOCKET)
     if is_open:
         return "ok", "websockets come through", ""
     if answer.status in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN):
@@ -125,7 +134,7 @@ def _websocket(hub: Hub) -> tuple[State, str, str]:
 
 
 def _dashboard(hub: Hub) -> tuple[State, str, str]:
-    answer = probe(hub.url, "/")
+    answer = probe(hub, "/")
     if answer.status != http.HTTPStatus.OK:
         return "wrong", f"the page is answered with {answer.status}", _PROXY
     if "The dashboard is not built" in answer.body:
@@ -149,7 +158,11 @@ def _key(hub: Hub, client: Client) -> tuple[State, str, str]:
 def _version(client: Client) -> tuple[State, str, str]:
     theirs = client.me()["hub_version"]
     if theirs != __version__:
-        return "warning", f"the hub has {theirs}, and this is {__version__}", "upgrade the older"
+        return (
+            "warning",
+            f"the hub has {theirs}, and this is {__version__}",
+            "upgrade the older: /help/upgrade",
+        )
     return "ok", f"{theirs}, here and there", ""
 
 
@@ -162,7 +175,8 @@ def _agents(client: Client) -> tuple[State, str, str]:
     names = [f"{machine['name']} ({machine['agent_version']})" for machine in others]
     more = ["…"] if len(names) > _LISTED else []
     told = f"{len(others)} of {len(machines)} are of another version than the hub"
-    return "warning", f"{told}: {', '.join([*names[:_LISTED], *more])}", "upgrade them there"
+    told += f": {', '.join([*names[:_LISTED], *more])}"
+    return "warning", told, "cmdop upgrade, or cmdop install agent there"
 
 
 def _privacy(place: Path) -> tuple[State, str, str]:

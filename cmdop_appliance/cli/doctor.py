@@ -2,12 +2,11 @@
 
 import os
 from dataclasses import asdict
-from pathlib import Path
 
 import click
 
 from cmdop_appliance.cli import failures
-from cmdop_appliance.cli.connection import DATA_DIR, Chosen, chosen_options, find_hub
+from cmdop_appliance.cli.connection import Chosen, chosen_options, find_hub, local_data_dir
 from cmdop_appliance.cli.diagnosis import Finding, examine_hub, examine_place
 from cmdop_appliance.cli.failures import Failure
 from cmdop_appliance.cli.output import show
@@ -29,7 +28,7 @@ def doctor(chosen: Chosen, form: str | None) -> int:
         findings.append(Finding("hub", "wrong", exc.message, exc.hint))
     else:
         findings += examine_hub(found)
-    place = chosen.data_dir or Path(os.environ.get("CMDOP_DATA_DIR") or DATA_DIR)
+    place = chosen.data_dir or local_data_dir(os.environ)
     if place.exists():
         findings += examine_place(place)
     if form in ("json", "jsonl"):

@@ -2,6 +2,8 @@
 
 import os
 import sys
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from cmdop_appliance.cli.text import visible
@@ -18,6 +20,12 @@ OFFLINE: Final = 6
 CRASHED: Final = 70  # EX_SOFTWARE of sysexits.h
 INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell says it
 BROKEN_PIPE: Final = 141  # 128 + SIGPIPE
+
+_CRASH: Final = "cmdop-crash-"  # begins the name of a file with a traceback
+_CRASHES_KEPT: Final = 10
+_UNTRUSTED: Final = (
+    "cmdop login URL shows its key, and remembers it; or CMDOP_CA_FILE names who vouches for it"
+)
 
 
 class Failure(Exception):
@@ -45,6 +53,7 @@ def as_failure(error: "CmdopError") -> Failure:
         RateLimited,
         Unauthorized,
         UnexpectedAnswer,
+        Untrusted,
     )
 
     message, hint = str(error), ""
@@ -70,8 +79,11 @@ def as_failure(error: "CmdopError") -> Failure:
             code = OTHER  # it is the machine that refuses, not the hub
         case Forbidden():
             code, hint = NOT_ALLOWED, "cmdop auth status shows what this key allows"
+        case Untrusted():
+            code, hint = UNREACHABLE, _UNTRUSTED
         case ConnectionFailed() | UnexpectedAnswer():
             code, hint = UNREACHABLE, "is `cmdop serve` running, and is the address right?"
+            hint += "".join(f" It is from {source}" for source in getattr(error, "__notes__", ()))
         case InvalidRequest():
             code, message = OTHER, _with_reasons(error)
         case _:
@@ -100,6 +112,17 @@ def report(failure: Failure) -> None:
         print(f"hint: {visible(failure.hint)}", file=sys.stderr)
 
 
+def _forget_crashes(folder: Path) -> None:
+    """Keep the last ones: a service that fails at every start is to fill no disk."""
+    ours = [
+        (status.st_mtime_ns, path)
+        for path in folder.glob(f"{_CRASH}*.txt")
+        if (status := path.lstat()).st_uid == os.geteuid()
+    ]
+    for _, path in sorted(ours)[:-_CRASHES_KEPT]:
+        path.unlink(missing_ok=True)
+
+
 def report_crash(error: BaseException) -> None:
     """Keep the traceback in a file that only its owner can read, and say where on stderr."""
     import tempfile  # 20 ms, which only a fault costs
@@ -107,10 +130,12 @@ def report_crash(error: BaseException) -> None:
 
     what = f"error: unexpected {type(error).__name__}, which is a fault of cmdop"
     try:
-        handle, path = tempfile.mkstemp(prefix="cmdop-crash-", suffix=".txt")  # mode 0600
+        handle, path = tempfile.mkstemp(prefix=_CRASH, suffix=".txt")  # mode 0600
         with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
             traceback.print_exception(error, file=file)
     except OSError:
         print(what, file=sys.stderr)
     else:
         print(f"{what}; the details are in {path}", file=sys.stderr)
+        with suppress(OSError):
+            _forget_crashes(Path(path).parent)

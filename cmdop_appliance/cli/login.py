@@ -10,6 +10,7 @@ from cmdop_appliance.cli import failures
 from cmdop_appliance.cli.connection import Hub, open_client
 from cmdop_appliance.cli.contexts import NAME, Context, read_contexts, write_contexts
 from cmdop_appliance.cli.failures import Failure
+from cmdop_appliance.cli.meeting import meet
 from cmdop_appliance.cli.text import visible
 from cmdop_appliance.sdk import CmdopError, Unauthorized
 from cmdop_appliance.sdk.envelope import address_of
@@ -18,10 +19,18 @@ from cmdop_appliance.sdk.envelope import address_of
 @click.command()
 @click.argument("url")
 @click.option("--name", metavar="NAME", help="What to call it. Default: the hub's host name.")
-def login(url: str, name: str | None) -> None:
+@click.option(
+    "--fingerprint",
+    metavar="sha256//…",
+    help="The hub's TLS key, as it says itself at its start, if nobody vouches for it.",
+)
+def login(url: str, name: str | None, fingerprint: str | None) -> None:
     """Keep an API key for the hub at URL, and talk to that hub from now on.
 
     The key is asked for, or read from standard input: cmdop login URL < admin.key
+
+    A hub that has made its certificate itself is known by the key in that: you are asked whether it
+    is the right one, or say so by --fingerprint.
     """
     url = url.rstrip("/")
     try:
@@ -35,8 +44,9 @@ def login(url: str, name: str | None) -> None:
             exit_code=failures.USAGE,
             hint="--name takes 1 to 63 letters, digits, dots, dashes and underscores",
         )
+    certificate = meet(url, fingerprint)
     key = _ask_key()
-    with open_client(Hub(url, key, "login")) as client:
+    with open_client(Hub(url, key, "login", certificate)) as client:
         try:
             me = client.me()
         except Unauthorized as exc:
@@ -46,7 +56,7 @@ def login(url: str, name: str | None) -> None:
                 hint="the hub's first key is in admin.key of its data directory;"
                 " cmdop auth create-key makes others",
             ) from exc
-    contexts = read_contexts(os.environ).with_one(name, Context(url, key))
+    contexts = read_contexts(os.environ).with_one(name, Context(url, key, certificate))
     path = write_contexts(contexts, os.environ)
     scopes = ", ".join(me["permissions"])
     print(visible(f"logged in to {url} by the key {me['name']}: {scopes}"), file=sys.stderr)

@@ -4,13 +4,19 @@ import json
 import sys
 from contextlib import suppress
 from datetime import timedelta
+from http.client import HTTPException
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 import click
 
 from cmdop_appliance.cli import failures
-from cmdop_appliance.cli.connection import Hub, client_options, hub_options, open_client
+from cmdop_appliance.cli.connection import (
+    ONLY_HERE,
+    Hub,
+    client_options,
+    hub_options,
+    open_client,
+)
 from cmdop_appliance.cli.durations import Duration, ago
 from cmdop_appliance.cli.failures import Failure
 from cmdop_appliance.cli.machine_names import MachineName
@@ -23,9 +29,7 @@ from cmdop_appliance.joining import SERVICE_PAGE, agent_line, fetch_line
 from cmdop_appliance.sdk import Client, InvalidRequest
 from cmdop_appliance.sdk.types import Cpu, Space
 
-_THIS_MACHINE = ("127.0.0.1", "::1", "localhost")
 _GIB = 1024**3
-_PATIENCE_S = 5
 
 
 @click.group()
@@ -151,8 +155,8 @@ def add_machine(
         show_one(made, form)
         return
     url, token = hub.url.rstrip("/"), visible(made["token"])
-    is_fetched = _has_programs(url)
-    print(fetch_line(url, token) if is_fetched else agent_line(url, token))
+    is_fetched, pin = _programs(hub)
+    print(fetch_line(url, token, pin) if is_fetched else agent_line(url, token))
     print(
         f"run this on the machine; good until {visible(made['expires_at'])}"
         f" for {visible(made['max_uses'])} machine(s)",
@@ -160,16 +164,14 @@ def add_machine(
     )
     if is_fetched:
         print(f"or, where cmdop is installed: {agent_line(url, token)}", file=sys.stderr)
+    as_root = "as root, where systemd runs, it becomes a service; else " if is_fetched else ""
     print(
-        "the agent runs until that shell closes or the machine restarts;"
+        f"{as_root}the agent runs until that shell closes or the machine restarts;"
         f" to keep it: {url}{SERVICE_PAGE}",
         file=sys.stderr,
     )
-    if urlsplit(hub.url).hostname in _THIS_MACHINE:
-        print(
-            "this address is good on the hub's own machine only: elsewhere put the hub's there",
-            file=sys.stderr,
-        )
+    if hub.is_here:
+        print(ONLY_HERE, file=sys.stderr)
 
 
 @machines.command("edit")
@@ -231,16 +233,14 @@ def remove_machine(client: Client, machine: str, *, yes: bool) -> int:
     return 0
 
 
-def _has_programs(url: str) -> bool:
-    """True: machines can fetch cmdop from the hub at `url`."""
-    from urllib.request import ProxyHandler, build_opener  # 30 ms
+def _programs(hub: Hub) -> tuple[bool, str]:
+    """Whether machines can fetch cmdop from the hub, and the pin of its key (`fetch_line`)."""
+    from cmdop_appliance.cli.probing import probe  # 10 ms
 
-    with (
-        suppress(OSError, ValueError, KeyError, TypeError),
-        build_opener(ProxyHandler({})).open(f"{url}/dl", timeout=_PATIENCE_S) as answer,
-    ):
-        return bool(json.load(answer)["files"])
-    return False
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, HTTPException):
+        said = json.loads(probe(hub, "/dl").body)
+        return bool(said["files"]), visible(said.get("key_pin") or "")
+    return False, ""
 
 
 def _usage(cpu: Cpu | None) -> str | None:

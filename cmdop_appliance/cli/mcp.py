@@ -37,7 +37,10 @@ def mcp(hub: Hub) -> None:
     if sys.stdin.isatty():
         print(_ADD, file=sys.stderr)
     try:
-        transports = [Transport(hub.url, hub.key, timeout_s=TIMEOUT_S) for _ in range(_AT_ONCE)]
+        transports = [
+            Transport(hub.url, hub.key, timeout_s=TIMEOUT_S, certificate=hub.certificate)
+            for _ in range(_AT_ONCE)
+        ]
     except CmdopError as exc:
         raise Failure(str(exc), exit_code=failures.USAGE) from exc
     lines, writing = SimpleQueue[bytes | None](), Lock()

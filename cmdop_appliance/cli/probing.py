@@ -11,6 +11,9 @@ from email.utils import parsedate_to_datetime
 from typing import Final
 from urllib.parse import urlsplit
 
+from cmdop_appliance.cli.connection import Hub
+from cmdop_appliance.sdk.trust import tls_context, trust_in
+
 _TIMEOUT_S: Final = 5.0
 _BODY_BYTES: Final = 64 * 1024
 _ACCEPT: Final = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
@@ -34,15 +37,21 @@ class Probed:
         return date.timestamp() - now_s
 
 
-def probe(url: str, path: str, headers: Mapping[str, str] | None = None) -> Probed:
+def probe(hub: Hub, path: str, headers: Mapping[str, str] | None = None) -> Probed:
     """GET `path` there.
 
     Raises:
         OSError, http.client.HTTPException: nobody answers, or not in HTTP.
+        CmdopError: what shall vouch for the hub is no certificate.
     """
-    parts = urlsplit(url)
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-    connection = kind(parts.hostname or "", parts.port, timeout=_TIMEOUT_S)
+    parts = urlsplit(hub.url)
+    where = parts.hostname or "", parts.port
+    connection: http.client.HTTPConnection
+    if parts.scheme == "https":
+        context = tls_context(trust_in(None, hub.certificate))
+        connection = http.client.HTTPSConnection(*where, timeout=_TIMEOUT_S, context=context)
+    else:
+        connection = http.client.HTTPConnection(*where, timeout=_TIMEOUT_S)
     begun = time.monotonic()
     try:
         connection.request("GET", parts.path.rstrip("/") + path, headers=dict(headers or {}))
@@ -57,7 +66,7 @@ def probe(url: str, path: str, headers: Mapping[str, str] | None = None) -> Prob
         connection.close()
 
 
-def probe_websocket(url: str, path: str, protocol: str, api_key: str) -> tuple[bool, Probed]:
+def probe_websocket(hub: Hub, path: str, protocol: str) -> tuple[bool, Probed]:
     """Ask for a websocket. True: it is open, as RFC 6455 says (section 4.1).
 
     Raises: as `probe`.
@@ -69,9 +78,9 @@ def probe_websocket(url: str, path: str, protocol: str, api_key: str) -> tuple[b
         "Sec-WebSocket-Version": "13",
         "Sec-WebSocket-Key": nonce,
         "Sec-WebSocket-Protocol": protocol,
-        "Authorization": f"Bearer {api_key}",
+        "Authorization": f"Bearer {hub.key}",
     }
-    answer = probe(url, path, headers)
+    answer = probe(hub, path, headers)
     expected = hashlib.sha1(f"{nonce}{_ACCEPT}".encode(), usedforsecurity=False).digest()
     accepted = answer.headers.get("sec-websocket-accept", "")
     is_open = answer.status == http.HTTPStatus.SWITCHING_PROTOCOLS

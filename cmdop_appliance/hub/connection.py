@@ -39,7 +39,7 @@ class Asked:
     headers: tuple[tuple[str, str], ...]  # the others, in their order
     subprotocols: tuple[str, ...]  # that they speak
     address: str  # where they are, also behind trusted proxies
-    is_secure: bool  # they came to a trusted proxy by HTTPS
+    is_secure: bool  # they came by HTTPS, to us or to a trusted proxy
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +58,11 @@ Judge = Callable[[Asked], Awaitable[Answer]]
 class Connection:
     """Whole messages in order, both ways. Sends may come from several tasks."""
 
-    def __init__(self, websocket: WebSocketConnection, room: Room, address: str) -> None:
+    def __init__(
+        self, websocket: WebSocketConnection, room: Room, address: str, binding: bytes = b""
+    ) -> None:
         self.address = address
+        self.binding = binding  # of the certificate that the peer was shown (protocol.handshake)
         self._websocket = websocket
         self._room = room
 
@@ -136,10 +139,11 @@ async def accept(
     judge: Judge = _welcome,
     *,
     message_bytes: int = MESSAGE_BYTES,
+    binding: bytes = b"",
 ) -> AsyncIterator[Connection]:
     """Upgrade a stream whose first bytes ask for it; it is closed when the block ends.
 
-    `room` is that of its socket.
+    `room` is that of its socket, `binding` that of its certificate.
 
     `address` is its peer's; the connection has that of the client, also behind trusted `proxies`.
     `judge` says whether it becomes a websocket; default: it does. A message longer than
@@ -156,7 +160,7 @@ async def accept(
                     stream, nursery, address, proxies, judge, message_bytes
                 )
                 is_open = True
-                connection = Connection(websocket, room, asked.address)
+                connection = Connection(websocket, room, asked.address, binding)
                 yield connection
                 await connection.close(Close.STOPPING, "")
             finally:
@@ -203,9 +207,10 @@ async def _upgrade(
             answer = await judge(asked)
             told = [(name.encode(), value.encode()) for name, value in answer.headers.items()]
             if answer.status == 101:
-                return asked, await request.accept(
-                    subprotocol=answer.subprotocol, extra_headers=told
-                )
+                websocket = await request.accept(subprotocol=answer.subprotocol, extra_headers=told)
+                # It has read its last head, and would keep 3 KB for as long as the link stands.
+                del websocket._wsproto.handshake._h11_connection  # noqa: SLF001
+                return asked, websocket
             told.append((b"Connection", b"close"))
             await request.reject(answer.status, extra_headers=told, body=answer.body)
             raise LinkClosed

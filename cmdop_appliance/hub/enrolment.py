@@ -79,7 +79,8 @@ class Enrolments:
             raise Refused(Close.VERSION, f"protocol {hello.version} is not spoken here")
         nonce = secrets.token_bytes(NONCE_BYTES)
         key = self._identity.public_key
-        signature = self._identity.sign(hub_transcript(hello.nonce, nonce, key))
+        transcript = hub_transcript(hello.nonce, nonce, key, connection.binding)
+        signature = self._identity.sign(transcript)
         challenge = Challenge(version=VERSION, hub_key=key, nonce=nonce, signature=signature)
         await connection.send(conversation.send(challenge))
         prove = conversation.receive_from_agent(await connection.receive())

@@ -5,6 +5,7 @@ Each signature covers its purpose and both nonces, so none can be used elsewhere
 
 import base64
 import binascii
+import hashlib
 from dataclasses import dataclass
 
 from cmdop_appliance.errors import InvalidRequest
@@ -15,9 +16,20 @@ _KEY_BYTES = 32  # Ed25519 public key, RFC 8032
 _PREFIX = "cmdop_enroll_"
 
 
-def hub_transcript(agent_nonce: bytes, hub_nonce: bytes, hub_key: bytes) -> bytes:
-    """What the hub signs to prove its key to one connection."""
-    return b"cmdop hub 1\0" + agent_nonce + hub_nonce + hub_key
+def binding_of(certificate: bytes) -> bytes:
+    """What stands for a connection in what is signed: its server's certificate (DER)."""
+    return hashlib.sha256(certificate).digest()
+
+
+def hub_transcript(
+    agent_nonce: bytes, hub_nonce: bytes, hub_key: bytes, binding: bytes = b""
+) -> bytes:
+    """What the hub signs to prove its key to one connection.
+
+    `binding`: that of the certificate which the hub has shown on it, so that nobody between the
+    two can pass the signature on; b"" if the hub itself speaks plain HTTP.
+    """
+    return b"cmdop hub 1\0" + agent_nonce + hub_nonce + hub_key + binding
 
 
 def machine_transcript(agent_nonce: bytes, hub_nonce: bytes, hub_key: bytes, key: bytes) -> bytes:

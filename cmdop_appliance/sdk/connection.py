@@ -2,12 +2,20 @@
 
 import http.client
 import select
+import ssl
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from cmdop_appliance.sdk.envelope import Address
-from cmdop_appliance.sdk.errors import Away, ConnectionFailed, Silent, UnexpectedAnswer
+from cmdop_appliance.sdk.errors import (
+    Away,
+    ConnectionFailed,
+    Silent,
+    UnexpectedAnswer,
+    Untrusted,
+)
 from cmdop_appliance.sdk.pieces import PIECE_BYTES
+from cmdop_appliance.sdk.trust import tls_context, untrusted
 
 
 class Response:
@@ -51,8 +59,14 @@ class Connection:
 
     def __init__(self, address: Address, timeout_s: float, silence_s: float) -> None:
         """`timeout_s`: how long a hub is waited for; `silence_s`: one that has been reached."""
-        kind = http.client.HTTPSConnection if address.secure else http.client.HTTPConnection
-        self._http = kind(address.host, address.port, timeout=timeout_s)
+        where = address.host, address.port
+        if address.secure:
+            context = tls_context(address.trust)
+            self._http: http.client.HTTPConnection = http.client.HTTPSConnection(
+                *where, timeout=timeout_s, context=context
+            )
+        else:
+            self._http = http.client.HTTPConnection(*where, timeout=timeout_s)
         self._address = address
         self._timeout_s = timeout_s
         self._silence_s = silence_s
@@ -150,6 +164,8 @@ def _failures(address: Address, *, sent: bool = True) -> Iterator[None]:
     except TimeoutError as exc:
         kind = Silent if sent else ConnectionFailed
         raise kind(f"the hub at {address} does not answer") from exc
+    except ssl.SSLCertVerificationError as exc:
+        raise Untrusted(untrusted(str(address), exc)) from exc
     except OSError as exc:
         reason = (exc.strerror or str(exc) or type(exc).__name__).lower()
         raise Away(f"cannot reach the hub at {address}: {reason}", sent=sent) from exc

@@ -3,11 +3,13 @@
 import json
 from collections.abc import Mapping
 from http import HTTPStatus
+from os import PathLike
 from typing import Any, Final, NamedTuple
 from urllib.parse import urlencode, urlsplit
 from uuid import uuid4
 
 from cmdop_appliance.sdk.errors import CmdopError, UnexpectedAnswer, error_class
+from cmdop_appliance.sdk.trust import Trust, trust_in
 
 _KEY_CHARACTERS: Final = 200  # contract, 1: Idempotency
 _SHOWN_CHARACTERS: Final = 200  # of a foreign answer, in an error message
@@ -20,6 +22,7 @@ class Address(NamedTuple):
     host: str
     port: int
     prefix: str  # of every path
+    trust: Trust = Trust()
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
@@ -41,11 +44,15 @@ class Address(NamedTuple):
         return f"{'wss' if self.secure else 'ws'}://{self.authority}{self.target(path)}"
 
 
-def address_of(base_url: str) -> Address:
-    """What the URL says, with or without the /api/v1 at its end.
+def address_of(
+    base_url: str,
+    ca_file: str | PathLike[str] | None = None,
+    certificate: str | None = None,
+) -> Address:
+    """What the URL says, with or without the /api/v1 at its end. The others: see `AsyncClient`.
 
     Raises:
-        CmdopError: it cannot be a hub's.
+        CmdopError: it cannot be a hub's, or the file cannot be read.
     """
     try:
         url = urlsplit(base_url)
@@ -64,7 +71,8 @@ def address_of(base_url: str) -> Address:
     prefix = url.path.rstrip("/")
     for tail in ("/api/v1", "/v1"):  # the published API reference calls this the base URL
         prefix = prefix.removesuffix(tail)
-    return Address(secure, host, port or (443 if secure else 80), prefix)
+    trust = trust_in(ca_file, certificate) if secure else Trust()
+    return Address(secure, host, port or (443 if secure else 80), prefix, trust)
 
 
 def bearer_of(api_key: str) -> dict[str, str]:

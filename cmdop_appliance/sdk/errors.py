@@ -20,6 +20,10 @@ class Away(ConnectionFailed):
         self.sent = sent  # False: the hub certainly has not heard of the request
 
 
+class Untrusted(ConnectionFailed):
+    """Nobody that is trusted here vouches for the certificate of whoever answers."""
+
+
 class Silent(ConnectionFailed):
     """The connection is open, and nothing came in the time that was given."""
 

@@ -63,7 +63,7 @@ class TerminalSocket:
         rows: int,
         patience: Patience,
     ) -> None:
-        self._url, self._headers = transport.websocket(f"/terminals/{terminal_id}/socket")
+        self._target = transport.websocket(f"/terminals/{terminal_id}/socket")
         self._mode = mode
         self._patience = patience
         self._offset: int | None = None  # of the output: where to go on
@@ -150,7 +150,7 @@ class TerminalSocket:
             self._patience.pause(failure, 0 if is_met else time.monotonic() - began)
 
     def _converse(self) -> Generator[Event]:
-        connection = WebSocket.open(self._url, self._headers)
+        connection = WebSocket.open(*self._target)
         try:
             self._begin(connection)
             while not self._is_closed:

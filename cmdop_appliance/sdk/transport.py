@@ -9,6 +9,7 @@ that restarts costs time and nothing else.
 import http
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from os import PathLike
 from typing import Any, Final, NoReturn
 
 from cmdop_appliance.sdk import envelope
@@ -23,6 +24,7 @@ from cmdop_appliance.sdk.errors import (
     Silent,
 )
 from cmdop_appliance.sdk.patience import STOPPING, Patience, is_passing
+from cmdop_appliance.sdk.trust import Trust
 
 # How long a hub that says nothing, or is away, is waited for: it stops within 5 s (contract, 11)
 # and is ready within 2 s of its start, and a small machine reboots in a minute.
@@ -35,13 +37,21 @@ _IDLE_CONNECTIONS: Final = 8  # that are kept for the next requests
 class Transport:
     """Sends requests to one hub. Not for use by two threads at once."""
 
-    def __init__(self, base_url: str, api_key: str, *, timeout_s: float) -> None:
-        """`base_url`: with or without the /api/v1 at its end. `timeout_s`: see `Client`.
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str,
+        *,
+        timeout_s: float,
+        ca_file: str | PathLike[str] | None = None,
+        certificate: str | None = None,
+    ) -> None:
+        """`base_url`: with or without the /api/v1 at its end. The others: see `Client`.
 
         Raises:
             CmdopError: the URL or the key cannot be one.
         """
-        self._address = envelope.address_of(base_url)
+        self._address = envelope.address_of(base_url, ca_file, certificate)
         self._credentials = envelope.bearer_of(api_key)
         self._timeout_s = timeout_s
         self._idle: list[Connection] = []
@@ -58,9 +68,12 @@ class Transport:
         while self._idle:
             self._idle.pop().close()
 
-    def websocket(self, path: str) -> tuple[str, dict[str, str]]:
-        """Where a websocket is opened, and the headers that go with it. `path`: below /api/v1."""
-        return self._address.websocket(path), self._credentials
+    def websocket(self, path: str) -> tuple[str, dict[str, str], Trust]:
+        """Where a websocket is opened, the headers that go with it, and who is trusted to answer.
+
+        `path`: below /api/v1.
+        """
+        return self._address.websocket(path), self._credentials, self._address.trust
 
     def patience(self) -> Patience:
         """As much of it as the client shall have."""

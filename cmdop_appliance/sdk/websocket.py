@@ -8,6 +8,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import ClientConnection, connect
 
 from cmdop_appliance.sdk.errors import Away
+from cmdop_appliance.sdk.trust import Trust, tls_context
 from cmdop_appliance.sdk.websocket_terms import (
     CLOSE_S,
     MESSAGE_BYTES,
@@ -27,7 +28,7 @@ class WebSocket:
         self._connection = connection
 
     @classmethod
-    def open(cls, url: str, headers: Mapping[str, str]) -> Self:
+    def open(cls, url: str, headers: Mapping[str, str], trust: Trust = Trust()) -> Self:  # noqa: B008 - it is frozen
         """A new one.
 
         Raises:
@@ -37,6 +38,7 @@ class WebSocket:
         try:
             connection = connect(
                 url,
+                ssl=tls_context(trust) if url.startswith("wss:") else None,
                 additional_headers=headers,
                 subprotocols=[PROTOCOL],
                 compression=None,

@@ -1,10 +1,12 @@
 """Which hub is talked to, and which key it is given."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
+from cmdop_appliance.cli import connection
 from cmdop_appliance.cli.connection import Chosen, find_hub
 from cmdop_appliance.cli.contexts import Context, Contexts, write_contexts
 from cmdop_appliance.cli.failures import NOT_ALLOWED, NOT_FOUND, UNREACHABLE, USAGE, Failure
@@ -51,10 +53,44 @@ def test_options_go_before_variables_and_these_before_a_data_directory(
     assert (hub.url, hub.key) == (url, key)
 
 
+def test_a_data_directory_that_nobody_named_vouches_for_no_other_hub(data_dir, tmp_path):
+    url = "https://hub:3006"
+    ready = {"url": url, "pid": 1, "certificate": "planted"}
+    (data_dir / "hub.json").write_text(json.dumps(ready))
+    environ = {"XDG_CONFIG_HOME": str(tmp_path), "CMDOP_API_KEY": "mine"}
+    assert find_hub(Chosen(hub=url), environ).certificate == ""
+    write_contexts(Contexts({"hub": Context(url, "mine", "met")}, None), environ)
+    assert find_hub(Chosen(hub=url), {"XDG_CONFIG_HOME": str(tmp_path)}).certificate == "met"
+    assert find_hub(Chosen(), {"XDG_CONFIG_HOME": str(tmp_path)}).certificate == "planted"
+    assert find_hub(Chosen(hub=url, data_dir=data_dir), environ).certificate == "planted"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may read what is not its own")
+def test_a_service_makes_root_send_no_secret_of_another(data_dir, tmp_path):
+    secret = (data_dir / "admin.key").rename(tmp_path / "secret")
+    (data_dir / "admin.key").symlink_to(secret)
+    assert find_hub(Chosen(), {}).key == "local-key"
+    for path in (data_dir, data_dir / "hub.json"):
+        os.chown(path, 12345, 12345)
+    with pytest.raises(Failure, match="no API key"):
+        find_hub(Chosen(), {})
+
+
 def test_the_variable_names_a_data_directory_elsewhere(data_dir, tmp_path):
     elsewhere = data_dir.rename(tmp_path / "elsewhere")
     hub = find_hub(Chosen(), {"CMDOP_DATA_DIR": str(elsewhere)})
     assert (hub.url, hub.key, hub.source) == (LOCAL, "local-key", str(elsewhere))
+
+
+def test_an_installed_hub_is_found_by_who_may_read_its_key(data_dir, tmp_path, monkeypatch):
+    installed = tmp_path / "var"
+    monkeypatch.setattr(connection, "INSTALLED_DATA_DIR", installed)
+    assert find_hub(Chosen(), {}).source == "cmdop-data"
+    data_dir.rename(installed)
+    assert find_hub(Chosen(), {}).source == str(installed)
+    (installed / "admin.key").unlink()
+    with pytest.raises(Failure, match="no hub is known here"):
+        find_hub(Chosen(), {})
 
 
 @pytest.mark.parametrize(
@@ -81,6 +117,16 @@ def test_with_nothing_at_all_the_ways_to_name_a_hub_are_told(tmp_path, monkeypat
         find_hub(Chosen(), {})
     assert caught.value.exit_code == USAGE
     assert "CMDOP_URL" in caught.value.hint
+
+
+def test_an_installed_hub_that_others_may_not_read_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(connection, "INSTALLED_DATA_DIR", tmp_path)
+    monkeypatch.setattr(connection.os, "access", lambda *_: False)
+    with pytest.raises(Failure, match="is not ours to read") as caught:
+        find_hub(Chosen(), {})
+    assert caught.value.exit_code == NOT_ALLOWED
+    assert caught.value.hint.startswith("sudo cmdop …, or cmdop login URL")
 
 
 def test_the_option_nearer_to_the_command_wins():

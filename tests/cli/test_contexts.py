@@ -7,7 +7,7 @@ import pytest
 from cmdop_appliance.cli.contexts import Context, Contexts, config_file, read_contexts
 from cmdop_appliance.cli.failures import Failure
 from tests.cli.files_cli import cmdop
-from tests.sdk.scripted_hub import Asked, answer, scripted_hub
+from tests.sdk.scripted_hub import Asked, answer, http, scripted_hub
 
 ME = {"name": "laptop", "permissions": ["sessions:read"], "hub_version": "0.1.0"}
 
@@ -116,6 +116,10 @@ def test_the_status_counts_what_the_key_may_see(environ):
         path = asked.path.removeprefix("/api/v1")
         if path == "/auth/me":
             return answer(ME)
+        if path == "/readyz":
+            return http(503, b'{"reasons":["the disk is full"]}')
+        if path == "/backups":
+            return answer({"last_at": None, "error": "no room"})
         if path == "/commands":
             return answer({"code": "forbidden", "message": "no"}, status=403)
         total = next((n for text, n in totals.items() if text in asked.query), 0)
@@ -127,6 +131,7 @@ def test_the_status_counts_what_the_key_may_see(environ):
         "hub": hub.url,
         "found_by": "CMDOP_URL",
         "version": "0.1.0",
+        "not_ready": "the disk is full",
         "key": "laptop",
         "machines_online": 3,
         "machines_offline": 1,
@@ -135,4 +140,6 @@ def test_the_status_counts_what_the_key_may_see(environ):
         "schedules_enabled": 1,
         "next_run": "2026-01-02T00:00:00Z",
         "dead_deliveries": 2,
+        "last_backup": None,
+        "backup_error": "no room",
     }

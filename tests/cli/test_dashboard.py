@@ -22,6 +22,7 @@ def test_the_link_signs_a_browser_in_as_the_key_of_the_command_line(hub, command
     code, printed, said = command_line(hub.api.url, key.key, name)
     assert (code, printed.count("\n")) == (0, 1)
     assert "10 minutes" in said
+    assert "good on the hub's own machine only" in said
     url, made = opened(hub, printed.strip())
     assert (url, made.data["permissions"]) == (hub.api.url, ["machines:read"])
     assert opened(hub, printed.strip())[1].status == 401

@@ -10,6 +10,7 @@ import pytest
 
 from cmdop_appliance import __version__
 from cmdop_appliance.cli import diagnosis
+from cmdop_appliance.cli.main import main
 from tests.cli.files_cli import cmdop
 from tests.sdk.scripted_hub import Answer, Asked, answer, http, scripted_hub
 
@@ -102,6 +103,11 @@ def test_what_is_wrong_is_told_with_what_mends_it(differs, check, state, said):
     assert (found[check]["state"], code) == (state, 1 if state == "wrong" else 0)
     assert said in found[check]["said"]
     assert found[check]["fix"] or state == "skipped"
+
+
+def test_where_nobody_listens_is_told_with_where_the_address_is_from(capsys):
+    assert main(["--hub", "http://127.0.0.1:1", "--key", "k", "doctor"]) == 1
+    assert "hub        http://127.0.0.1:1 (--hub): Connection refused\n" in capsys.readouterr().out
 
 
 def test_a_wrong_key_is_told_once():

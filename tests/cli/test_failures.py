@@ -1,8 +1,12 @@
 """What a person gets to see of a refusal."""
 
+import os
+import tempfile
+from pathlib import Path
+
 import pytest
 
-from cmdop_appliance.cli.failures import as_failure
+from cmdop_appliance.cli.failures import as_failure, report_crash
 from cmdop_appliance.sdk import Conflict, Forbidden, InvalidRequest, NotFound, Unauthorized
 
 
@@ -54,3 +58,17 @@ def test_a_machine_that_is_away_or_refuses_is_not_a_key_that_is_not_good_enough(
     assert ("cmdop auth" in failure.hint) == (code == 4)
     assert (failure.message == "mach_1 is not connected (DISCONNECTED)") == (code == 6)
     assert ("machines ls" in failure.hint) == (code == 6)
+
+
+def test_a_program_that_fails_again_and_again_fills_no_disk(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    for number in range(10):
+        old = tmp_path / f"cmdop-crash-{number}.txt"
+        old.touch()
+        os.utime(old, (number, number))
+    (tmp_path / "other.txt").touch()
+    report_crash(ValueError())
+    left = {path.name for path in tmp_path.iterdir()}
+    assert len(left) == 11
+    assert "cmdop-crash-0.txt" not in left
+    assert {"cmdop-crash-1.txt", "other.txt", Path(capsys.readouterr().err.split()[-1]).name} < left

@@ -10,7 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from cmdop_appliance.sdk import ConnectionFailed
+from cmdop_appliance.sdk import CmdopError, ConnectionFailed, Untrusted
 from tests.sdk.kinds import Client
 from tests.sdk.scripted_hub import answer, scripted_hub
 from tests.sdk.scripted_machine import KEY, LARGE, Machine
@@ -94,3 +94,20 @@ def test_who_hangs_up_in_the_midst_of_the_handshake_is_no_hub():
         ):
             client.me()
         thread.join()
+
+
+def test_a_hubs_own_certificate_is_good_by_any_name_and_for_no_other(certificate, tls, tmp_path):
+    _, begin, text = certificate.read_text().partition("-----BEGIN CERTIFICATE")
+    with scripted_hub(lambda _: answer({}), tls=tls) as hub:
+        with Client(hub.url, KEY, certificate=begin + text) as client:  # 127.0.0.1: not in it
+            client.me()
+        asked = len(hub.asked)
+        (tmp_path / "none").write_text("none")
+        with (
+            Client(hub.url, KEY, ca_file=tmp_path / "none") as client,
+            pytest.raises(CmdopError, match="no PEM certificate"),
+        ):
+            client.me()
+        with Client(hub.url, KEY) as client, pytest.raises(Untrusted, match="nobody vouches"):
+            client.me()
+        assert len(hub.asked) == asked

@@ -1,6 +1,7 @@
 """A hub as an agent meets it: a real websocket, the real protocol, and a test instead of a mind."""
 
 import secrets
+import ssl
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -51,7 +52,7 @@ PATIENCE_S = 20  # for anything a test waits for: a bound, never a pace
 class Peer:
     """One agent connection, from the hub's side."""
 
-    def __init__(self, ws: WebSocketConnection, identity: Identity) -> None:
+    def __init__(self, ws: WebSocketConnection, identity: Identity, binding: bytes = b"") -> None:
         self.ws = ws
         self.conversation = Conversation("hub")
         self.over = trio.Event()
@@ -63,6 +64,7 @@ class Peer:
         self.heard: list[Message | Output | Data | Screen] = []
         self._parts: deque[str | bytes] = deque()  # received in one frame with what was heard last
         self._identity = identity
+        self._binding = binding  # of the certificate that this hub shows
         self.nonce = b""
         self.features: list[str] = list(FEATURES)  # that the welcome names
 
@@ -86,7 +88,7 @@ class Peer:
         hello = await self.receive()
         assert isinstance(hello, Hello)
         self.nonce, self.hub_nonce = hello.nonce, secrets.token_bytes(32)
-        transcript = hub_transcript(self.nonce, self.hub_nonce, identity.public_key)
+        transcript = hub_transcript(self.nonce, self.hub_nonce, identity.public_key, self._binding)
         await self.send(
             Challenge(
                 version=VERSION,
@@ -126,11 +128,11 @@ class Peer:
     async def dispatch(
         self, *argv: str, again: str | None = None, spec_hash: bytes = b"h" * 32, **spec: object
     ) -> str:
-        """Dispatch a command; `ttl_ms` and the fields of a spec are optional."""
+        """Dispatch a command; `ttl_ms`, `is_restored` and the fields of a spec are optional."""
         command_id = again or new_id("cmd")
-        ttl_ms = spec.pop("ttl_ms", None)
+        how = {"ttl_ms": spec.pop("ttl_ms", None), "is_restored": spec.pop("is_restored", False)}
         content = Spec(argv=list(argv), **spec)
-        await self.send(Dispatch(id=command_id, spec_hash=spec_hash, ttl_ms=ttl_ms, spec=content))
+        await self.send(Dispatch(id=command_id, spec_hash=spec_hash, spec=content, **how))
         return command_id
 
     async def resume(self, command_id: str, stdout: int = 0, stderr: int = 0) -> None:
@@ -203,9 +205,12 @@ class Peer:
 class HubPeer:
     """A listening hub; `accept` gives the next agent that dials."""
 
-    def __init__(self, port: int, incoming: trio.MemoryReceiveChannel[Peer]) -> None:
+    def __init__(
+        self, port: int, incoming: trio.MemoryReceiveChannel[Peer], scheme: str = "http"
+    ) -> None:
         self.identity = Identity(b"\1" * 32)
-        self.url = f"http://127.0.0.1:{port}"
+        self.port = port
+        self.url = f"{scheme}://127.0.0.1:{port}"
         self.token = str(EnrolmentToken(b"s" * 24, self.identity.public_key))
         self._incoming = incoming
 
@@ -220,21 +225,26 @@ class HubPeer:
 
 
 @asynccontextmanager
-async def running_hub() -> AsyncIterator[HubPeer]:
-    """A hub on a free port of 127.0.0.1, gone on exit with all its connections."""
+async def running_hub(
+    tls: ssl.SSLContext | None = None, binding: bytes = b"", port: int = 0, seed: bytes = b"\1" * 32
+) -> AsyncIterator[HubPeer]:
+    """A hub on a port of 127.0.0.1, gone on exit with all its connections.
+
+    With `tls` it shows a certificate of this `binding`.
+    """
     into, incoming = trio.open_memory_channel[Peer](16)
-    identity = Identity(b"\1" * 32)
+    identity = Identity(seed)
 
     async def handle(request: WebSocketRequest) -> None:
         assert request.path == "/agent"
-        peer = Peer(await request.accept(), identity)
+        peer = Peer(await request.accept(), identity, binding)
         await into.send(peer)
         await peer.over.wait()
 
     async with trio.open_nursery() as nursery:
         serve = partial(serve_websocket, max_message_size=MESSAGE_BYTES, disconnect_timeout=1)
-        server = await nursery.start(serve, handle, "127.0.0.1", 0, None)
-        yield HubPeer(server.port, incoming)
+        server = await nursery.start(serve, handle, "127.0.0.1", port, tls)
+        yield HubPeer(server.port, incoming, "https" if tls else "http")
         nursery.cancel_scope.cancel()
     await into.aclose()
     await incoming.aclose()

@@ -13,8 +13,15 @@ import h11
 from anyio.abc import ByteStream, SocketAttribute
 
 from cmdop_appliance.sdk.envelope import Address
-from cmdop_appliance.sdk.errors import Away, ConnectionFailed, Silent, UnexpectedAnswer
+from cmdop_appliance.sdk.errors import (
+    Away,
+    ConnectionFailed,
+    Silent,
+    UnexpectedAnswer,
+    Untrusted,
+)
 from cmdop_appliance.sdk.pieces import PIECE_BYTES
+from cmdop_appliance.sdk.trust import Trust, tls_context, untrusted
 
 _HEAD_BYTES: Final = 64 * 1024  # of an answer: what http.client takes in a line of it
 _BEGINNING: Final = b"HTTP/1."
@@ -28,19 +35,16 @@ BROKEN: Final = (
 _WITH_BODY: Final = frozenset({"POST", "PUT", "PATCH"})
 
 
-async def open_stream(host: str, port: int, *, secure: bool) -> ByteStream:
-    """A connection to a hub.
+async def open_stream(host: str, port: int, trust: Trust | None) -> ByteStream:
+    """A connection to a hub, without TLS where `trust` is None.
 
     Raises:
         OSError, UnicodeError
     """
-    if not secure:
+    if trust is None:
         return await anyio.connect_tcp(host, port)
     return await anyio.connect_tcp(
-        host,
-        port,
-        ssl_context=ssl.create_default_context(),
-        tls_standard_compatible=False,
+        host, port, ssl_context=tls_context(trust), tls_standard_compatible=False
     )
 
 
@@ -109,7 +113,9 @@ class Connection:
         if self._stream is None:
             with _failures(self._address, sent=False), anyio.fail_after(self._timeout_s):
                 self._stream = await open_stream(
-                    self._address.host, self._address.port, secure=self._address.secure
+                    self._address.host,
+                    self._address.port,
+                    self._address.trust if self._address.secure else None,
                 )
             self._begin()
 
@@ -279,18 +285,26 @@ def _failures(address: Address, *, sent: bool = True) -> Iterator[None]:
         kind = Silent if sent else ConnectionFailed
         raise kind(f"the hub at {address} does not answer") from exc
     except BROKEN as exc:
+        if isinstance(cause := _cause_of(exc), ssl.SSLCertVerificationError):
+            raise Untrusted(untrusted(str(address), cause)) from exc
         raise Away(f"cannot reach the hub at {address}: {reason_of(exc)}", sent=sent) from exc
     except UnicodeError as exc:  # the resolver's word for a host name that cannot be one
         raise ConnectionFailed(f"cannot reach the hub at {address}: no such host") from exc
 
 
-def reason_of(error: BaseException) -> str:
-    """Why, in the system's words: what anyio raises has that as its cause."""
+def _cause_of(error: BaseException) -> BaseException:
+    """What anyio raises has as its cause what the system said."""
     while isinstance(error, BaseExceptionGroup) or error.__cause__ is not None:
         if isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
         elif error.__cause__ is not None:
             error = error.__cause__
+    return error
+
+
+def reason_of(error: BaseException) -> str:
+    """Why, in the system's words."""
+    error = _cause_of(error)
     if isinstance(error, OSError) and not isinstance(error, ssl.SSLError | socket.gaierror):
         return os.strerror(error.errno).lower() if error.errno else str(error).lower()
     return (getattr(error, "strerror", None) or str(error) or "the connection broke").lower()

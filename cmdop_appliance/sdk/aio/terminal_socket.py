@@ -62,7 +62,7 @@ class TerminalSocket:
         rows: int,
         patience: Patience,
     ) -> None:
-        self._url, self._headers = transport.websocket(f"/terminals/{terminal_id}/socket")
+        self._target = transport.websocket(f"/terminals/{terminal_id}/socket")
         self._mode = mode
         self._patience = patience
         self._offset: int | None = None  # of the output: where to go on
@@ -149,7 +149,7 @@ class TerminalSocket:
             await self._patience.pause(failure, 0 if is_met else time.monotonic() - began)
 
     async def _converse(self) -> AsyncGenerator[Event]:
-        connection = await WebSocket.open(self._url, self._headers)
+        connection = await WebSocket.open(*self._target)
         try:
             await self._begin(connection)
             while not self._is_closed:

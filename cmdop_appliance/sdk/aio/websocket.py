@@ -14,6 +14,7 @@ from websockets.uri import parse_uri
 
 from cmdop_appliance.sdk.aio.connection import BROKEN, open_stream, reason_of
 from cmdop_appliance.sdk.errors import Away
+from cmdop_appliance.sdk.trust import Trust
 from cmdop_appliance.sdk.websocket_terms import (
     CLOSE_S,
     MESSAGE_BYTES,
@@ -44,7 +45,7 @@ class WebSocket:
         self._receiving = anyio.Lock()
 
     @classmethod
-    async def open(cls, url: str, headers: Mapping[str, str]) -> Self:
+    async def open(cls, url: str, headers: Mapping[str, str], trust: Trust = Trust()) -> Self:  # noqa: B008 - it is frozen
         """A new one.
 
         Raises:
@@ -54,7 +55,7 @@ class WebSocket:
         where = parse_uri(url)
         try:
             with anyio.fail_after(OPEN_S):
-                stream = await open_stream(where.host, where.port, secure=where.secure)
+                stream = await open_stream(where.host, where.port, trust if where.secure else None)
                 protocol = ClientProtocol(where, subprotocols=[PROTOCOL], max_size=MESSAGE_BYTES)
                 socket = cls(stream, protocol)
                 await socket._shake_hands(headers)

@@ -63,18 +63,19 @@ export function Adding({ onJoin }: { onJoin?: () => void }) {
 
 /** The lines to paste, by the way that this browser took last. */
 function Ways({ token }: { token: string }) {
-  const { data: programs, error } = useLoad(() => loadPrograms(), []);
+  const { data: offered, error } = useLoad(() => loadPrograms(), []);
   const [way, setWay] = useState(remembered(KEY) === WAYS[1] ? WAYS[1] : WAYS[0]);
   const [platform, setPlatform] = useState("");
   if (error) return <Problem error={error} />;
-  if (!programs) return null;
+  if (!offered) return null;
+  const { files: programs, key_pin: pin } = offered;
   const choose = (to: (typeof WAYS)[number]) => {
     setWay(to);
     remember(KEY, to);
   };
   const hub = location.origin;
   const program = programs.find((each) => each.platform === platform) ?? programs[0];
-  const lines = way === "One line" && program ? [oneLine(hub, token)] : byHand(hub, token, program);
+  const lines = way === "One line" && program ? [oneLine(hub, token, pin)] : byHand(hub, token, program, pin);
   return (
     <>
       {program

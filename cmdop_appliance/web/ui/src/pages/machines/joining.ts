@@ -2,7 +2,7 @@
 
 import { signal } from "@preact/signals";
 import { post } from "../../api/client";
-import type { EnrolmentToken, HubEvent, Id, Program } from "../../api/types";
+import type { EnrolmentToken, HubEvent, Id, Program, Programs } from "../../api/types";
 import { quoted } from "../../parts/shell";
 import { onEvent } from "../../state/live";
 
@@ -64,26 +64,29 @@ function hear({ type, data }: HubEvent): void {
 }
 
 /** What the hub hands out; nothing when it has no program, or is older than this page. */
-export async function loadPrograms(): Promise<Program[]> {
+export async function loadPrograms(): Promise<Programs> {
   const response = await fetch("/dl", { cache: "no-store" });
-  return response.ok ? ((await response.json()) as { files: Program[] }).files : [];
+  return response.ok ? ((await response.json()) as Programs) : { files: [], key_pin: null };
 }
 
-/** Fetches cmdop, checks it, installs it and joins. */
-export const oneLine = (hub: string, token: string): string =>
-  `curl -fsSL ${quoted(`${hub}/dl/join.sh`)} | CMDOP_JOIN_KEY=${quoted(token)} sh`;
+/** Fetches cmdop, checks it, installs it and joins. `pin`: by which curl knows the hub, if nobody vouches for it. */
+export const oneLine = (hub: string, token: string, pin: string | null): string =>
+  `${curl(pin)} ${quoted(`${hub}/dl/join.sh`)} | CMDOP_JOIN_KEY=${quoted(token)} sh`;
 
 /** The same in steps that can be looked at. */
-export function byHand(hub: string, token: string, program: Program | undefined): string[] {
-  const join = (cmdop: string) => `${cmdop} agent --hub ${quoted(hub)} --token ${quoted(token)}`;
+export function byHand(hub: string, token: string, program: Program | undefined, pin: string | null): string[] {
+  const plain = hub.startsWith("http:") && !isLocal(new URL(hub).hostname) ? " --plain-http" : "";
+  const join = (cmdop: string) => `${cmdop} agent --hub ${quoted(hub)}${plain} --token ${quoted(token)}`;
   if (!program) return [join("cmdop")];
   const file = quoted(program.name);
   return [
-    `curl -fsSLO ${quoted(`${hub}/dl/${program.name}`)}`,
+    `${curl(pin)} -O ${quoted(`${hub}/dl/${program.name}`)}`,
     `echo ${quoted(`${program.sha256}  ${program.name}`)} | sha256sum -c && chmod +x ${file}`,
     join(`./${file}`),
   ];
 }
+
+const curl = (pin: string | null): string => (pin ? `curl -fsSLk --pinnedpubkey ${quoted(pin)}` : "curl -fsSL");
 
 /** True: a machine elsewhere does not find the hub at this address. */
 export const isLocal = (hostname: string): boolean => /^(localhost|.+\.localhost|127(\.\d+){3}|\[::1\])$/.test(hostname);
