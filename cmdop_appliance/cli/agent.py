@@ -1,5 +1,6 @@
 """`cmdop agent`: make this machine one of the hub's, and say what it may do here."""
 
+import json
 import os
 import signal
 import sys
@@ -46,6 +47,11 @@ def _run_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 "--hub", metavar="URL", envvar="CMDOP_SERVER_URL", help="Only needed to join."
             ),
             click.option(
+                "--plain-http",
+                is_flag=True,
+                help="Let the hub be another machine without TLS. Only needed to join.",
+            ),
+            click.option(
                 "--token",
                 envvar="CMDOP_JOIN_KEY",
                 help="From `cmdop machines add`; only needed to join. - reads it from stdin.",
@@ -58,6 +64,8 @@ def _run_options(command: Callable[..., Any]) -> Callable[..., Any]:
             ),
             _config_option,
             click.option("--stop-on-eof", is_flag=True, hidden=True),
+            click.option("--join", type=click.Path(path_type=Path), hidden=True),
+            click.option("--on-trial", type=int, hidden=True),
             click.option("--keep-out", type=click.Path(path_type=Path), multiple=True, hidden=True),
         )
     ):
@@ -180,6 +188,8 @@ def _run(ctx: click.Context) -> int:
     from cmdop_appliance.agent.main import run  # trio: 0.1 s
 
     given = _given(ctx)
+    if given["join"] is not None:
+        given |= _left_by_install(given["join"], given["state_dir"])
     is_on_stdin = given["token"] == _ON_STDIN
     return run(
         given["state_dir"],
@@ -188,8 +198,21 @@ def _run(ctx: click.Context) -> int:
         name=given["name"],
         config=given["config"],
         stop_on_eof=given["stop_on_eof"],
+        plain_http=given["plain_http"],
         keep_out=given["keep_out"],
+        on_trial=given["on_trial"],
     )
+
+
+def _left_by_install(file: Path, state_dir: Path) -> dict[str, Any]:
+    """How to join, where `cmdop install` has left it; nothing, and no file, once we have joined."""
+    if (state_dir / "hub.json").exists():
+        file.unlink(missing_ok=True)
+    try:
+        left: dict[str, Any] = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        return {}
+    return left
 
 
 def _given(ctx: click.Context) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""cmdop on a machine for good: where it is installed, and the services that keep it running."""
