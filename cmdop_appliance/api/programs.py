@@ -4,7 +4,6 @@ import functools
 import hashlib
 import os
 import re
-import sys
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from cmdop_appliance.api.registry import ROOT, route
 from cmdop_appliance.auth import Scope
 from cmdop_appliance.errors import ChangedDuringRead, InvalidRequest, NotFound, RateLimited
 from cmdop_appliance.joining import join_script
+from cmdop_appliance.service.folders import onefile_of_this_program
 
 FOLDER: Final = "dl"  # in the data directory: what its owner puts there is served, too
 _CHECKOUT: Final = Path(__file__).parents[2]
@@ -45,12 +45,15 @@ class Programs(Struct, frozen=True):
     """What machines can fetch; nothing, when the hub runs from a checkout without a build."""
 
     files: list[Program]
+    # Of the hub's certificate, if it has made that itself: `curl -k --pinnedpubkey PIN` knows it.
+    key_pin: str | None = None
 
 
 @route("GET", "/dl", scope=Scope.PUBLIC, answer=Programs, plane=ROOT)
 async def list_programs(call: Call[None, None]) -> Programs:
     """The programs that are here, by operating system and processor."""
-    return await trio.to_thread.run_sync(_list, call.hub.config.data_dir)
+    files = await trio.to_thread.run_sync(_list, call.hub.config.data_dir)
+    return Programs(files, call.hub.key_pin or None)
 
 
 @route(
@@ -68,7 +71,9 @@ async def download_program(call: Call[None, None]) -> Response:
     file = call.path["file"]
     if file == "join.sh":
         headers = _HEADERS | {"Content-Type": "text/x-shellscript; charset=utf-8"}
-        return Response(200, headers, join_script(_url(call)).encode())
+        files = await trio.to_thread.run_sync(_list, call.hub.config.data_dir)
+        sums = {each.name: each.sha256 for each in files}
+        return Response(200, headers, join_script(_url(call), sums, call.hub.key_pin).encode())
     name = file.removesuffix(".sha256")
     path = (await trio.to_thread.run_sync(find_programs, call.hub.config.data_dir)).get(name)
     if path is None:
@@ -93,20 +98,17 @@ async def download_program(call: Call[None, None]) -> Response:
 def find_programs(data_dir: Path) -> dict[str, Path]:
     """The programs by name: this one, or what its checkout has built, and those in FOLDER."""
     system = os.uname()
-    is_built = getattr(sys, "frozen", False)
-    own = Path(sys.executable) if is_built else _CHECKOUT / "dist/cmdop"
+    own = onefile_of_this_program() or _CHECKOUT / "dist/cmdop"
     found = {f"cmdop-{system.sysname.lower()}-{system.machine}": own}
     found |= {path.name: path for path in sorted((data_dir / FOLDER).glob("cmdop-*"))}
     return {name: path for name, path in found.items() if _NAME.fullmatch(name) and path.is_file()}
 
 
-def _list(data_dir: Path) -> Programs:
-    return Programs(
-        [
-            Program(name, name.removeprefix("cmdop-"), path.stat().st_size, _sha256_of(path))
-            for name, path in find_programs(data_dir).items()
-        ]
-    )
+def _list(data_dir: Path) -> list[Program]:
+    return [
+        Program(name, name.removeprefix("cmdop-"), path.stat().st_size, _sha256_of(path))
+        for name, path in find_programs(data_dir).items()
+    ]
 
 
 def _sha256_of(path: Path) -> str:
@@ -171,5 +173,6 @@ def _url(call: Call[None, None]) -> str:
     if server.public_url and host.lower() == server.public_url.partition("//")[2].lower():
         return server.public_url
     # Whoever says so is told so: nobody else gets this answer.
-    scheme = "https" if headers.get("x-forwarded-proto") == "https" else "http"
+    is_secure = call.request.is_secure or headers.get("x-forwarded-proto") == "https"
+    scheme = "https" if is_secure else "http"
     return f"{scheme}://{host}"

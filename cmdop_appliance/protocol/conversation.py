@@ -48,6 +48,7 @@ _HUB_WHEN_READY = (
     "terminalwatch",
     "terminalcredit",
     "terminalunwatch",
+    "upgrade",
 )
 _AGENT_WHEN_READY = (
     "heartbeat",
@@ -74,6 +75,7 @@ _AGENT_WHEN_READY = (
     "terminaldone",
     "terminalwaiting",
     "screen",
+    "upgrading",
 )
 
 # (state, sender, type) → next state. The table is the specification: what is not here is forbidden.

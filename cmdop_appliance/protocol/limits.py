@@ -19,6 +19,8 @@ SPEC_BYTES = 512 * 1024
 STDIN_BYTES = 256 * 1024
 # Names of messages in one `welcome`: far more than there will be.
 FEATURES_ITEMS = 100
+# The manifest of a release, before base64.
+MANIFEST_BYTES = 64 * 1024
 # Commands named in one inventory message: about 100 bytes each, far below MESSAGE_BYTES.
 INVENTORY_ITEMS = 1000
 # Samples in one message: some 400 bytes each, so that what comes behind waits for 40 kB at most.

@@ -20,6 +20,7 @@ from cmdop_appliance.protocol.limits import (
 from cmdop_appliance.protocol.terminals import FromAgent as FromTerminals
 from cmdop_appliance.protocol.terminals import FromHub as ToTerminals
 from cmdop_appliance.protocol.terminals import Size
+from cmdop_appliance.protocol.upgrades import Upgrade, Upgrading
 from cmdop_appliance.protocol.words import Message
 
 CommandId = Annotated[str, Meta(pattern=r"^cmd_[0-7][0-9A-HJKMNP-TV-Z]{25}\Z")]
@@ -175,7 +176,7 @@ class Ready(Message, frozen=True, omit_defaults=True):
     """The inventory is complete: dispatches may come."""
 
     audit_head: AuditHead | None = None  # the newest that the agent remembers
-    # What else the agent understands: "files", "terminals". The first release names nothing.
+    # What else the agent understands: "files", "terminals", "upgrade". First releases name none.
     features: Features = msgspec.field(default_factory=list)
 
 
@@ -296,13 +297,15 @@ class Revoked(Message, frozen=True):
     signature: Signature
 
 
-class Dispatch(Message, frozen=True):
+class Dispatch(Message, frozen=True, omit_defaults=True):
     """Start this command, unless this id was ever seen. Sent any number of times."""
 
     id: CommandId
     spec_hash: Bytes32
     ttl_ms: Count | None  # not to be started later than this after receipt; null: no bound
     spec: Spec
+    # The hub has it from a backup: it may have been seen so long ago that nobody remembers it.
+    is_restored: bool = False
 
 
 class Cancel(Message, frozen=True):
@@ -388,6 +391,7 @@ FEATURES: Final[tuple[str, ...]] = (
     "filecredit",
     "fileend",
     *(kind.__struct_config__.tag for kind in get_args(FromTerminals)),
+    "upgrading",
 )
 
 FromAgent = (
@@ -408,6 +412,7 @@ FromAgent = (
     | FileCredit
     | FileEnd
     | FromTerminals
+    | Upgrading
     | Bye
 )
 FromHub = (
@@ -426,6 +431,7 @@ FromHub = (
     | FileCredit
     | FileEnd
     | ToTerminals
+    | Upgrade
 )
 
 M = TypeVar("M")

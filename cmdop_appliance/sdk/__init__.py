@@ -16,6 +16,7 @@ from cmdop_appliance.sdk.errors import (
     ServerError,
     Unauthorized,
     UnexpectedAnswer,
+    Untrusted,
 )
 from cmdop_appliance.sdk.types import Ended, EventGap, Gap, Output
 
@@ -41,6 +42,7 @@ __all__ = [
     "ServerError",
     "Unauthorized",
     "UnexpectedAnswer",
+    "Untrusted",
 ]
 
 

@@ -2,9 +2,9 @@
 """The synchronous client: the public HTTP API as Python calls."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Final, Self, cast
 
 from cmdop_appliance.sdk.errors import CmdopError
 from cmdop_appliance.sdk.resources.audit import Audit
@@ -24,7 +24,11 @@ if TYPE_CHECKING:
     from cmdop_appliance.sdk.resources.files import Files
     from cmdop_appliance.sdk.resources.schedules import Schedules
     from cmdop_appliance.sdk.resources.terminals import Terminals
+    from cmdop_appliance.sdk.resources.upgrades import Upgrades
     from cmdop_appliance.sdk.resources.webhooks import Webhooks
+
+# Counting what is in a large store may take the hub so long before it says a word.
+BACKUP_IDLE_S: Final = 600.0
 
 
 class Client:
@@ -33,7 +37,8 @@ class Client:
     A hub that restarts is waited for, and so is a machine whose agent has not found it again: what
     a call asks for is done once. Besides what a call names, each raises
 
-        ConnectionFailed: the hub is not there, or broke off and stayed away.
+        ConnectionFailed: the hub is not there, or broke off and stayed away; Untrusted: nobody
+            vouches for who is there.
         Unauthorized, Forbidden: the key is good no more, or may not.
         RateLimited: too many requests; `retry_after` says for how many seconds.
         ServerError: the hub failed, or has not enough space.
@@ -46,13 +51,19 @@ class Client:
         api_key: str | None = None,
         *,
         timeout_s: float = TIMEOUT_S,
+        ca_file: str | os.PathLike[str] | None = None,
+        certificate: str | None = None,
     ) -> None:
         """`base_url` and `api_key`: by default what CMDOP_URL and CMDOP_API_KEY say.
 
         `timeout_s`: how long a hub is waited for that says nothing, or that was there and went.
+        `ca_file`: certificates (PEM) of which one must vouch for the hub, or be its own; by default
+        what CMDOP_CA_FILE names, or else the authorities of the system. `certificate`: the hub's
+        own (PEM), whatever name it is reached by.
 
         Raises:
-            CmdopError: the URL or the key cannot be one, or nothing names it.
+            CmdopError: the URL or the key cannot be one, or nothing names it; or the file cannot
+                be read.
         """
         if base_url is None:
             base_url = os.environ.get("CMDOP_URL") or os.environ.get("CMDOP_BASE_URL")
@@ -61,7 +72,11 @@ class Client:
         if base_url is None or api_key is None:
             missing = "CMDOP_URL" if base_url is None else "CMDOP_API_KEY"
             raise CmdopError(f"no hub is named: pass base_url and api_key, or set {missing}")
-        self._open(Transport(base_url, api_key, timeout_s=timeout_s))
+        self._open(
+            Transport(
+                base_url, api_key, timeout_s=timeout_s, ca_file=ca_file, certificate=certificate
+            )
+        )
 
     def _open(self, transport: Transport) -> None:
         self._transport = transport
@@ -87,6 +102,13 @@ class Client:
         from cmdop_appliance.sdk.resources.schedules import Schedules  # 3 ms, as above
 
         return Schedules(self._transport)
+
+    @cached_property
+    def upgrades(self) -> "Upgrades":
+        """Releases for the hub and its machines."""
+        from cmdop_appliance.sdk.resources.upgrades import Upgrades
+
+        return Upgrades(self._transport)
 
     @cached_property
     def webhooks(self) -> "Webhooks":
@@ -128,6 +150,16 @@ class Client:
     def me(self) -> Caller:
         """Who the hub takes the key for, and what it allows."""
         return cast("Caller", data_of(self._transport.request("GET", "/auth/me")))
+
+    def backup(self) -> Generator[bytes]:
+        """All that the hub knows, as the bytes of one file: they are worth what its keys are.
+
+        Raises:
+            APIError: the key may not, another backup is being made, or there is no room.
+            ConnectionFailed: what came is not all of it.
+        """
+        with self._transport.stream("/backup", idle_timeout_s=BACKUP_IDLE_S, headers={}) as pieces:
+            yield from pieces
 
     def request(
         self,

@@ -140,6 +140,7 @@ class Command(TypedDict):
     stderr_truncated: NotRequired[bool]
     stdout_lossy: NotRequired[bool]
     stderr_lossy: NotRequired[bool]
+    output_forgotten: NotRequired[bool]  # it is kept no longer
 
 
 class Refused(TypedDict):
@@ -206,6 +207,50 @@ class NewWorkspace(Workspace):
     """A workspace with its first admin key."""
 
     api_key: APIKey
+
+
+class Release(TypedDict):
+    """What a bundle has in it."""
+
+    version: str
+    released_at: str
+    programs: list[str]
+    running_version: str
+    is_running: bool
+
+
+class Upgrade(Release):
+    """A release on its way to a hub and its machines."""
+
+    id: str
+    status: Literal["hub", "machines", "completed", "failed", "superseded"]
+    reason: str | None
+    machine_ids: list[str] | None
+    created_at: str
+    hub_upgraded_at: str | None
+    finished_at: str | None
+
+
+class MachineUpgrade(TypedDict):
+    """What becomes of an upgrade on one machine."""
+
+    machine_id: str
+    name: str
+    online: bool
+    wave: int
+    state: Literal[
+        "waiting",
+        "offered",
+        "downloading",
+        "starting",
+        "healthy",
+        "refused",
+        "failed",
+        "rolled_back",
+    ]
+    code: str | None
+    reason: str | None
+    changed_at: str
 
 
 class EnrollmentToken(TypedDict):

@@ -36,6 +36,11 @@ def to_latest(tx: Tx) -> None:
             tx.execute("INSERT INTO migration (number) VALUES (:number)", number=number)
 
 
+def latest() -> int:
+    """The number of the schema that this version has."""
+    return max(_scripts())
+
+
 def _scripts() -> dict[int, str]:
     return _named(_NAME)
 

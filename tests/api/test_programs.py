@@ -6,7 +6,6 @@ import random
 import sys
 from collections import Counter
 from contextlib import AsyncExitStack, aclosing
-from pathlib import Path
 
 import pytest
 
@@ -41,7 +40,7 @@ async def site(tmp_path, folder):
 async def test_a_program_is_listed_fetched_and_can_be_checked(site):
     digest = hashlib.sha256(CONTENT).hexdigest()
     listed = {"name": NAME, "platform": "testos-cpu_64", "size": len(CONTENT), "sha256": digest}
-    assert (await site.get("/dl")).json == {"files": [listed]}
+    assert (await site.get("/dl")).json == {"files": [listed], "key_pin": None}
     answer = await site.get(f"/dl/{NAME}")
     assert (answer.status, answer.body) == (200, CONTENT)
     assert answer.headers["content-disposition"] == f'attachment; filename="{NAME}"'
@@ -127,7 +126,10 @@ def test_the_own_program_is_the_one_that_runs_or_what_the_checkout_built(tmp_pat
     built.touch()
     assert programs.find_programs(tmp_path) == {OWN: built}
     monkeypatch.setattr(sys, "frozen", True, raising=False)
-    assert programs.find_programs(tmp_path) == {OWN: Path(sys.executable)}
+    onefile = tmp_path / "onefile"
+    onefile.touch()
+    monkeypatch.setenv("CMDOP_ONEFILE", str(onefile))
+    assert programs.find_programs(tmp_path) == {OWN: onefile}
     chosen = tmp_path / "dl" / OWN
     chosen.parent.mkdir()
     chosen.touch()

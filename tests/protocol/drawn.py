@@ -70,6 +70,7 @@ from cmdop_appliance.protocol.terminals import (
     TerminalWatched,
     Worktree,
 )
+from cmdop_appliance.protocol.upgrades import Upgrade, Upgrading
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 LINE = st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=30)
@@ -116,6 +117,7 @@ SPECS = st.builds(
     serial_key=st.none() | TEXT.filter(bool),
     pty=st.none() | SIZES,
 )
+UPGRADES = st.from_regex(r"upg_[0-7][0-9A-HJKMNP-TV-Z]{25}", fullmatch=True)
 TERMINALS = st.from_regex(r"(term|session)_[0-7][0-9A-HJKMNP-TV-Z]{25}", fullmatch=True)
 WRITERS = st.from_regex(r"[0-9a-f]{32}", fullmatch=True)
 WHATS = st.one_of(
@@ -285,6 +287,13 @@ FROM_AGENT = {
     TerminalGap: st.builds(TerminalGap, watch=COUNTS, offset=COUNTS),
     TerminalDone: st.builds(TerminalDone, watch=COUNTS, end=COUNTS),
     TerminalWaiting: st.builds(TerminalWaiting, id=TERMINALS, on=BOOLS),
+    Upgrading: st.builds(
+        Upgrading,
+        id=UPGRADES,
+        progress=st.sampled_from(["downloading", "starting", "healthy", "rolled_back"]),
+        code=TEXT,
+        message=TEXT,
+    ),
     Bye: st.just(Bye()),
 }
 FROM_HUB = {
@@ -299,7 +308,14 @@ FROM_HUB = {
         features=st.lists(TEXT, max_size=3),
     ),
     Revoked: st.builds(Revoked, machine_id=TEXT, signature=SIGNATURES),
-    Dispatch: st.builds(Dispatch, id=IDS, spec_hash=BYTES32, ttl_ms=st.none() | COUNTS, spec=SPECS),
+    Dispatch: st.builds(
+        Dispatch,
+        id=IDS,
+        spec_hash=BYTES32,
+        ttl_ms=st.none() | COUNTS,
+        spec=SPECS,
+        is_restored=st.booleans(),
+    ),
     Cancel: st.builds(Cancel, id=IDS),
     Resume: st.builds(Resume, id=IDS, stdout=COUNTS, stderr=COUNTS),
     Stored: st.builds(Stored, id=IDS, stdout=COUNTS, stderr=COUNTS),
@@ -332,5 +348,6 @@ FROM_HUB = {
     ),
     TerminalCredit: st.builds(TerminalCredit, watch=COUNTS, offset=COUNTS),
     TerminalUnwatch: st.builds(TerminalUnwatch, watch=COUNTS),
+    Upgrade: st.builds(Upgrade, id=UPGRADES, manifest=st.binary(max_size=50), signature=SIGNATURES),
 }
 BOTH_WAYS = {FileCredit, FileEnd}

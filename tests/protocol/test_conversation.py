@@ -66,11 +66,13 @@ from cmdop_appliance.protocol.terminals import (
     TerminalWatch,
     TerminalWatched,
 )
+from cmdop_appliance.protocol.upgrades import Upgrade, Upgrading
 from cmdop_appliance.protocol.words import Message
 from tests.support.records import TELEMETRY
 
 ID, KEY, SIGNATURE = new_id("cmd"), b"k" * 32, b"s" * 64
 TERMINAL, SESSION, WRITER = new_id("term"), new_id("session"), "0f" * 16
+UPGRADE = new_id("upg")
 NOTHING = Stream(0, KEY)
 FACTS = Facts(
     **dict.fromkeys(("hostname", "os", "arch", "kernel", "user", "home", "agent_version"), "x"),
@@ -112,6 +114,7 @@ SAID = {
         "terminaldone": TerminalDone(watch=1, end=2),
         "terminalwaiting": TerminalWaiting(id=SESSION, on=True),
         "screen": Screen(1, 2, b"x"),
+        "upgrading": Upgrading(id=UPGRADE, progress="downloading"),
         "bye": Bye(),
     },
     "hub": {
@@ -138,6 +141,7 @@ SAID = {
         "terminalwatch": TerminalWatch(watch=1, id=TERMINAL),
         "terminalcredit": TerminalCredit(watch=1, offset=2),
         "terminalunwatch": TerminalUnwatch(watch=1),
+        "upgrade": Upgrade(id=UPGRADE, manifest=b"{}", signature=SIGNATURE),
     },
 }
 CASES = [(state, side, kind) for state in State for side in SAID for kind in SAID[side]]

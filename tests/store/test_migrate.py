@@ -1,5 +1,9 @@
 """Numbered migrations: all that is missing, once, or nothing."""
 
+import signal
+import subprocess
+import sys
+
 import pytest
 
 from cmdop_appliance.auth import Reach
@@ -66,6 +70,35 @@ async def test_a_migration_that_fails_half_way_leaves_the_old_schema_whole(tmp_p
         async with open_store(tmp_path):
             pytest.fail("opened with a broken schema")
     del scripts[number], scripts[number + 1]
+    async with open_store(tmp_path) as store:
+        assert await store.run(schema) == before
+        assert await store.run(applied) == numbers
+
+
+KILLED = """
+import os, signal, sys, trio
+from pathlib import Path
+from cmdop_appliance.store import migrate
+from cmdop_appliance.store.engine import open_store
+scripts, apply = migrate._scripts(), migrate.to_latest
+scripts[max(scripts) + 1] = "CREATE TABLE half (id TEXT);\\nSELECT die('x');\\n"
+migrate._scripts = lambda: scripts
+def to_latest(tx):
+    tx.define("die", lambda _: os.kill(os.getpid(), signal.SIGKILL))
+    apply(tx)
+migrate.to_latest = to_latest
+async def main():
+    async with open_store(Path(sys.argv[1])):
+        pass
+trio.run(main)
+"""
+
+
+async def test_kill_9_in_the_middle_of_a_migration_leaves_the_old_schema_whole(tmp_path):
+    async with open_store(tmp_path) as store:
+        before, numbers = await store.run(schema), await store.run(applied)
+    killed = subprocess.run([sys.executable, "-c", KILLED, tmp_path], check=False)
+    assert killed.returncode == -signal.SIGKILL
     async with open_store(tmp_path) as store:
         assert await store.run(schema) == before
         assert await store.run(applied) == numbers
