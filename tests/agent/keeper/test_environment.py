@@ -7,44 +7,11 @@ import pytest
 
 from cmdop_appliance.agent.keeper.environment import original_environment
 
-BUNDLE = "/tmp/_MEIabc"
 
-
-def test_a_program_from_source_passes_all_on_but_our_own_settings():
-    given = {"PATH": "/bin", "LD_LIBRARY_PATH": "/opt/lib", "LD_LIBRARY_PATH_ORIG": "/x"}
-    assert original_environment({**given, "CMDOP_API_KEY": "secret"}, None) == given
-
-
-@pytest.mark.parametrize(
-    ("packed", "original"),
-    [
-        ({"LD_LIBRARY_PATH": BUNDLE}, {}),
-        ({"LD_LIBRARY_PATH": BUNDLE, "LD_LIBRARY_PATH_ORIG": "/a"}, {"LD_LIBRARY_PATH": "/a"}),
-        ({"LD_LIBRARY_PATH": BUNDLE, "LD_LIBRARY_PATH_ORIG": ""}, {"LD_LIBRARY_PATH": ""}),
-        ({"_PYI_ARCHIVE_FILE": "x", "_PYI_PARENT_PROCESS_LEVEL": "1", "_MEIPASS2": "y"}, {}),
-        ({"PYINSTALLER_RESET_ENVIRONMENT": "1"}, {}),
-        ({"PYTHONHOME": BUNDLE, "PYTHONPATH": f"{BUNDLE}/lib"}, {}),
-        ({"PYTHONPATH": "/home/me/lib"}, {"PYTHONPATH": "/home/me/lib"}),
-        ({"HOME": "/root", "_": "/usr/bin/x"}, {"HOME": "/root", "_": "/usr/bin/x"}),
-    ],
-)
-def test_nothing_of_the_packed_program_is_left(packed, original):
-    assert original_environment(packed, BUNDLE) == original
-
-
-@pytest.mark.parametrize("bundle", [None, BUNDLE])
-def test_a_temporary_folder_that_we_set_is_put_back(bundle):
-    ours = {"TMPDIR": "/state/keeper/run"}
-    assert original_environment({**ours, "CMDOP_ORIGINAL_TMPDIR": ""}, bundle) == {}
-    assert original_environment({**ours, "CMDOP_ORIGINAL_TMPDIR": "/t"}, bundle) == {"TMPDIR": "/t"}
-    assert original_environment(ours, bundle) == ours
-
-
-def test_the_given_environment_is_not_changed():
-    given = {"CMDOP_X": "1", "TMPDIR": "/x", "CMDOP_ORIGINAL_TMPDIR": ""}
-    before = dict(given)
-    original_environment(given, BUNDLE)
-    assert given == before
+def test_a_command_gets_all_but_our_own_settings():
+    given = {"PATH": "/bin", "LD_LIBRARY_PATH": "/opt/lib", "PYTHONPATH": "/x"}
+    ours = {"CMDOP_API_KEY": "secret", "CMDOP_ONEFILE": "/cmdop"}
+    assert original_environment({**given, **ours}) == given
 
 
 @pytest.mark.parametrize("given", [{}, {"LC_CTYPE": "C.UTF-8"}, {"LC_CTYPE": "C"}])
