@@ -15,9 +15,11 @@ from pathlib import Path
 
 from tests.torture import simulation
 from tests.torture.agent_kills import AGENT_KILLS
+from tests.torture.backup import BACKUP
 from tests.torture.coding_agents import CODING_AGENTS
 from tests.torture.cron import CRON
 from tests.torture.cuts import CUTS
+from tests.torture.disk_full import DISK_FULL
 from tests.torture.files_cuts import FILES_CUTS
 from tests.torture.files_faults import FILES_FAULTS
 from tests.torture.files_kills import FILES_KILLS
@@ -28,6 +30,8 @@ from tests.torture.hub_kills_followed import HUB_KILLS_FOLLOWED
 from tests.torture.hub_kills_ledger import HUB_KILLS_LEDGER
 from tests.torture.lost import LOST
 from tests.torture.parts import Outcome, print_ledger, run_part
+from tests.torture.power_cuts import POWER_CUTS
+from tests.torture.roots import ROOTS
 from tests.torture.schedules_kills import SCHEDULES_KILLS
 from tests.torture.sweep import SWEEP
 from tests.torture.terminals_kills import TERMINALS_KILLS
@@ -38,6 +42,8 @@ PARTS = (
     HUB_KILLS_FOLLOWED,
     CUTS,
     HUB_KILLS_LEDGER,
+    POWER_CUTS,
+    DISK_FULL,
     SWEEP,
     LOST,
     GIGABYTE,
@@ -51,6 +57,8 @@ PARTS = (
     WEBHOOKS_KILLS,
     TERMINALS_KILLS,
     CODING_AGENTS,
+    ROOTS,
+    BACKUP,
 )
 
 say = partial(print, flush=True)  # the other end may be a file that somebody watches

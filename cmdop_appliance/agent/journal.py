@@ -13,6 +13,7 @@ import time
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -59,6 +60,7 @@ class Journal:
         """
         self.entries: dict[str, Entry] = {}
         self.tombstones: dict[str, int] = {}  # id → when, seconds since 1970
+        self._horizon = ""  # of the ids whose tombstones were let go, the newest
         self._path = path
         self._fd = -1
         self._size = 0
@@ -99,14 +101,34 @@ class Journal:
         """Leave a tombstone: nobody needs this command any more, and it must never start."""
         self.entries.pop(command_id, None)
         self.tombstones[command_id] = now = int(time.time())
+        lines = [_tombstone_line(command_id, now)]
         if len(self.tombstones) > TOMBSTONES_AT_MOST:
-            del self.tombstones[next(iter(self.tombstones))]
-        self._append_or_log([_tombstone_line(command_id, now)])
+            surplus = max(1, TOMBSTONES_AT_MOST // 100)  # one line for many
+            lines += self._let_go(list(islice(self.tombstones, surplus)))
+        self._append_or_log(lines)
+
+    def is_beyond_memory(self, command_id: str) -> bool:
+        """True: there was a tombstone for an id as old as this, or for a newer one, which is gone.
+
+        A hub that was restored from a backup may ask for what ran here long ago. Only for it that
+        counts: the hub's clock, which ids tell, may have been set back since.
+        """
+        return command_id <= self._horizon
 
     def forget_all(self) -> None:
         """Leave a tombstone for every command."""
         for command_id in list(self.entries):
             self.forget(command_id)
+
+    def _let_go(self, command_ids: list[str]) -> list[bytes]:
+        """Drop tombstones; what the journal has to say of it."""
+        for command_id in command_ids:
+            del self.tombstones[command_id]
+        newest = max(command_ids, default="")
+        if newest <= self._horizon:
+            return []
+        self._horizon = newest
+        return [_horizon_line(newest)]
 
     def _append_or_log(self, lines: list[bytes]) -> None:
         try:
@@ -143,6 +165,9 @@ class Journal:
 
     def _apply(self, fields: dict[str, Any]) -> None:
         command_id = str(fields.pop("id"))
+        if "beyond" in fields:
+            self._horizon = max(self._horizon, command_id)
+            return
         if "gone" in fields:
             self.entries.pop(command_id, None)
             self.tombstones[command_id] = int(fields["gone"])
@@ -156,11 +181,10 @@ class Journal:
     def _compact(self) -> None:
         oldest = int(time.time()) - TOMBSTONE_S
         surplus = len(self.tombstones) - TOMBSTONES_AT_LEAST
-        for command_id in [key for key, at in self.tombstones.items() if at < oldest][
-            : max(0, surplus)
-        ]:
-            del self.tombstones[command_id]
-        lines = [_tombstone_line(key, at) for key, at in self.tombstones.items()]
+        old = [key for key, at in self.tombstones.items() if at < oldest]
+        self._let_go(old[: max(0, surplus)])
+        lines = [_horizon_line(self._horizon)] if self._horizon else []
+        lines += [_tombstone_line(key, at) for key, at in self.tombstones.items()]
         lines += [_entry_line(entry) for entry in self.entries.values()]
         data = b"".join(lines)
         fresh = self._path.with_suffix(".new")
@@ -195,6 +219,10 @@ def _entry_line(entry: Entry) -> bytes:
 
 def _tombstone_line(command_id: str, at_s: int) -> bytes:
     return _line({"id": command_id, "gone": at_s})
+
+
+def _horizon_line(command_id: str) -> bytes:
+    return _line({"id": command_id, "beyond": True})
 
 
 def _line(fields: dict[str, Any]) -> bytes:

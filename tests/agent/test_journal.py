@@ -135,6 +135,28 @@ def test_the_oldest_tombstone_makes_room_when_there_are_too_many(journal, monkey
     assert list(journal.tombstones) == ["cmd_2", "cmd_3"]
 
 
+def test_of_what_it_let_go_the_journal_remembers_how_new_it_was(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "TOMBSTONES_AT_MOST", 2)
+    monkeypatch.setattr(module, "TOMBSTONES_AT_LEAST", 1)
+    journal = Journal(tmp_path / "journal.log")
+    assert not journal.is_beyond_memory("cmd_0")
+    for number in (5, 1, 2, 3):
+        journal.forget(f"cmd_{number}")
+    for again in (journal, journal := reopened(journal)):
+        assert [again.is_beyond_memory(f"cmd_{n}") for n in (1, 4, 5, 6)] == [True] * 3 + [False]
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 2 * module.TOMBSTONE_S)
+    journal = reopened(journal)  # of what is let go now, none is newer
+    assert list(journal.tombstones) == ["cmd_3"]
+    journal = reopened(journal)
+    assert journal.is_beyond_memory("cmd_5")
+    journal.forget("cmd_6")
+    journal.forget("cmd_7")
+    journal.forget("cmd_8")
+    assert journal.is_beyond_memory("cmd_6")
+    journal.close()
+
+
 def test_a_large_journal_is_rewritten_with_what_counts(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "COMPACT_ABOVE_BYTES", 1000)
     journal = Journal(tmp_path / "journal.log")

@@ -74,6 +74,10 @@ def new_endless_ask(folder: Path, dice: Random) -> Ask:
 class PatientApi(Api):
     """An API client that repeats what got no answer, for as long as that is bearable."""
 
+    def is_answered(self, method: str, status: int) -> bool:
+        """Whether that is an answer; else it is asked again."""
+        return status != 503
+
     def call(
         self,
         method: str,
@@ -89,7 +93,7 @@ class PatientApi(Api):
                 trouble = f"status {answer.status}"
             except OUTAGES as exc:
                 answer, trouble = None, repr(exc)
-            if answer is not None and answer.status != 503:
+            if answer is not None and self.is_answered(method, answer.status):
                 return answer
             assert time.monotonic() < give_up, f"{method} {path}: {trouble}"
             assert not IMPATIENT.is_set(), "interrupted"

@@ -21,6 +21,24 @@ def clients_at_work(
     `up_s`: how long the hub lives after its first answer. What failed for a client, the next case
     raises, or the end.
     """
+    with clients(seed, count, work) as raise_trouble:
+
+        def case(_number: int, dice: Random) -> None:
+            wait_for(lambda: site.api.call("GET", "/auth/me").status == 200, "the hub", PATIENCE_S)
+            time.sleep(dice.uniform(*up_s))
+            site.hub.kill()
+            site.start_hub()
+            raise_trouble()
+
+        yield case
+
+
+@contextmanager
+def clients(seed: str, count: int, work: Callable[[Random], None]) -> Iterator[Callable[[], None]]:
+    """Within, so many do their `work` over and over.
+
+    What is given raises what failed for one of them, and so does the end.
+    """
     over = threading.Event()
     troubles: list[Exception] = []
 
@@ -36,13 +54,6 @@ def clients_at_work(
         if troubles:
             raise troubles[0]
 
-    def case(_number: int, dice: Random) -> None:
-        wait_for(lambda: site.api.call("GET", "/auth/me").status == 200, "the hub", PATIENCE_S)
-        time.sleep(dice.uniform(*up_s))
-        site.hub.kill()
-        site.start_hub()
-        raise_trouble()
-
     threads = [
         threading.Thread(target=client, args=(number,), name=f"client {seed}/{number}")
         for number in range(count)
@@ -50,7 +61,7 @@ def clients_at_work(
     for thread in threads:
         thread.start()
     try:
-        yield case
+        yield raise_trouble
     finally:
         over.set()
         for thread in threads:

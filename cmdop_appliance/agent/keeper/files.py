@@ -97,11 +97,14 @@ def screen_folder(slot: int) -> str:
     return f"{OUTPUT}/{slot}.pty"
 
 
-def remove_output(slot: int) -> None:
+def remove_output(slot: int, *, has_screen: bool) -> None:
     """Remove what there is; what still writes to a file loses nothing but the name."""
-    for name in (f"{OUTPUT}/{slot}.out", f"{OUTPUT}/{slot}.err", screen_folder(slot)):
+    for name in (f"{OUTPUT}/{slot}.out", f"{OUTPUT}/{slot}.err"):
         with suppress(OSError):  # somebody was faster
-            _remove(name)
+            os.unlink(name)
+    if has_screen:
+        with suppress(OSError):
+            _remove(screen_folder(slot))
 
 
 def _remove(name: str) -> None:

@@ -27,6 +27,7 @@ class Link:
         self._outbox = bytearray()
         self.lines: deque[bytes] = deque()  # received and not handled; at most one read's worth
         self.unsynced: deque[str] | None = None  # ids whose record is still to be told
+        self.knows_terminals = False  # an agent of the first release would fail over one
 
     def fileno(self) -> int:
         """The socket's descriptor."""
@@ -100,7 +101,7 @@ class Agent:
         return self._link is not None
 
     def connect(self, connection: socket.socket, hello: Event) -> None:
-        """Talk to this one from now on: `hello`, then every record."""
+        """Talk to this one from now on: `hello`, then every record but those of terminals."""
         if self._link is not None:
             self.drop("another agent has connected")
         self._link = link = Link(connection)
@@ -108,8 +109,17 @@ class Agent:
         self._epoll.register(link, self._watched)
         try:
             link.send(encode(hello))
-            link.unsynced = deque(self._records)
-            self._sync(link)
+            self._tell_records(link)
+        except LinkLost as lost:
+            self.drop(str(lost))
+
+    def tell_terminals(self) -> None:
+        """It has asked for them: their records, and `ready` once more."""
+        if (link := self._link) is None:
+            return
+        link.knows_terminals = True
+        try:
+            self._tell_records(link)
         except LinkLost as lost:
             self.drop(str(lost))
 
@@ -130,8 +140,12 @@ class Agent:
 
     def tell_of(self, command_id: str, event: str) -> None:
         """Tell this event, or, later, the record that says the same."""
-        if self._link is not None and self._link.unsynced is not None:
-            self._link.unsynced.append(command_id)
+        if (link := self._link) is None:
+            return
+        if self._records[command_id].is_terminal and not link.knows_terminals:
+            return
+        if link.unsynced is not None:
+            link.unsynced.append(command_id)
         else:
             self._tell(event)
 
@@ -157,6 +171,16 @@ class Agent:
             self.drop(str(lost))
         else:
             self._watch(self._link)
+
+    def _tell_records(self, link: Link) -> None:
+        """All of terminals, if it knows them, else all others."""
+        link.unsynced = link.unsynced or deque()
+        link.unsynced.extend(
+            record.id
+            for record in self._records.values()
+            if record.is_terminal == link.knows_terminals
+        )
+        self._sync(link)
 
     def _sync(self, link: Link) -> None:
         for _ in range(_SYNC_RECORDS):

@@ -5,6 +5,9 @@
     keeper → agent   hello, one `record` per known command, ready; from then on, as they happen:
                      started, refused, exited; of terminals also written, taken
 
+Of terminals nothing is told before {"do":"terminals"}, which is answered by their records and
+`ready`: an agent that was rolled back to the first release knows none, and works beside them.
+
 Lines of JSON over `keeper.sock`, one agent at a time, a new one replaces the old. What starts and
 ends is in the log before it is told. A start of a known id is answered with its record and starts
 nothing.
@@ -39,6 +42,7 @@ from cmdop_appliance.agent.keeper.requests import (
     Resize,
     Start,
     TerminalRequest,
+    Terminals,
     Touch,
     parse,
 )
@@ -81,8 +85,7 @@ class Keeper:
         self._records = read_log(state_dir)
         self._log = Log()
         self._pool = OutputPool(r.slot for r in self._records.values() if r.slot is not None)
-        bundle = getattr(sys, "_MEIPASS", None)
-        self._spawner = Spawner(original_environment(process_environment(), bundle), self._pool)
+        self._spawner = Spawner(original_environment(process_environment()), self._pool)
         self._commands: dict[str, Command] = {}
         self._leaders: dict[int, Command] = {}  # by pid, until they are waited for
 
@@ -173,6 +176,8 @@ class Keeper:
                         self._end(command, "cancelled")
                 case Forget(command_ids=command_ids):
                     self._forget(command_ids)
+                case Terminals():
+                    self._agent.tell_terminals()
                 case terminal:
                     self._handle_terminal(terminal)
         except ValueError as error:
@@ -196,6 +201,7 @@ class Keeper:
                     "id": command_id,
                     "code": refused.code,
                     "message": refused.message,
+                    "is_terminal": start.is_terminal,
                 }
             )
             return
@@ -225,8 +231,9 @@ class Keeper:
         if not gone:
             return
         for command_id in gone:
-            if (slot := self._records[command_id].slot) is not None:
-                remove_output(slot)
+            record = self._records[command_id]
+            if record.slot is not None:
+                remove_output(record.slot, has_screen=record.is_terminal)
         event = {"event": "forgotten", "ids": gone}
         apply(self._records, event)
         self._append(encode(event))
@@ -429,4 +436,6 @@ def _now() -> float:
 
 
 def _say(text: str) -> None:
-    sys.stderr.write(f"{time.strftime('%FT%TZ', time.gmtime())} keeper: {text}\n")
+    line = f"{time.strftime('%FT%TZ', time.gmtime())} keeper: {text}\n"
+    with suppress(OSError):  # on a full disk nobody hears it, and the commands go on
+        os.write(2, line.encode(errors="backslashreplace"))

@@ -103,8 +103,17 @@ class Touch:
         self.terminal_id = _id(message.get("id"))
 
 
+class Terminals:
+    """The agent knows what terminals are: tell of them, too."""
+
+    __slots__ = ()
+
+    def __init__(self, _message: dict[str, object]) -> None:
+        pass
+
+
 TerminalRequest = Input | Resize | Watch | Touch
-Request = Start | Cancel | Forget | TerminalRequest
+Request = Start | Cancel | Forget | Terminals | TerminalRequest
 
 _KINDS: dict[object, Callable[[dict[str, object]], Request]] = {
     "start": Start,
@@ -114,6 +123,7 @@ _KINDS: dict[object, Callable[[dict[str, object]], Request]] = {
     "resize": Resize,
     "watch": Watch,
     "touch": Touch,
+    "terminals": Terminals,
 }
 
 

@@ -42,3 +42,23 @@ def test_who_comes_is_told_every_record_and_nothing_else_before_it_is_ready():
         assert list(agent.lines(select.EPOLLIN)) == []
         assert not agent.is_connected
     assert gone == [""]
+
+
+def test_who_does_not_ask_for_terminals_is_told_nothing_of_them():
+    records = {
+        "cmd_1": Record(id="cmd_1", state="running"),
+        "term_1": Record(id="term_1", state="running", is_terminal=True),
+    }
+    with select.epoll() as epoll:
+        agent = Agent(epoll, records, lambda _reason: None)
+        agent.tell_terminals()  # nobody is there
+        ours, peer = socket.socketpair()
+        with peer:
+            agent.connect(ours, {"event": "hello"})
+            agent.tell_of("term_1", "is not for it")
+            assert read(agent, epoll, peer) == ["hello", "record", "ready"]
+            agent.tell_terminals()
+            assert read(agent, epoll, peer) == ["record", "ready"]
+            agent.tell_of("term_1", "as it is")
+            assert peer.recv(1000) == b"as it is\n"
+            agent.drop("")

@@ -5,6 +5,7 @@ import os
 import pwd
 import resource
 import signal
+import socket
 from pathlib import Path
 
 import pytest
@@ -501,3 +502,28 @@ async def test_it_ends_as_other_commands_do(state_dir):
     assert (exited.end, exited.killed) == ("cancelled", "SIGTERM")
     assert output.read_bytes().endswith(b"bye\r\n")
     assert exited.stdout_bytes == len(output.read_bytes())
+
+
+async def test_an_agent_of_the_first_release_works_beside_terminals_and_takes_none_away(state_dir):
+    """It knows none, and forgets what it does not know; so it is told of none."""
+    async with quick_keeper(state_dir) as keeper:
+        await open_terminal(keeper, "term_1", "sh", "-c", "read line; exit 7")
+        await keeper.type("term_1", ALICE, 0, b"\r")
+        await of_kind(keeper, Exited, "term_1")
+        await open_terminal(keeper, "term_2", "cat")
+        with socket.socket(socket.AF_UNIX) as first:
+            first.connect(str(state_dir / "keeper/keeper.sock"))
+            first.settimeout(20)
+            first.sendall(b'{"do":"start","id":"cmd_1","argv":["true"]}\n')
+            told = b""
+            while b"exited" not in told:
+                told += first.recv(65536)
+        assert b"term_" not in told
+        async with open_keeper(state_dir) as again:
+            assert {name: record.state for name, record in again.records.items()} == {
+                "cmd_1": "exited",
+                "term_1": "exited",
+                "term_2": "running",
+            }
+            await again.cancel("term_2")
+            await of_kind(again, Exited, "term_2")

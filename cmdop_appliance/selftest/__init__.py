@@ -1,0 +1,1 @@
+"""`cmdop selftest`: the promises about disks, kept on the user's own disk by this very program."""
