@@ -25,8 +25,10 @@ from pathlib import Path
 
 from scripts import (
     bench_dashboard,
+    bench_fanout,
     bench_files,
     bench_firing,
+    bench_fleet,
     bench_lists,
     bench_schedules,
     bench_start,
@@ -40,6 +42,7 @@ from scripts.bench_hub import (
     read_answer,
     serving,
 )
+from scripts.bench_targets import Targets
 from tests.support.ssh import warm_ssh
 
 OUTPUT_BYTES = 200_000_000  # of one command: long enough that its start does not count
@@ -208,28 +211,45 @@ def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=400, help="calls by one caller")
-    parts = ("commands", "dashboard", "files", "lists", "schedules", "start", "terminals")
+    parts = (
+        "commands",
+        "dashboard",
+        "fanout",
+        "files",
+        "fleet",
+        "lists",
+        "schedules",
+        "start",
+        "terminals",
+    )
     parser.add_argument("--only", choices=parts, help="one part of it")
+    parser.add_argument("--agents", type=int, default=bench_fleet.AGENTS, help="of the fleet")
     parser.add_argument("--size-mb", type=int, default=bench_files.SIZE_MB, help="of a large file")
     asked = parser.parse_args()
     tool = "wrk" if shutil.which("wrk") else "this script"
     python = f"{sys.version.split()[0]} at {os.path.realpath(sys.executable)}"
     print(f"load by {tool}, Python {python}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}")
+    targets = Targets()
     if asked.only in (None, "commands"):
-        bench_commands(asked.count)
+        bench_commands(asked.count, targets)
+    if asked.only in (None, "fanout"):
+        bench_fanout_to_all(targets)
     if asked.only in (None, "files"):
         bench_files.run(asked.size_mb, report)
+    if asked.only in (None, "fleet"):
+        bench_fleet.run(report, percentile, asked.agents)
     if asked.only in (None, "lists"):
         list_stores(asked.count)
     if asked.only in (None, "schedules"):
         bench_schedules.run(report)
         bench_firing.run(asked.count, load, report)
     if asked.only in (None, "start"):
-        bench_start.run(report)
+        bench_start.run(report, targets)
     if asked.only in (None, "terminals"):
         bench_terminals.run(report, percentile, memory_mb)
     if asked.only in (None, "dashboard"):
         bench_dashboard.run(report, percentile)
+    targets.show()
 
 
 def list_stores(count: int) -> None:
@@ -259,7 +279,27 @@ def list_stores(count: int) -> None:
     print(f"target: p99 ≤ {bench_lists.TARGET:.0f} × that of an empty store: {verdict}")
 
 
-def bench_commands(count: int) -> None:
+def bench_fanout_to_all(targets: Targets) -> None:
+    """One command for many machines."""
+    with tempfile.TemporaryDirectory(prefix="cmdop-bench-") as name:
+        folder = Path(name)
+        with (
+            serving(folder / "data") as hub,
+            warm_ssh(folder) as ssh,
+            bench_fanout.machines(hub, folder) as ids,
+        ):
+            ours, theirs = bench_fanout.samples(hub, ids, ssh)
+    took, target = statistics.median(ours), ""
+    label, figure = f"one command on {len(ids)} machines", f"{took * 1000:.0f} ms"
+    if theirs:
+        ratio = took / statistics.median(theirs)
+        target = targets.note(label, figure, ratio, "× warm ssh", "≤", 1)
+        report(label, figure, f"{ratio:.2f} × warm ssh to as many", target)
+    else:
+        report(label, figure, "no sshd here")
+
+
+def bench_commands(count: int, targets: Targets) -> None:
     """POST /commands and output beside what they are made of."""
     report("what", "figure", "beside", "target")
     settings = {"CMDOP_OUTPUT_MAX_BYTES": str(2 * OUTPUT_BYTES)}
@@ -276,24 +316,32 @@ def bench_commands(count: int) -> None:
             floor = percentile(floor + spawn_samples(count // 2), 0.5)
             report("posix_spawn sh -c true, p50", f"{floor:.2f} ms")
             ratio = f"{one.p50 / floor:.1f} × posix_spawn"
-            report("POST /commands true, 1 caller, p50", f"{one.p50:.2f} ms", ratio, "≤ 6 ×")
+            what, figure = "POST /commands true, 1 caller, p50", f"{one.p50:.2f} ms"
+            target = targets.note(what, figure, one.p50 / floor, "× posix_spawn", "≤", 4)
+            report(what, figure, ratio, target)
             report("POST /commands true, 1 caller, p99", f"{one.p99:.2f} ms")
             if ssh is None:
                 report("ssh, ControlMaster", "no sshd here")
             else:
                 warm = percentile(ssh_samples(ssh, count // 4), 0.5)
                 report("ssh host true, ControlMaster, p50", f"{warm:.2f} ms")
-                report("POST /commands beside warm ssh", "", f"{one.p50 / warm:.2f} ×", "≤ 0.6 ×")
+                target = targets.note(what, figure, one.p50 / warm, "× warm ssh", "≤", 0.4)
+                report("POST /commands beside warm ssh", "", f"{one.p50 / warm:.2f} ×", target)
             for callers in (16, 64):
                 many = load(hub, callers, count * 5)
-                target = "≥ 600/s" if callers == 64 else ""
                 side = f"{many.rate * floor / 1000:.2f} × 1/posix_spawn"
-                label = f"POST /commands true, {callers} callers"
-                report(label, f"{many.rate:.0f}/s", side, target)
+                label, figure = f"POST /commands true, {callers} callers", f"{many.rate:.0f}/s"
+                target = ""
+                if callers == 64:
+                    target = targets.note(label, figure, many.rate, "commands/s", "≥", 900)
+                report(label, figure, side, target)
                 report("  p50 / p99", f"{many.p50:.0f} / {many.p99:.0f} ms")
             ours, theirs = output_rates(hub, ssh, folder)
             ratio = f"{ours / theirs:.2f} × ssh host cat" if theirs else "no sshd here"
-            report("output of one command", f"{ours:.0f} MB/s", ratio, "≥ 0.5 ×")
+            what, figure, target = "output of one command", f"{ours:.0f} MB/s", ""
+            if theirs:
+                target = targets.note(what, figure, ours / theirs, "× ssh host cat", "≥", 0.7)
+            report(what, figure, ratio, target)
             if theirs:
                 report("ssh host cat, ControlMaster", f"{theirs:.0f} MB/s")
             busy = memory_mb([hub.pid]), memory_mb(agents + keepers)
