@@ -3,6 +3,7 @@
 import math
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final, Protocol
 
 # So far the wall clock may be set without being suspected: more than people and NTP correct.
@@ -48,5 +49,10 @@ class LeapWatch:
 def rfc3339(ms: int) -> str:
     """`ms` as UTC text with millisecond precision: 2026-02-14T10:30:00.000Z."""
     seconds, rest = divmod(ms, 1000)
+    return f"{_second(seconds)}.{rest:03d}Z"
+
+
+@lru_cache(maxsize=64)  # an answer has several times, of the same second or so
+def _second(seconds: int) -> str:
     # Not strftime: it takes as long as the rest of a small answer.
-    return f"{datetime.fromtimestamp(seconds, UTC).isoformat()[:19]}.{rest:03d}Z"
+    return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]

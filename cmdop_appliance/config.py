@@ -14,11 +14,13 @@ from urllib.parse import urlsplit
 import msgspec
 from msgspec import Meta, Struct
 
-from cmdop_appliance.addresses import Networks, Proxies
+from cmdop_appliance.addresses import Networks, Proxies, is_loopback
 from cmdop_appliance.errors import StartupError
+from cmdop_appliance.release.trust import trusted_keys
 from cmdop_appliance.settings import Settings, allowed_in, lowered
 
 DEFAULT_FILE = Path("cmdop.toml")
+_DAY_MS = 86_400_000
 _PORT = "([0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 
 
@@ -34,6 +36,11 @@ class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ] = "127.0.0.1:3006"
     data_dir: Annotated[str, Meta(min_length=1)] = "./cmdop-data"
     local_agent: bool = False
+    # Auto: TLS wherever somebody else can be on the way, unless proxies in front of us do it.
+    tls: Literal["auto", "on", "off"] = "auto"
+    # Certificates (PEM), our own first, and its key; "": the hub makes its own.
+    certificate: str = ""
+    certificate_key: str = ""
     # Open answers get so long to finish when the hub stops (contract.md §11: 5 s in all).
     drain_ms: Annotated[int, Meta(ge=0, le=4000)] = 2000
     # Only from these peers X-Forwarded-For counts (trust.md, row 11).
@@ -53,6 +60,18 @@ class ServerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             Proxies(self.trusted_proxies)
         except ValueError as exc:
             raise ValueError(f"trusted_proxies: {exc}") from None
+        if self.certificate_key and not self.certificate:
+            raise ValueError("certificate_key: there is no certificate that it could be the key of")
+        if self.certificate and self.tls == "off":
+            raise ValueError('certificate: it is not used while tls is "off"')
+
+    @property
+    def speaks_tls(self) -> bool:
+        """Whether the port speaks TLS, and nothing else."""
+        if self.tls != "auto":
+            return self.tls == "on"
+        is_alone = is_loopback(self.address[0]) or bool(self.trusted_proxies)
+        return bool(self.certificate) or not is_alone
 
     @property
     def address(self) -> tuple[str, int]:
@@ -91,6 +110,59 @@ class OutputConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     # Per stream: its first 1 MiB and its tail; totals and sha256 are of everything (semantics.md).
     max_bytes: Annotated[int, Meta(ge=2 * 1024 * 1024, le=1024**4)] = 64 * 1024 * 1024
+
+
+class RetentionConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How long the hub remembers what has ended. 0: for ever."""
+
+    # The records of commands, counted from their end.
+    commands_ms: Annotated[int, Meta(ge=0, le=3_153_600_000_000)] = 31_536_000_000
+    # What they wrote, counted in the same way.
+    output_ms: Annotated[int, Meta(ge=0, le=3_153_600_000_000)] = 7_776_000_000
+    # The load of machines: beyond two days, by the quarter of an hour.
+    telemetry_ms: Annotated[int, Meta(ge=0, le=3_153_600_000_000)] = 5_184_000_000
+
+    def __post_init__(self) -> None:
+        for name in ("commands_ms", "output_ms"):
+            if 0 < getattr(self, name) < _DAY_MS:  # who asks again finds the first answer
+                raise ValueError(f"{name}: must be 0, or at least {_DAY_MS} (a day)")
+
+
+class DiskConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is kept of the disk, so that a full one heals."""
+
+    # A file that is given up when the disk is full, so that the hub can still cancel and clean up.
+    ballast_bytes: Annotated[int, Meta(ge=0, le=1024**4)] = 16 * 1024 * 1024
+    # With less free than this nothing new is begun (507); what runs goes on.
+    reserve_bytes: Annotated[int, Meta(ge=0, le=1024**4)] = 64 * 1024 * 1024
+    # What the kept output of one machine's commands may take; the oldest goes first. 0: no bound.
+    machine_bytes: Annotated[int, Meta(ge=0, le=1024**5)] = 10 * 1024**3
+
+
+class BackupConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Backups that the hub makes by itself."""
+
+    # Where they go; "": none are made.
+    directory: str = ""
+    # When: a cron expression, and the zone it is meant in.
+    cron: str = "15 3 * * *"
+    timezone: str = "UTC"
+    # So many are kept, the newest.
+    keep: Annotated[int, Meta(ge=1, le=10_000)] = 7
+
+
+class UpgradeConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whose releases are taken, and how they go to the machines."""
+
+    # Ed25519 public keys (base64) whose bundles are taken, beside those built in.
+    keys: list[str] = []
+    # Machines of a wave, in percent of all; the first wave is one machine.
+    wave_percent: Annotated[int, Meta(ge=1, le=100)] = 20
+    # With more machines than this failed, no further wave begins.
+    max_failures: Annotated[int, Meta(ge=0, le=1_000_000)] = 0
+
+    def __post_init__(self) -> None:
+        trusted_keys(self.keys)
 
 
 class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -167,6 +239,10 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     sessions: SessionsConfig = SessionsConfig()
     commands: CommandsConfig = CommandsConfig()
     output: OutputConfig = OutputConfig()
+    retention: RetentionConfig = RetentionConfig()
+    disk: DiskConfig = DiskConfig()
+    backup: BackupConfig = BackupConfig()
+    upgrade: UpgradeConfig = UpgradeConfig()
     limits: LimitsConfig = LimitsConfig()
     auth: AuthConfig = AuthConfig()
     rate_limit: RateLimitConfig = RateLimitConfig()

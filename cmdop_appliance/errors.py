@@ -282,6 +282,48 @@ class UpgradeRequired(ApplianceError):
     code, status = "upgrade_required", 426
 
 
+class BackupDamaged(ApplianceError):
+    """The file is no backup of a hub, or not a whole one."""
+
+    code, status = "backup_damaged", 400
+
+
+class BackupRunning(Conflict):
+    """The hub makes one backup at a time."""
+
+    code = "backup_running"
+
+
+class OutputForgotten(ApplianceError):
+    """What a command wrote is kept no longer: `[retention] output_ms`, `[disk] machine_bytes`."""
+
+    code, status = "output_forgotten", 410
+
+
+class BundleRefused(ApplianceError):
+    """The file is no bundle, or none of a release that may be run here."""
+
+    code, status = "bundle_refused", 400
+
+
+class NotInstalled(Conflict):
+    """The hub does not run from a folder that it could replace: `cmdop install hub` makes one."""
+
+    code = "not_installed"
+
+
+class UpgradeNotFound(NotFound):
+    """No upgrade has this id."""
+
+    code = "upgrade_not_found"
+
+
+class UpgradeRunning(Conflict):
+    """Another upgrade has not ended yet."""
+
+    code = "upgrade_running"
+
+
 class IdempotencyConflict(Conflict):
     """The Idempotency-Key was used before, for another request."""
 
@@ -342,6 +384,12 @@ class StartupError(ApplianceError):
     """The program cannot start as it was told to: one line for the operator, exit code 2."""
 
     code, status = "cannot_start", 500
+
+
+class UnusableProgram(ApplianceError):
+    """A program that is to be installed does not run here, or there is no place for it."""
+
+    code, status = "unusable_program", 500
 
 
 class ProtocolError(ApplianceError):

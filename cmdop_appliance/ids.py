@@ -9,16 +9,15 @@ from typing import Final, Literal, get_args
 
 Kind = Literal[
     "mach", "sess", "cli", "cmd", "sched", "run", "hook", "evt", "dlv", "key", "ws", "req", "enr",
-    "batch", "term", "session", "sign",
+    "batch", "term", "session", "sign", "upg",
 ]  # fmt: skip
 
 _KINDS: Final[frozenset[str]] = frozenset(get_args(Kind))
-_FROM_BASE32: Final = bytes.maketrans(
-    b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567", b"0123456789ABCDEFGHJKMNPQRSTVWXYZ"
-)
-_TO_BASE32: Final = bytes.maketrans(
-    b"0123456789ABCDEFGHJKMNPQRSTVWXYZ", b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
-)
+_DIGITS: Final = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_TO_BASE32: Final = bytes.maketrans(_DIGITS.encode(), b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567")
+# Two digits at a time: several ids are made for each command.
+_PAIRS: Final = [high + low for high in _DIGITS for low in _DIGITS]
+_SHIFTS: Final = range(120, -1, -10)
 _ULID: Final = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
 # Of the random ones, how many a number can have beside the time: JSON's are good for 53 bits.
 _ORDER_BITS: Final = 10
@@ -34,8 +33,7 @@ def new_ulid() -> str:
     fresh = (time.time_ns() // 1_000_000) << _RANDOM_BITS | random.getrandbits(_RANDOM_BITS)
     with _lock:
         value = _last = max(fresh, _last + 1)
-    # 20 bytes are 32 digits, of which a ULID has the last 26.
-    return base64.b32encode(value.to_bytes(20)).translate(_FROM_BASE32)[-26:].decode()
+    return "".join([_PAIRS[value >> bits & 1023] for bits in _SHIFTS])
 
 
 def new_id(kind: Kind) -> str:

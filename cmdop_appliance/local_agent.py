@@ -1,6 +1,7 @@
 """`serve --local-agent`: the hub's own machine, managed by an agent in a process of its own."""
 
 import logging
+import os
 import resource
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import trio
 from cmdop_appliance.agent.keeper.environment import original_environment, process_environment
 from cmdop_appliance.hub.hub import Hub
 from cmdop_appliance.model import DEFAULT_WORKSPACE
+from cmdop_appliance.packed import ONEFILE, own_program
 
 STATE_FOLDER: Final = "local-agent"
 # The exit code after which another start would end the same way: its machine was removed
@@ -41,24 +43,20 @@ async def run_local_agent(
     `open_files` (soft and hard limit) are what the hub itself was started with.
     """
     state_dir = data_dir / STATE_FOLDER
-    program = [*_SOURCE]
-    extra = {"CMDOP_SERVER_URL": url}
-    if getattr(sys, "frozen", False):
-        program = [sys.executable]
-        extra["PYINSTALLER_RESET_ENVIRONMENT"] = "1"  # it unpacks itself anew, not into our folder
+    is_packed = getattr(sys, "frozen", False)
+    extra = {"CMDOP_SERVER_URL": url, ONEFILE: os.environ.get(ONEFILE, "")}
     restart_s = _RESTART_S
     while True:
         begun_s = trio.current_time()
-        environ = (
-            original_environment(process_environment(), getattr(sys, "_MEIPASS", None)) | extra
-        )
+        environ = original_environment(process_environment()) | extra
         if not (state_dir / "hub.json").exists():
             _, environ["CMDOP_JOIN_KEY"] = await hub.enrolments.issue(
                 DEFAULT_WORKSPACE, _TOKEN_TTL_MS, 1, []
             )
         process = await trio.lowlevel.open_process(
             [
-                *(*program, "agent", "--stop-on-eof", "--state-dir", str(state_dir)),
+                *([own_program()] if is_packed else _SOURCE),
+                *("agent", "--stop-on-eof", "--state-dir", str(state_dir)),
                 *("--keep-out", str(data_dir)),  # whoever may read files is not to read our keys
             ],
             stdin=subprocess.PIPE,

@@ -59,6 +59,7 @@ Action = Literal[
     "api_key.created",
     "api_key.revoked",
     "audit.contradicted",
+    "backup.taken",
     "batch.accepted",
     "batch.resumed",
     "call.refused",
@@ -78,6 +79,7 @@ Action = Literal[
     "grant.closed",
     "grant.expired",
     "grant.opened",
+    "hub.restored",
     "hub.started",
     "hub.stopped",
     "machine.changed",
@@ -98,6 +100,9 @@ Action = Literal[
     "terminal.attached",
     "terminal.ended",
     "terminal.opened",
+    "upgrade.accepted",
+    "upgrade.failed",
+    "upgrade.succeeded",
     "webhook.changed",
     "webhook.created",
     "webhook.deleted",
@@ -118,6 +123,11 @@ Misfire = Literal["run_once", "skip"]
 RunStatus = Literal["started", "missed", "skipped"]
 Preset = Literal["ntfy", "gotify", "discord", "slack", "telegram"]
 DeliveryStatus = Literal["pending", "delivered", "dead"]
+# Of an upgrade: the hub's turn; its machines'; done; not for the hub; a later one took its place.
+UpgradeStatus = Literal["hub", "machines", "completed", "failed", "superseded"]
+MachineUpgradeState = Literal[
+    "waiting", "offered", "downloading", "starting", "healthy", "refused", "failed", "rolled_back"
+]
 # What a delivery tells of: an event, or that somebody tests the webhook.
 DeliveredType = Literal[EventType, "webhook.test"]
 COMMAND_STATUSES: Final[tuple[CommandStatus, ...]] = get_args(CommandStatus)
@@ -478,3 +488,35 @@ class Delivery(Record, frozen=True, kw_only=True):
     created_ms: int  # when the event happened, too
     ended_ms: int | None = None
     tries: list[Attempt] = []  # those that are kept, the newest first, where the query has them
+
+
+class Upgrade(Record, frozen=True, kw_only=True):
+    """A release that the hub was given, for itself and for its machines."""
+
+    id: str
+    version: str
+    released_ms: int
+    manifest: bytes  # as its maker signed it
+    signature: bytes
+    machine_ids: list[str] | None  # the only ones that get it; None: every one
+    status: UpgradeStatus
+    reason: str | None = None  # why it failed
+    operator: str  # who asked
+    created_ms: int
+    hub_ms: int | None = None  # when the hub itself ran it
+    finished_ms: int | None = None
+
+
+class MachineUpgrade(Record, frozen=True, kw_only=True):
+    """What became of an upgrade on one machine."""
+
+    upgrade_id: str
+    machine_id: str
+    wave: int  # it comes after those with a smaller one
+    state: MachineUpgradeState
+    code: str | None = None  # why it came to nothing, a stable word
+    reason: str | None = None  # the same for people
+    changed_ms: int
+    # What it is called, and whether it is there now, where the query tells it.
+    name: str = ""
+    is_online: bool = False

@@ -1,56 +1,49 @@
 """`cmdop serve`: the whole hub in one nursery, opened bottom-up and closed top-down."""
 
-import json
+import logging
 import os
 import resource
 import signal
-from collections.abc import Awaitable, Callable
+import ssl
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 import trio
 
-from cmdop_appliance import __version__
+from cmdop_appliance import __version__, announcing, upgrading
 from cmdop_appliance.api.app import make_app
 from cmdop_appliance.api.guard import HttpServer
 from cmdop_appliance.api.hot import HotRoute
 from cmdop_appliance.api.live_socket import serve_live_socket
-from cmdop_appliance.api.programs import find_programs
 from cmdop_appliance.api.terminal_socket import serve_terminal_socket
-from cmdop_appliance.auth import Scope, new_key, new_link, new_secret, secret_hash, shown_prefix
-from cmdop_appliance.clock import LeapWatch, SystemClock
+from cmdop_appliance.backup_schedule import BackupSchedule
+from cmdop_appliance.clock import SystemClock
 from cmdop_appliance.config import Config, load_config
-from cmdop_appliance.errors import StorageFull, Unavailable
-from cmdop_appliance.front import Front, PeekedStream, is_for_socket, open_listeners
-from cmdop_appliance.hub.callers import caller_of
+from cmdop_appliance.errors import StartupError, StorageFull, Unavailable
+from cmdop_appliance.front import (
+    Front,
+    PeekedStream,
+    Tls,
+    is_for_socket,
+    listeners_on,
+    open_listeners,
+)
 from cmdop_appliance.hub.connection import LinkClosed, accept
+from cmdop_appliance.hub.disk import make_room_to_start
 from cmdop_appliance.hub.hub import Hub
-from cmdop_appliance.hub.sign_ins import address_of
+from cmdop_appliance.hub.sweep import sweep_forever
+from cmdop_appliance.hub.waves import Waves
 from cmdop_appliance.hub.welcome import serve_agent
-from cmdop_appliance.ids import new_id
-from cmdop_appliance.joining import agent_line, fetch_line
 from cmdop_appliance.local_agent import run_local_agent
 from cmdop_appliance.logs import log_to_stderr
-from cmdop_appliance.model import DEFAULT_NAMESPACE, DEFAULT_WORKSPACE, ApiKey
-from cmdop_appliance.private import write_private
-from cmdop_appliance.protocol.handshake import pin_of
+from cmdop_appliance.notify import service_manager
+from cmdop_appliance.protocol.handshake import binding_of
 from cmdop_appliance.scheduler.loop import Scheduler
-from cmdop_appliance.store import (
-    api_keys,
-    audit,
-    deliveries,
-    events,
-    idempotency,
-    metrics,
-    runs,
-    sessions,
-    sign_ins,
-    terminals,
-    workspaces,
-)
+from cmdop_appliance.service.folders import Version, home_of_this_program
+from cmdop_appliance.store import api_keys, audit, sessions, workspaces
 from cmdop_appliance.store.audit import Entry
 from cmdop_appliance.store.directory import claim
 from cmdop_appliance.store.engine import Store, open_store
@@ -58,18 +51,14 @@ from cmdop_appliance.transfer import Room
 from cmdop_appliance.webhooks.deliver import Deliverer
 from cmdop_appliance.webhooks.sending import Sender
 
-READY_FILE: Final = "hub.json"
-ADMIN_KEY_FILE: Final = "admin.key"
 EXIT_DISK_FAILED: Final = 74  # EX_IOERR, sysexits.h
 
-# Addresses to listen on that are none to dial, and how this machine reaches them.
-_EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - compared, not bound
-# Sessions whose grace is over, and commands that waited too long, are found within this.
-_SWEEP_S: Final = 1.0
+# A store that has not got on for so long will not by itself: who watches us is to start us again.
+HUNG_S: Final = 60.0
 # Descriptors that we ask for, if the system lets us: one for each agent or caller, some for files.
 _OPEN_FILES: Final = 65_536
-# What the banner lets somebody do, to join and to sign in, is good for this long.
-_BANNER_MS: Final = 3_600_000
+
+_log = logging.getLogger("cmdop.server")
 
 
 def run(
@@ -77,29 +66,45 @@ def run(
     *,
     data_dir: Path | None,
     listen: str | None,
+    tls: str | None,
     local_agent: bool | None,
 ) -> int:
     """Serve until SIGTERM or SIGINT; the exit code.
 
     Raises:
-        StartupError: a bad configuration, a taken port, a data directory in use.
+        StartupError: a bad configuration, certificate or port, or a data directory in use.
     """
     flags = {
         "data_dir": None if data_dir is None else str(data_dir),
         "listen": listen,
+        "tls": tls,
         "local_agent": local_agent,
     }
+    service_manager()  # before anything is started
+    if watcher := upgrading.watcher_of(os.environ):
+        return upgrading.stand_trial(watcher, partial(_show, config_path, flags))
     config = load_config(config_path, flags=flags)
     log_to_stderr(config.log.level)
     umask = os.umask(0o077)  # whatever we create is ours alone
     open_files = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, _raised(*open_files))
+    sockets = upgrading.handed_sockets(os.environ, config.server.listen)
     try:
-        with claim(config.data_dir):
-            return trio.run(_serve, config, umask, open_files)
+        with claim(config.data_dir) as lock:
+            verdict: upgrading.Verdict = "bad"
+            while verdict == "bad":
+                upgrading.put_back(config.data_dir)
+                code, later, sockets = trio.run(_serve, config, umask, open_files, sockets)
+                if later is None:
+                    return code
+                verdict = upgrading.try_out(config.data_dir, lock, later)
     finally:
         os.umask(umask)
         resource.setrlimit(resource.RLIMIT_NOFILE, open_files)
+    if verdict == "good":
+        assert later is not None
+        upgrading.become(later, config.server.listen, sockets)
+    return 0
 
 
 def _raised(soft: int, hard: int) -> tuple[int, int]:
@@ -110,40 +115,93 @@ def _raised(soft: int, hard: int) -> tuple[int, int]:
     return max(soft, most), hard
 
 
-async def _serve(config: Config, umask: int, open_files: tuple[int, int]) -> int:
+def _show(config_path: Path | None, flags: Mapping[str, object]) -> None:
+    """Start as `run` does, and end when that went well: nobody is served."""
+    config = load_config(config_path, flags=flags)
+    log_to_stderr(config.log.level)
+    trio.run(_try, config)
+
+
+async def _try(config: Config) -> None:
     data_dir = config.data_dir
-    listeners = await open_listeners(*config.server.address)
+    _, key_pin = await trio.to_thread.run_sync(_tls, config)
+    listeners = await open_listeners("127.0.0.1", 0)
+    async with open_store(data_dir, is_trial=True) as store:
+        hub = await Hub.open(config, SystemClock(), store, data_dir, key_pin)
+        await _put_in_order(hub, data_dir)
+        front, *_ = _front(hub, None)
+        async with trio.open_nursery() as services:
+            services.start_soon(front.run, listeners)
+            await upgrading.ask_ready(listeners[0].socket.getsockname())
+            services.cancel_scope.cancel()
+        hub.outputs.close()
+
+
+def _front(hub: Hub, tls: Tls | None) -> tuple[Front, HotRoute, HttpServer]:
+    http = HttpServer(make_app(hub), is_for_others=is_for_socket)
+    hot = HotRoute(hub, http)
+    front = Front(
+        serve_agent=partial(_serve_socket, hub, _serve_agent),
+        serve_terminal=partial(_serve_socket, hub, serve_terminal_socket),
+        serve_live=partial(_serve_socket, hub, serve_live_socket),
+        serve_http=hot.serve,
+        tls=tls,
+    )
+    return front, hot, http
+
+
+async def _serve(
+    config: Config, umask: int, open_files: tuple[int, int], sockets: Sequence[int]
+) -> tuple[int, Version | None, list[int]]:
+    """Serve on these sockets; without any, where the configuration says.
+
+    The exit code; or which release is to serve instead, and on which sockets.
+    """
+    data_dir = config.data_dir
+    tls, key_pin = await trio.to_thread.run_sync(_tls, config)
+    listeners = listeners_on(sockets) or await open_listeners(*config.server.address)
+    await trio.to_thread.run_sync(make_room_to_start, config.disk, data_dir)
     async with open_store(data_dir) as store:
-        hub = await Hub.open(config, SystemClock(), store, data_dir)
-        await _first_start(hub, data_dir)
+        hub = await Hub.open(config, SystemClock(), store, data_dir, key_pin)
+        await _put_in_order(hub, data_dir)
         started = Entry.by_hub(hub.clock.now_ms(), "hub.started", version=__version__)
         await store.run(audit.append, started)
-        url = _url(config, listeners)
-        http = HttpServer(make_app(hub), is_for_others=is_for_socket)
-        hot = HotRoute(hub, http)
-        front = Front(
-            serve_agent=partial(_serve_socket, hub, _serve_agent),
-            serve_terminal=partial(_serve_socket, hub, serve_terminal_socket),
-            serve_live=partial(_serve_socket, hub, serve_live_socket),
-            serve_http=hot.serve,
-        )
+        url = announcing.url_of(config, listeners)
+        front, hot, http = _front(hub, tls)
+        upgrader = upgrading.Upgrader(store, hub.releases, home_of_this_program())
+        await upgrader.settle(data_dir)
         sender = Sender(hub.networks, ca_file=config.webhooks.ca_file)
         deliverer = Deliverer(store, hub.bus, hub.clock, sender, hub.webhook_attempts)
+        backups = None
+        if config.backup.directory:
+            backups = BackupSchedule(hub.backups, store, hub.clock, config.backup)
         stop = trio.Event()
         async with trio.open_nursery() as services:
             await services.start(_set_on_signal, stop)
             services.start_soon(_stop_if_broken, store, stop)
-            services.start_soon(_sweep, hub)
+            services.start_soon(sweep_forever, hub)
+            services.start_soon(hub.disk.watch)
+            services.start_soon(hub.disk.check, store)
             services.start_soon(hub.outputs.flush_forever)
             services.start_soon(hub.recordings.run)
-            services.start_soon(Scheduler(hub.store, hub.commands, hub.clock).run)
+            services.start_soon(_scheduler(hub).run)
             services.start_soon(deliverer.run)
+            if backups is not None:
+                services.start_soon(backups.run)
             services.start_soon(front.run, listeners)
+            services.start_soon(upgrader.run, stop)
+            services.start_soon(Waves(store, hub.bus, hub.clock, config.upgrade).run)
+            if config.server.certificate or service_manager().is_there:
+                await services.start(_renew_on_signal, hub, front, url)
             if config.server.local_agent:
                 services.start_soon(run_local_agent, hub, url, data_dir, umask, open_files)
-            await _announce(hub, url, data_dir)
+            await announcing.announce(hub, url, data_dir, tls)
+            services.start_soon(service_manager().keep_watchdog, lambda: store.stuck_s < HUNG_S)
             await stop.wait()
-            (data_dir / READY_FILE).unlink(missing_ok=True)
+            kept = [os.dup(each.socket.fileno()) for each in listeners if upgrader.next]
+            if upgrader.next is None:
+                service_manager().stopping()
+            announcing.take_back(data_dir)
             hub.bus.stop()
             http.stop()
             hot.stop()
@@ -155,82 +213,58 @@ async def _serve(config: Config, umask: int, open_files: tuple[int, int]) -> int
             await hub.callers.save_uses()
             await store.run(audit.append, Entry.by_hub(hub.clock.now_ms(), "hub.stopped"))
         hub.outputs.close()
-        return EXIT_DISK_FAILED if store.is_broken else 0
+        later = None if store.is_broken else upgrader.next
+        return EXIT_DISK_FAILED if store.is_broken else 0, later, kept
 
 
-async def _first_start(hub: Hub, data_dir: Path) -> None:
-    """Put the store in order: links from before are gone; an empty one gets its admin key.
+def _tls(config: Config) -> tuple[Tls | None, str]:
+    """How the port speaks TLS, and the pin of the certificate's key if the hub has made it.
 
-    The key's file comes first: a crash in between leaves a file that the next start replaces.
+    Raises:
+        StartupError: there is no certificate that is good for it.
     """
+    server = config.server
+    if not server.speaks_tls:
+        return None, ""
+    from cmdop_appliance import certificates  # 40 ms, which plain HTTP need not pay
+
+    if server.certificate:
+        found = certificates.given_certificate(server.certificate, server.certificate_key)
+    else:
+        names = {server.public_host} - {""}
+        found = certificates.own_certificate(config.data_dir / certificates.FOLDER, names)
+    pin = certificates.key_pin(found.der) if found.is_own else ""
+    pem = ssl.DER_cert_to_PEM_cert(found.der)
+    return Tls(found.context, binding_of(found.der), pem), pin
+
+
+async def _renew_on_signal(
+    hub: Hub,
+    front: Front,
+    url: str,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """SIGHUP: read the certificate again, for the connections to come."""
+    with trio.open_signal_receiver(signal.SIGHUP) as signals:
+        task_status.started()
+        async for _ in signals:
+            try:
+                front.tls, _pin = await trio.to_thread.run_sync(_tls, hub.config)
+            except StartupError as exc:
+                _log.error("the new certificate is not used", extra={"why": exc.message})
+                continue
+            await announcing.write_ready(hub, url, hub.config.data_dir, front.tls)
+            _log.info("the certificate was read again" if front.tls else "no certificate to read")
+
+
+async def _put_in_order(hub: Hub, data_dir: Path) -> None:
+    """Before anybody is served: links from before are gone; a store without a key gets one."""
     now_ms = hub.clock.now_ms()
     grace_until_ms = now_ms + hub.config.sessions.grace_ms
     await hub.store.run(sessions.recover, now_ms=now_ms, grace_until_ms=grace_until_ms)
     await hub.store.run(workspaces.set_created, now_ms)
-    if await hub.store.run(api_keys.count):
-        return
-    secret = new_key()
-    await trio.to_thread.run_sync(write_private, data_dir / ADMIN_KEY_FILE, f"{secret}\n")
-    key = ApiKey(
-        id=new_id("key"),
-        workspace_id=DEFAULT_WORKSPACE,
-        namespace=DEFAULT_NAMESPACE,
-        name="admin",
-        key_prefix=shown_prefix(secret),
-        scopes=[Scope.ADMIN],
-        created_ms=now_ms,
-        expires_ms=None,
-    )
-    entry = Entry.by_hub(now_ms, "api_key.created", key.id, name=key.name, scopes=key.scopes)
-    await hub.store.run(entry.recording(api_keys.insert), key, secret_hash(secret))
-
-
-def _url(config: Config, listeners: list[trio.SocketListener]) -> str:
-    """The address as this machine reaches it."""
-    host, _ = config.server.address
-    port = listeners[0].socket.getsockname()[1]
-    host = _EVERYWHERE.get(host, host)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-async def _announce(hub: Hub, url: str, data_dir: Path) -> None:
-    """Tell the person who started us (the banner) and programs (hub.json) that we are ready."""
-    pin = pin_of(hub.identity.public_key)
-    _, token = await hub.enrolments.issue(DEFAULT_WORKSPACE, _BANNER_MS, 1, [])
-    host, _ = hub.config.server.address
-    port = urlsplit(url).port
-    public_url = hub.config.server.public_url
-    join_url = public_url or (f"http://ADDRESS-OF-THIS-HUB:{port}" if host in _EVERYWHERE else url)
-    ways = [agent_line(join_url, token)]
-    if await trio.to_thread.run_sync(find_programs, data_dir):
-        ways.insert(0, fetch_line(join_url, token))
-    link = await _sign_in_link(hub)
-    lines = [
-        f"cmdop {__version__} at {url}",
-        f"  data       {data_dir}",
-        f"  API key    {data_dir / ADMIN_KEY_FILE}",
-        *([f"  sign in    {address_of(link, public_url or url)}"] if link else []),
-        *(f"  {label:<10} {line}" for label, line in zip(("join", "or"), ways, strict=False)),
-        "             (one machine, within an hour; more: cmdop machines add)",
-        "  Ctrl-C stops the hub; commands on the machines run on.",
-    ]
-    with suppress(OSError):  # nobody has to look
-        print("\n".join(lines), flush=True)  # noqa: T201 - the banner is this program's output
-    # Last, so that who waits for the file finds the banner whole.
-    ready = {"url": url, "pid": os.getpid(), "version": __version__, "pin": pin}
-    await trio.to_thread.run_sync(write_private, data_dir / READY_FILE, json.dumps(ready) + "\n")
-
-
-async def _sign_in_link(hub: Hub) -> str | None:
-    """A link for one browser, good for an hour; None: no key is there that it could stand for."""
-    now_ms = hub.clock.now_ms()
-    key = await hub.store.run(api_keys.oldest_admin, DEFAULT_WORKSPACE, now_ms)
-    if key is None:
-        return None
-    await hub.store.run(audit.append, Entry.by_hub(now_ms, "sign_in.link_made", key.id))
-    link = new_link(new_secret())
-    hub.sign_ins.put_link(caller_of(key), link, _BANNER_MS)
-    return link
+    if not await hub.store.run(api_keys.count):
+        await announcing.make_admin_key(hub, data_dir, now_ms)
 
 
 async def _serve_socket(
@@ -251,37 +285,13 @@ async def _serve_socket(
 
 
 async def _serve_agent(hub: Hub, stream: PeekedStream, room: Room, address: str) -> None:
-    async with accept(stream, room, address, hub.proxies) as connection:
+    binding = stream.binding
+    async with accept(stream, room, address, hub.proxies, binding=binding) as connection:
         await serve_agent(hub.sessions, connection)
 
 
-async def _sweep(hub: Hub) -> None:
-    watch = LeapWatch()
-    while True:
-        now_ms = hub.clock.now_ms()
-        jobs: list[Callable[[], Awaitable[object]]] = [
-            partial(hub.store.run, sessions.end_expired, now_ms),
-            hub.commands.sweep,
-            hub.terminals.sweep,
-            hub.callers.save_uses,
-        ]
-        if watch.is_steady(now_ms, trio.current_time()):
-            forgetting = (
-                deliveries.forget,
-                events.forget,
-                idempotency.forget,
-                metrics.roll_up,
-                runs.forget,
-                sign_ins.forget,
-                terminals.forget,
-            )
-            jobs += [partial(hub.store.run, forget, now_ms) for forget in forgetting]
-        for job in jobs:
-            # A full disk passes, and may take one job and not another; a failed one ends the hub
-            # by `_stop_if_broken`.
-            with suppress(StorageFull, Unavailable):
-                await job()
-        await trio.sleep(_SWEEP_S)
+def _scheduler(hub: Hub) -> Scheduler:
+    return Scheduler(hub.store, hub.commands, hub.clock, lambda: not hub.disk.is_short)
 
 
 async def _stop_if_broken(store: Store, stop: trio.Event) -> None:

@@ -8,7 +8,7 @@ from typing import get_args
 import msgspec
 import pytest
 
-from cmdop_appliance.config import Config, load_config
+from cmdop_appliance.config import Config, ServerConfig, load_config
 from cmdop_appliance.errors import StartupError
 from tests.support.authority import Authority
 
@@ -94,12 +94,54 @@ def test_every_key_has_a_variable(table: str, field, tmp_path):
         "level": "error",
         "allow_networks": ["10.0.0.0/8", "::1"],
         "ca_file": str(Authority(tmp_path).file),
+        "tls": "on",
+        "certificate": "hub.pem",
+        "certificate_key": "hub.key",
+        "directory": "backups",
+        "cron": "@daily",
+        "timezone": "Europe/Berlin",
+        "keys": ["QUJD" * 10 + "QUI="],
     }
     value = other.get(field.name, default + 1 if isinstance(default, int) else None)
     prefix = "CMDOP_" if table == "server" else f"CMDOP_{table.upper()}_"
     text = ", ".join(value) if isinstance(value, list) else str(value)
     environ = {f"{prefix}{field.name.upper()}": text}
+    if field.name == "certificate_key":
+        environ["CMDOP_CERTIFICATE"] = "hub.pem"  # without which it is the key of nothing
     assert getattr(getattr(load_config(None, environ=environ), table), field.name) == value
+
+
+@pytest.mark.parametrize(
+    ("settings", "speaks_tls"),
+    [
+        ({}, False),
+        ({"listen": "[::1]:0"}, False),
+        ({"listen": "localhost:0"}, False),
+        ({"listen": "0.0.0.0:3006"}, True),
+        ({"listen": "[::]:3006"}, True),
+        ({"listen": "192.0.2.1:3006"}, True),
+        ({"listen": "hub.example:3006"}, True),
+        ({"listen": "0.0.0.0:3006", "trusted_proxies": ["192.0.2.9"]}, False),
+        ({"listen": "0.0.0.0:3006", "tls": "off"}, False),
+        ({"tls": "on"}, True),
+        ({"tls": "on", "trusted_proxies": ["192.0.2.9"]}, True),
+        ({"certificate": "hub.pem"}, True),
+    ],
+)
+def test_tls_is_spoken_where_somebody_else_can_be_on_the_way(settings, speaks_tls):
+    assert ServerConfig(**settings).speaks_tls is speaks_tls
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("certificate_key = 'key'", "server.certificate_key: there is no certificate"),
+        ("certificate = 'c'\ntls = 'off'", "server.certificate: it is not used while tls is"),
+    ],
+)
+def test_a_certificate_that_would_not_be_used_is_an_error(file, lines, said):
+    with pytest.raises(StartupError, match=said):
+        load_config(file(f"[server]\n{lines}\n"), environ={})
 
 
 def test_settings_cannot_be_changed():
@@ -158,13 +200,13 @@ def test_the_data_directory_is_absolute(tmp_path, monkeypatch):
             "\n[servers]\nx = 1\n",
             2,
             "[servers]",
-            "output, limits, auth, rate_limit, webhooks, terminals, log",
+            "upgrade, limits, auth, rate_limit, webhooks, terminals, log",
         ),
         (
             "listen = 'x'\n",
             1,
             "[listen]",
-            "output, limits, auth, rate_limit, webhooks, terminals, log",
+            "upgrade, limits, auth, rate_limit, webhooks, terminals, log",
         ),
         # a wrong type
         ("[sessions]\ngrace_ms = '1'\n", 2, "sessions.grace_ms", "expected `int`, got `str`"),
@@ -183,6 +225,7 @@ def test_the_data_directory_is_absolute(tmp_path, monkeypatch):
         ("[server]\ndata_dir = ''\n", 2, "server.data_dir", "length >= 1"),
         # a network that is none
         ("[webhooks]\nallow_networks = ['lan']\n", 2, "webhooks.allow_networks", "'lan'"),
+        ("[upgrade]\nkeys = ['QUJD']\n", 2, "upgrade.keys", "no Ed25519 public key"),
         # one that is never dialled, and authorities that are none
         (
             "[webhooks]\nallow_networks = ['169.254.1.1']\n",
@@ -190,6 +233,8 @@ def test_the_data_directory_is_absolute(tmp_path, monkeypatch):
             "webhooks.allow_networks",
             "link-local",
         ),
+        ("[retention]\ncommands_ms = 86399999\n", 2, "retention.commands_ms", "86400000 (a day)"),
+        ("[retention]\noutput_ms = 1\n", 2, "retention.output_ms", "must be 0, or at least"),
         ("[webhooks]\n\nca_file = '/no.pem'\n", 3, "webhooks.ca_file", "/no.pem: No such file"),
         ("[webhooks]\nca_file = '/dev/null'\n", 2, "webhooks.ca_file", "/dev/null has no PEM"),
         # an address that is none

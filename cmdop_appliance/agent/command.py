@@ -170,7 +170,10 @@ class Command:
         )
 
 
-def forgotten(command_id: str) -> Finished:
+def forgotten(
+    command_id: str,
+    message: str = "this command has ended before, and the hub acknowledged its end",
+) -> Finished:
     """For a hub that asks for an id it acknowledged, because it was restored from a backup."""
     nothing = Stream(0, hashlib.sha256().digest())
     return Finished(
@@ -179,5 +182,5 @@ def forgotten(command_id: str) -> Finished:
         stdout=nothing,
         stderr=nothing,
         reason="forgotten",
-        message="this command has ended before, and the hub acknowledged its end",
+        message=message,
     )

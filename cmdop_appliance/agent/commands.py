@@ -146,7 +146,11 @@ class Commands:
         if message.id in self._journal.tombstones:
             await self._outbox.say(forgotten(message.id))
         elif (command := self._known.get(message.id)) is None:
-            await self._queue_up(message)
+            if message.is_restored and self._journal.is_beyond_memory(message.id):
+                text = "this machine remembers no commands as old as this one, which may have run"
+                await self._outbox.say(forgotten(message.id, text))
+            else:
+                await self._queue_up(message)
         elif command.spec_hash is not None and command.spec_hash != message.spec_hash:
             log.warning("spec mismatch", extra={"command_id": message.id})
             await self._outbox.say(Rejected(id=message.id, reason="spec_mismatch"))

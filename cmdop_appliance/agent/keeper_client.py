@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,18 +15,16 @@ from typing import Any, Final, Literal
 import msgspec
 import trio
 
-from cmdop_appliance.agent.keeper.environment import (
-    ORIGINAL_TMPDIR,
-    original_environment,
-    process_environment,
-)
+from cmdop_appliance.agent.keeper.environment import original_environment, process_environment
 from cmdop_appliance.agent.keeper.files import make_private_folder, open_private, screen_folder
 from cmdop_appliance.agent.keeper.link import MAX_LINE_BYTES
 from cmdop_appliance.agent.keeper.main import ALREADY_KEPT, WIRE_VERSION
 from cmdop_appliance.agent.keeper.records import Record, read_log, record_of
 from cmdop_appliance.agent.keeper.segments import kept, read_segments
 from cmdop_appliance.errors import LocalProtocolError, StartupError, TerminalsNotSupported
+from cmdop_appliance.packed import own_program
 from cmdop_appliance.protocol.terminals import Size
+from cmdop_appliance.sockets import QuickStream
 
 __all__ = [
     "Exited",
@@ -43,7 +42,7 @@ __all__ = [
     "read_screen",
 ]
 
-# A keeper from source is there in 60 ms, a packed one must unpack itself, maybe to a slow disk.
+# A keeper from source is there in 60 ms, a packed one may unpack itself, maybe to a slow disk.
 START_TIMEOUT_S: Final = 20.0
 # The keeper reads at once or is stopped: a line is sent whole within this, or the link is cut.
 SEND_TIMEOUT_S: Final = 10.0
@@ -138,10 +137,11 @@ class Keeper(trio.abc.AsyncResource):
     has_pty: bool  # False: a keeper of an earlier release, which runs on until it has no command
     records: dict[str, Record]  # of every known command, as they were when we connected
 
-    def __init__(self, stream: trio.SocketStream) -> None:
+    def __init__(self, stream: QuickStream) -> None:
         self._stream = stream
         self._sending = trio.Lock()
         self._received = bytearray()
+        self._early: deque[Event] = deque()  # what happened while we were told of terminals
         self.records = {}
 
     async def start(
@@ -238,6 +238,8 @@ class Keeper(trio.abc.AsyncResource):
 
     async def next_event(self) -> Event | Record:
         """Wait for the next event, which a cancellation does not lose. For one task at a time."""
+        if self._early:
+            return self._early.popleft()
         event = await self._next()
         assert not isinstance(event, _Hello | _Ready)
         return event
@@ -252,8 +254,18 @@ class Keeper(trio.abc.AsyncResource):
             )
         self.keeper_id, self.boot_id, self.pid = hello.keeper_id, hello.boot_id, hello.pid
         self.has_pty = "pty" in hello.features
-        while isinstance(record := await self._next(), Record):
-            self.records[record.id] = record
+        await self._learn()
+        if self.has_pty:
+            await self._send({"do": "terminals"})
+            await self._learn()
+
+    async def _learn(self) -> None:
+        while not isinstance(event := await self._next(), _Ready):
+            if isinstance(event, Record):
+                self.records[event.id] = event
+            else:
+                assert not isinstance(event, _Hello)
+                self._early.append(event)
 
     async def aclose(self) -> None:
         """Hang up. The keeper and its commands go on."""
@@ -318,7 +330,7 @@ async def open_keeper(state_dir: Path) -> AsyncIterator[Keeper]:
 
 def output_path(state_dir: Path, slot: int, stream: Literal["stdout", "stderr"]) -> Path:
     """The file that a command's output goes to, as it comes."""
-    return _folder(state_dir) / f"output/{slot}.{stream[3:]}"
+    return Path(f"{state_dir}/keeper/output/{slot}.{stream[3:]}")  # two for each command
 
 
 def read_screen(state_dir: Path, slot: int, offset: int, most: int) -> tuple[int, bytes]:
@@ -370,7 +382,7 @@ async def _connect(folder: Path) -> Keeper | None:
             raise
     finally:
         os.close(fd)
-    keeper = Keeper(trio.SocketStream(connection))
+    keeper = Keeper(QuickStream(trio.SocketStream(connection)))
     try:
         await keeper.greet()
     except BaseException as error:
@@ -386,14 +398,8 @@ def _launch(state_dir: Path) -> subprocess.Popen[bytes]:
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder = _folder(state_dir)
     make_private_folder(str(folder))
-    environment = original_environment(process_environment(), getattr(sys, "_MEIPASS", None))
     if getattr(sys, "frozen", False):
-        # It unpacks itself anew, and not to /tmp, which is cleaned sooner than a keeper ends.
-        make_private_folder(str(folder / "run"))
-        environment[ORIGINAL_TMPDIR] = environment.get("TMPDIR", "")
-        environment["TMPDIR"] = str(folder / "run")
-        environment["PYINSTALLER_RESET_ENVIRONMENT"] = "1"
-        argv = [sys.executable, "keeper", str(state_dir)]
+        argv = [own_program(), "keeper", str(state_dir)]
     else:
         package = str(Path(__file__).resolve().parents[2])
         argv = [sys.executable, "-I", "-S", "-c", _FROM_SOURCE, "keeper", str(state_dir), package]
@@ -401,7 +407,7 @@ def _launch(state_dir: Path) -> subprocess.Popen[bytes]:
     try:
         process = subprocess.Popen(
             argv,
-            env=environment,
+            env=original_environment(process_environment()),
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -1,5 +1,6 @@
 """What the agent needs and only Linux has: a signal to the very process that is meant."""
 
+import ctypes
 import os
 import re
 import signal
@@ -7,7 +8,15 @@ from pathlib import Path
 
 from cmdop_appliance.errors import StartupError
 
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+_libc = ctypes.CDLL(None)
 _CAUGHT = re.compile(r"^SigCgt:\t([0-9a-f]+)$", re.MULTILINE)  # proc(5)
+
+
+def die_with_parent() -> None:
+    """This process, and whatever it becomes by execve, is killed when its parent thread ends."""
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def signal_holder(lock: Path, number: signal.Signals) -> int | None:

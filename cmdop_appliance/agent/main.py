@@ -13,6 +13,7 @@ from typing import Final
 
 import trio
 
+from cmdop_appliance.agent import attempts
 from cmdop_appliance.agent.audit import tell_hub
 from cmdop_appliance.agent.coding.spawn import CodingSessions
 from cmdop_appliance.agent.commands import Commands
@@ -32,9 +33,13 @@ from cmdop_appliance.agent.state import State, locked_state
 from cmdop_appliance.agent.telemetry import Sampler
 from cmdop_appliance.agent.terminals import Terminals
 from cmdop_appliance.agent.transfers import Transfers
+from cmdop_appliance.agent.trial import NotGood, become, try_out
+from cmdop_appliance.agent.upgrade import Plan, Upgrades
 from cmdop_appliance.errors import StartupError
 from cmdop_appliance.identity import Identity
 from cmdop_appliance.logs import fields_of
+from cmdop_appliance.notify import service_manager
+from cmdop_appliance.service.folders import Version, version_of_this_program
 
 log = logging.getLogger("cmdop.agent")
 
@@ -49,47 +54,93 @@ def run(
     token: str | None,
     name: str | None,
     stop_on_eof: bool,
+    plain_http: bool = False,
     config: Path | None = None,
     keep_out: Sequence[Path] = (),
+    on_trial: int | None = None,
 ) -> int:
     """Be this machine's agent until SIGTERM or SIGINT, with `stop_on_eof` also the end of stdin.
 
     The first time it joins the hub at `hub_url` with `token`; from then on `state_dir` is enough,
-    and `hub_url` tells where the same hub is now. `config` is the agent.toml to obey, if it is not
+    and `hub_url` tells where the same hub is now; `plain_http` also lets it be where others may
+    listen. `config` is the agent.toml to obey, if it is not
     the one in `state_dir`. Directories in `keep_out`, and `state_dir`, are not among the files that
     the hub may name. Returns the exit code: 0 when it was stopped,
     3 when the hub removed this machine. Commands run on in either case, terminals in the first.
+
+    When the hub brings another release, it is tried in our place, and we become it if it is good.
+    `on_trial` says that we are on trial: it is the descriptor on which we tell that we are.
 
     Raises:
         StartupError: it cannot start as told, or the token is refused.
     """
     _log_to_stderr()
+    service_manager()  # before anything is started
     policy = load_policy(config, state_dir)
-    with locked_state(state_dir) as state:
-        enrolment = enrolment_of(state, hub_url, token, name)
-        try:
-            identity = state.make_identity()
-            journal = Journal(state_dir / "journal.log")
-        except OSError as exc:
-            message = f"cannot write to the state directory {state_dir}: {exc.strerror}"
-            raise StartupError(message) from exc
-        try:
-            verdict = trio.run(
-                partial(
-                    serve,
-                    state,
-                    identity,
-                    enrolment,
-                    journal,
-                    stop_on_eof,
-                    policy=policy,
-                    keep_out=keep_out,
-                    config=config,
-                )
+    arguments = ["agent", "--state-dir", str(state_dir)]
+    arguments += [] if config is None else ["--config", str(config)]
+    arguments += [word for path in keep_out for word in ("--keep-out", str(path))]
+    own = version_of_this_program()  # now: the link that leads to it may soon lead elsewhere
+    while True:
+        with locked_state(state_dir) as state:
+            enrolment = enrolment_of(state, hub_url, token, name, plain_http=plain_http)
+            outcome = _run_once(
+                state,
+                enrolment,
+                stop_on_eof,
+                policy,
+                keep_out,
+                config,
+                own=own,
+                on_trial=on_trial,
             )
-            return _conclude(verdict, state, journal)
-        finally:
-            journal.close()
+        if not isinstance(outcome, Plan):
+            return outcome
+        stop = trio.Event()
+        if trio.run(_is_good, state_dir, outcome, arguments, stop_on_eof, stop):
+            become(outcome.version.program, arguments + ["--stop-on-eof"] * stop_on_eof)
+        if stop.is_set():
+            return EXIT_STOPPED
+        token = None  # it has joined
+
+
+def _run_once(
+    state: State,
+    enrolment: Enrolment,
+    stop_on_eof: bool,
+    policy: Policy,
+    keep_out: Sequence[Path],
+    config: Path | None,
+    *,
+    own: Version | None,
+    on_trial: int | None,
+) -> int | Plan:
+    """The exit code, or what is to be tried."""
+    try:
+        identity = state.make_identity()
+        journal = Journal(state.path / "journal.log")
+    except OSError as exc:
+        message = f"cannot write to the state directory {state.path}: {exc.strerror}"
+        raise StartupError(message) from exc
+    try:
+        outcome = trio.run(
+            partial(
+                serve,
+                state,
+                identity,
+                enrolment,
+                journal,
+                stop_on_eof,
+                policy=policy,
+                keep_out=keep_out,
+                config=config,
+                own=own,
+                on_trial=on_trial,
+            )
+        )
+        return outcome if isinstance(outcome, Plan) else _conclude(outcome, state, journal)
+    finally:
+        journal.close()
 
 
 async def serve(
@@ -102,18 +153,33 @@ async def serve(
     policy: Policy = Policy(),  # noqa: B008 - it is frozen
     keep_out: Sequence[Path] = (),
     config: Path | None = None,
-) -> Verdict:
-    """Run commands and terminals, and keep the link, until told to stop or all is over."""
+    own: Version | None = None,
+    on_trial: int | None = None,
+) -> Verdict | Plan:
+    """Run commands and terminals, and keep the link, until told to stop or all is over.
+
+    Or until another release is to be tried. `own`: the folder that ours runs from.
+    """
     stop = trio.Event()
     outbox = Outbox()
-    environment = original_environment(process_environment(), getattr(sys, "_MEIPASS", None))
+    upgrades = Upgrades(state.path, enrolment.url, policy.upgrade, outbox, own, on_trial=on_trial)
+    environment = original_environment(process_environment())
     coding = CodingSessions(state.path, policy, environment, keep_out, config)
     terminals = Terminals(state.path, journal, outbox, policy, coding)
     commands = Commands(state.path, journal, outbox, policy, terminals=terminals)
     transfers = Transfers(Files(state.path, policy.files, keep_out, config), outbox)
-    session = HubSession(state, identity, enrolment, commands, terminals, transfers, outbox, pace)
+    session = HubSession(
+        state, identity, enrolment, commands, terminals, transfers, upgrades, outbox, pace
+    )
     sampler = Sampler(outbox, pace)
+    verdict, plan = Verdict.STOPPED, None
     async with trio.open_nursery() as nursery:
+
+        async def make_room() -> None:
+            nonlocal plan
+            plan = await upgrades.run()
+            nursery.cancel_scope.cancel()  # without goodbye: whoever comes goes on with the session
+
         await nursery.start(_stop_on_signal, stop)
         await nursery.start(_change_ground_on_signal, sampler)
         if stop_on_eof:
@@ -124,11 +190,34 @@ async def serve(
         nursery.start_soon(sampler.run)
         nursery.start_soon(audit_expiry, state.path)
         nursery.start_soon(tell_hub, state.path, outbox)
+        nursery.start_soon(make_room)
+        nursery.start_soon(service_manager().keep_watchdog, lambda: True)
+        service_manager().ready(f"for the hub at {enrolment.url}")
         verdict = await session.run(stop)
         if verdict is Verdict.REMOVED:
             await terminals.end_all()
         nursery.cancel_scope.cancel()
-    return verdict
+    return verdict if plan is None or stop.is_set() else plan
+
+
+async def _is_good(
+    state_dir: Path, plan: Plan, arguments: Sequence[str], stop_on_eof: bool, stop: trio.Event
+) -> bool:
+    """Try another release. False: it is not good, which is noted, or we were told to stop."""
+    async with trio.open_nursery() as nursery:
+        await nursery.start(_stop_on_signal, stop)
+        if stop_on_eof:
+            nursery.start_soon(_stop_on_eof, stop)
+        nursery.start_soon(service_manager().keep_watchdog, lambda: True)
+        try:
+            await try_out(state_dir, plan, arguments, stop)
+        except NotGood as exc:
+            log.warning("rolled back", extra={"code": exc.code, "reason": exc.message})
+            attempts.keep(state_dir, plan.attempt.rolled_back(exc.code, exc.message))
+            return False
+        finally:
+            nursery.cancel_scope.cancel()
+    return True
 
 
 def _conclude(verdict: Verdict, state: State, journal: Journal) -> int:
@@ -153,6 +242,7 @@ async def _stop_on_signal(
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         task_status.started()
         async for _ in signals:
+            service_manager().stopping()
             stop.set()
 
 

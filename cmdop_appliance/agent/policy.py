@@ -19,6 +19,7 @@ from cmdop_appliance.agent.grants import is_open
 from cmdop_appliance.errors import StartupError
 from cmdop_appliance.protocol.messages import Spec
 from cmdop_appliance.protocol.terminals import Shell
+from cmdop_appliance.release.trust import trusted_keys
 from cmdop_appliance.settings import Settings
 
 FILE_NAME: Final = "agent.toml"
@@ -68,6 +69,20 @@ class TerminalsPolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     idle_ms: Annotated[int, Meta(ge=0, le=31_536_000_000)] = 0
 
 
+class UpgradePolicy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whether the hub may replace our program, by whose releases."""
+
+    enabled: bool = True
+    # Ed25519 public keys (base64) whose bundles are taken, beside those built in.
+    keys: tuple[
+        Annotated[str, Meta(min_length=1, description="a list of Ed25519 public keys in base64")],
+        ...,
+    ] = ()
+
+    def __post_init__(self) -> None:
+        trusted_keys(self.keys)
+
+
 class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that the host decides."""
 
@@ -75,6 +90,7 @@ class Policy(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     files: FilesPolicy = FilesPolicy()
     terminals: TerminalsPolicy = TerminalsPolicy()
     coding: CodingPolicy = CodingPolicy()
+    upgrade: UpgradePolicy = UpgradePolicy()
 
     @property
     def allows_any_command(self) -> bool:

@@ -19,13 +19,14 @@ from cmdop_appliance.agent.commands import Commands
 from cmdop_appliance.agent.enrolment import Enrolment
 from cmdop_appliance.agent.facts import facts
 from cmdop_appliance.agent.groups import first_error
-from cmdop_appliance.agent.link import Link, LinkLost, open_link
+from cmdop_appliance.agent.link import Link, LinkLost, NotVouchedFor, open_link
 from cmdop_appliance.agent.memory import AuditMemory
 from cmdop_appliance.agent.outbox import Item, Outbox
 from cmdop_appliance.agent.pace import Pace, retry_delay
 from cmdop_appliance.agent.state import Membership, State
 from cmdop_appliance.agent.terminals import Terminals
 from cmdop_appliance.agent.transfers import Transfers
+from cmdop_appliance.agent.upgrade import Upgrades
 from cmdop_appliance.errors import RemoteProtocolError
 from cmdop_appliance.identity import Identity, is_signed_by
 from cmdop_appliance.protocol.closing import Close
@@ -44,7 +45,6 @@ from cmdop_appliance.protocol.limits import (
 )
 from cmdop_appliance.protocol.messages import (
     Acknowledge,
-    AuditHead,
     Bye,
     Cancel,
     Challenge,
@@ -66,12 +66,15 @@ from cmdop_appliance.protocol.messages import (
     Welcome,
 )
 from cmdop_appliance.protocol.terminals import FromHub as ToTerminals
+from cmdop_appliance.protocol.upgrades import Upgrade
 from cmdop_appliance.protocol.words import Message
 
 log = logging.getLogger("cmdop.agent.session")
 
 # Time for `bye` and the close frame; with it the agent stops within the 5 s of contract.md §11.
 _GOODBYE_S: Final = 2.0
+# What we understand beyond the first release.
+_FEATURES: Final = ["files", "terminals", "upgrade"]
 # Heartbeats of many agents must not fall together.
 _JITTER: Final = 0.2
 
@@ -95,10 +98,11 @@ class HubSession:
         commands: Commands,
         terminals: Terminals,
         transfers: Transfers,
+        upgrades: Upgrades,
         outbox: Outbox,
         pace: Pace,
         *,
-        open_link: Callable[[str, Pace], AbstractAsyncContextManager[Link]] = open_link,
+        open_link: Callable[..., AbstractAsyncContextManager[Link]] = open_link,
     ) -> None:
         self._state = state
         self._identity = identity
@@ -106,10 +110,12 @@ class HubSession:
         self._commands = commands
         self._terminals = terminals
         self._transfers = transfers
+        self._upgrades = upgrades
         self._outbox = outbox
         self._pace = pace
         self._open_link = open_link
         self._memory = AuditMemory(state.path, enrolment.hub_key)
+        self._through_proxy = False  # the hub says that TLS ends before it
         self._nonce = b""  # of this connection
         self._features: list[str] = []  # what its hub knows beyond the first release
         self._ready_at: float | None = None  # when this connection became ready, Trio's clock
@@ -148,6 +154,10 @@ class HubSession:
         self._ready_at = None
         try:
             return await self._connection()
+        except* NotVouchedFor as group:
+            self._through_proxy = False
+            error = f"no authority of this system vouches for it: {first_error(group)}"
+            log.warning("connection lost", extra={"error": error})
         except* RemoteProtocolError as group:
             log.warning("hub broke the protocol", extra={"error": first_error(group)})
         except* (LinkLost, OSError) as group:
@@ -160,7 +170,9 @@ class HubSession:
         return False
 
     async def _connection(self) -> bool:
-        async with self._open_link(self._enrolment.url, self._pace) as link:
+        async with self._open_link(
+            self._enrolment.url, self._pace, through_proxy=self._through_proxy
+        ) as link:
             conversation = Conversation("agent")
             try:
                 with trio.fail_after(self._pace.handshake_s):
@@ -180,7 +192,7 @@ class HubSession:
         await link.send(conversation.send(hello))
         challenge = conversation.receive_from_hub(await link.receive())
         assert isinstance(challenge, Challenge)
-        self._check(challenge)
+        self._check(challenge, link.bindings)
         await link.send(conversation.send(await self._proof(challenge)))
         try:
             answer = conversation.receive_from_hub(await link.receive())
@@ -194,21 +206,34 @@ class HubSession:
         for start in range(0, len(known), INVENTORY_ITEMS):
             part = Inventory(commands=known[start : start + INVENTORY_ITEMS])
             await link.send(conversation.send(part))
-        ready = Ready(audit_head=self._memory.recall(), features=["files", "terminals"])
+        ready = Ready(audit_head=self._memory.recall(), features=_FEATURES)
         await link.send(conversation.send(ready))
         self._remember(answer.machine_id)
         log.info("connected", extra={"session_id": answer.session_id, "commands": len(known)})
         return False
 
-    def _check(self, challenge: Challenge) -> None:
-        """Nothing of ours, least of all the token, is for a hub that is not the one we know."""
+    def _check(self, challenge: Challenge, bindings: tuple[bytes, ...]) -> None:
+        """Nothing of ours, least of all the token, is for a hub that is not the one we know.
+
+        Nor for anybody between us: what the hub has signed is bound to the certificate that was
+        shown. If it is bound to none, TLS ends before the hub, at its proxy or at a stranger: then
+        the next connection has to be with one for whom an authority vouches.
+        """
         if challenge.version != VERSION:
             raise RemoteProtocolError(f"it speaks version {challenge.version}, we {VERSION}")
-        transcript = hub_transcript(self._nonce, challenge.nonce, challenge.hub_key)
         if challenge.hub_key != self._enrolment.hub_key:
             raise RemoteProtocolError("it is another hub: its key is not the one we joined with")
-        if not is_signed_by(challenge.hub_key, challenge.signature, transcript):
-            raise RemoteProtocolError("it does not hold the key that it shows")
+        if any(self._is_bound(challenge, binding) for binding in bindings):
+            return
+        if self._is_bound(challenge, b""):
+            self._through_proxy = True
+            raise LinkLost("TLS ends before the hub: an authority must vouch for who is there")
+        raise RemoteProtocolError("it does not hold the key that it shows, or somebody is between")
+
+    def _is_bound(self, challenge: Challenge, binding: bytes) -> bool:
+        key = challenge.hub_key
+        transcript = hub_transcript(self._nonce, challenge.nonce, key, binding)
+        return is_signed_by(key, challenge.signature, transcript)
 
     async def _proof(self, challenge: Challenge) -> Prove:
         key = self._identity.public_key
@@ -229,7 +254,8 @@ class HubSession:
         return self._enrolment.token if self._state.membership is None else None
 
     def _remember(self, machine_id: str) -> None:
-        membership = Membership(self._enrolment.url, self._enrolment.hub_key, machine_id)
+        enrolled = self._enrolment
+        membership = Membership(enrolled.url, enrolled.hub_key, machine_id, enrolled.plain_http)
         if membership != self._state.membership:
             self._state.join(membership)
 
@@ -295,8 +321,12 @@ class HubSession:
                         await self._transfers.hear(message)
                     case message if isinstance(message, ToTerminals):
                         await self._terminals.hear(message)
-                    case Heartbeatack(audit_head=AuditHead() as head):
-                        self._memory.hear(head)
+                    case Heartbeatack(audit_head=head):
+                        self._upgrades.met()
+                        if head is not None:
+                            self._memory.hear(head)
+                    case Upgrade() as message:
+                        await self._upgrades.hear(message)
                     case Revoked() as message if self._is_removed(message):
                         scope.cancel()
                         return

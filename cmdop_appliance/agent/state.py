@@ -8,6 +8,7 @@ audit.head    memory.py
 files/        what is being written (files/temporaries.py)
 coding/       what is being made for coding sessions (coding/notes.py)
 agent.toml    policy.py, if there is one    grant.json    grants.py    audit.*    audit.py
+upgrade.json  attempts.py    upgrade.part    upgrade.py    upgrade.log    trial.py
 """
 
 import base64
@@ -32,6 +33,7 @@ class Membership:
     url: str
     hub_key: bytes
     machine_id: str
+    plain_http: bool = False  # may be spoken to another machine
 
 
 class State:
@@ -82,7 +84,12 @@ class State:
         try:
             fields = json.loads((self.path / "hub.json").read_bytes())
             hub_key = base64.b64decode(fields["hub_key"], validate=True)
-            return identity, Membership(str(fields["url"]), hub_key, str(fields["machine_id"]))
+            return identity, Membership(
+                str(fields["url"]),
+                hub_key,
+                str(fields["machine_id"]),
+                bool(fields.get("plain_http")),
+            )
         except FileNotFoundError:
             return identity, None
         except (ValueError, KeyError, TypeError, binascii.Error):

@@ -23,6 +23,7 @@ from cmdop_appliance.api.cookies import cookie_in
 from cmdop_appliance.api.fields import Offset, bad_parameter
 from cmdop_appliance.api.reading import read_body, read_query
 from cmdop_appliance.api.registry import Plane, Route
+from cmdop_appliance.api.room import require_room
 from cmdop_appliance.api.same_origin import require_own_page
 from cmdop_appliance.auth import NOBODY, Caller, Scope, new_secret
 from cmdop_appliance.clock import Clock, rfc3339
@@ -86,7 +87,7 @@ class Request:
     query: str
     headers: Mapping[str, str]
     peer: str  # the address that it comes from, also behind proxies that we trust
-    is_secure: bool = False  # it came to such a proxy by HTTPS
+    is_secure: bool = False  # it came by HTTPS, to us or to such a proxy
     read_body: Callable[[], Awaitable[bytes]] = _not_for_this_route
     pieces: Pieces = _not_for_this_route
     # Waits beside whatever is done for its caller, and raises Unauthorized when the key has ended.
@@ -174,6 +175,7 @@ async def _respond(hub: Hub, route: Route, path: Mapping[str, str], request: Req
         content_type = request.headers.get("content-type", "")
         body = await read_body(route.body, content_type, request.read_body)
         once = _read_once(hub, caller, route, path, query if route.is_bulk else body, request)
+        await require_room(hub, route, once)
         if caller is not NOBODY:
             request.until_revoked = functools.partial(_until_revoked, hub, caller, identified_s)
         result = await route.handler(Call(hub, caller, path, body, query, request, once))

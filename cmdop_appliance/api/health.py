@@ -50,6 +50,7 @@ async def check_readiness(call: Call[None, None]) -> Response:
         reasons.append("the hub's disk failed")
     elif hub.store.stuck_s > STORE_S:
         reasons.append(f"the store has not answered for {hub.store.stuck_s:.0f} s")
+    reasons += hub.disk.troubles
     state = Readiness("not ready" if reasons else "ready", reasons)
     status = 503 if reasons else 200
     return Response(status, {"Content-Type": JSON}, msgspec.json.encode(state))

@@ -131,6 +131,18 @@ def _counted(hub: Hub) -> Iterator[Metric]:
     yield GaugeMetricFamily(
         "cmdop_store_queue_depth", "Writes that wait for the store.", hub.store.queue_depth
     )
+    kept = hub.backups.kept
+    if kept.directory is not None:
+        yield GaugeMetricFamily(
+            "cmdop_backup_made_timestamp_seconds",
+            "When the newest backup was made that is kept; 0: there is none.",
+            (kept.last_ms or 0) / 1000,
+        )
+        yield GaugeMetricFamily(
+            "cmdop_backup_failed",
+            "1: the last backup that was tried was not made.",
+            float(kept.error is not None),
+        )
     answers = CounterMetricFamily(
         "cmdop_requests", "Requests that were answered.", labels=[*_ROUTE_LABELS, "status"]
     )
@@ -155,6 +167,16 @@ async def _on_disk(hub: Hub) -> list[Metric]:
     return [
         GaugeMetricFamily(
             "cmdop_disk_free_bytes", "Space left for the data directory.", free_bytes
+        ),
+        GaugeMetricFamily(
+            "cmdop_disk_short",
+            "1: too little space is left, and nothing new is begun.",
+            float(hub.disk.is_short),
+        ),
+        GaugeMetricFamily(
+            "cmdop_disk_ballast",
+            "0: the space that is kept for a full disk was given up, or none is kept.",
+            float(hub.disk.has_ballast),
         ),
         GaugeMetricFamily(
             "cmdop_store_log_bytes", "Size of the store's write-ahead log.", log_bytes

@@ -26,6 +26,7 @@ _COMMANDS: Final = {  # name: where it is; imported when it is used, so that `ve
     "api": "cmdop_appliance.cli.api:call_api",
     "audit": "cmdop_appliance.cli.audit:audit",
     "auth": "cmdop_appliance.cli.auth:auth",
+    "backup": "cmdop_appliance.cli.backup:backup",
     "code": "cmdop_appliance.cli.code:code",
     "commands": "cmdop_appliance.cli.commands:commands",
     "completion": "cmdop_appliance.cli.completion:completion",
@@ -38,21 +39,27 @@ _COMMANDS: Final = {  # name: where it is; imported when it is used, so that `ve
     "exec": "cmdop_appliance.cli.exec:exec_command",
     "export": "cmdop_appliance.cli.exporting:export_hub",
     "files": "cmdop_appliance.cli.files:files",
+    "install": "cmdop_appliance.cli.install:install",
     "inventory": "cmdop_appliance.cli.inventory:inventory",
     "keys": "cmdop_appliance.cli.auth:keys",
     "login": "cmdop_appliance.cli.login:login",
     "logout": "cmdop_appliance.cli.login:logout",
     "machines": "cmdop_appliance.cli.machines:machines",
     "mcp": "cmdop_appliance.cli.mcp:mcp",
+    "restore": "cmdop_appliance.cli.backup:restore",
     "run": "cmdop_appliance.cli.run:run_command",
     "schedules": "cmdop_appliance.cli.schedules:schedules",
+    "selftest": "cmdop_appliance.cli.selftest:selftest",
     "serve": "cmdop_appliance.cli.serve:serve",
     "sessions": "cmdop_appliance.cli.sessions:sessions",
     "status": "cmdop_appliance.cli.status:status",
+    "uninstall": "cmdop_appliance.cli.install:uninstall_service",
+    "upgrade": "cmdop_appliance.cli.upgrade:upgrade",
     "version": "cmdop_appliance.cli.main:version",
     "webhooks": "cmdop_appliance.cli.webhooks:webhooks",
     "workspaces": "cmdop_appliance.cli.workspaces:workspaces",
 }
+_SBOM: Final = Path(__file__).parents[2] / "sbom.json"  # packaging/sbom.py puts it there
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _ALIASES: Final = {"open": "dashboard", "server": "serve"}
 
@@ -119,9 +126,19 @@ def cli(
 
 
 @click.command()
-def version() -> None:
+@click.option("--sbom", is_flag=True, help="What the one file consists of (CycloneDX).")
+def version(sbom: bool) -> None:
     """Print the version."""
-    print(f"cmdop {__version__}")
+    if not sbom:
+        print(f"cmdop {__version__}")
+    elif _SBOM.is_file():
+        print(_SBOM.read_text(), end="")
+    else:
+        raise Failure(
+            "this runs from a checkout, and only the one file has a list of its parts",
+            exit_code=failures.OTHER,
+            hint="scripts/build, then dist/cmdop version --sbom",
+        )
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -6,10 +6,8 @@ yourself": nothing was heard for 5 s, or something was dropped. That is the swee
 wake-up is found.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, Self
 
 import trio
 
@@ -31,8 +29,10 @@ class Notified:
 class Subscription(Protocol):
     """Messages of its subjects, in the order they came."""
 
-    async def next(self) -> Any:
-        """The next message, or None: look for yourself.
+    async def next(self, sweep_s: float | None = None) -> Any:
+        """The next message, or None: look for yourself; also when `sweep_s` (SWEEP_S) have passed.
+
+        It lets nobody else run while there are messages, of which there are only so many.
 
         Raises:
             Unavailable: the hub is stopping.
@@ -93,20 +93,22 @@ class LocalBus:
         for subscription in self._subscriptions.get(subject, ()):
             subscription.put(message)
 
-    @contextmanager
-    def subscribe(self, *subjects: str) -> Iterator["_LocalSubscription"]:
+    def subscribe(self, *subjects: str) -> "_LocalSubscription":
         """Listen to `subjects` within the block."""
-        subscription = _LocalSubscription(stopped=self._stopped)
+        return _LocalSubscription(self, subjects)
+
+    def add(self, subscription: "_LocalSubscription", subjects: tuple[str, ...]) -> None:
+        """From now on it hears what is published."""
         for subject in subjects:
             self._subscriptions.setdefault(subject, []).append(subscription)
-        try:
-            yield subscription
-        finally:
-            for subject in subjects:
-                listeners = self._subscriptions[subject]
-                listeners.remove(subscription)
-                if not listeners:
-                    del self._subscriptions[subject]
+
+    def remove(self, subscription: "_LocalSubscription", subjects: tuple[str, ...]) -> None:
+        """It hears no more."""
+        for subject in subjects:
+            listeners = self._subscriptions[subject]
+            listeners.remove(subscription)
+            if not listeners:
+                del self._subscriptions[subject]
 
     async def request(self, subject: str, question: object, timeout_s: float) -> Any:
         """The first answer to `question`, or None."""
@@ -128,38 +130,65 @@ class LocalBus:
         self._stopped = True
         for listeners in self._subscriptions.values():
             for subscription in listeners:
-                subscription.stop()
+                subscription.wake()
 
 
 class _LocalSubscription:
-    def __init__(self, *, stopped: bool) -> None:
-        self._send, self._receive = trio.open_memory_channel[object](_QUEUE)
+    # One is made for each command that somebody waits for, and a connection of a machine has some
+    # for as long as it stands: a channel of Trio's takes 2.4 KB, and twice the time.
+    __slots__ = ("__weakref__", "_bus", "_dropped", "_messages", "_subjects", "_waiter")
+
+    def __init__(self, bus: LocalBus, subjects: tuple[str, ...]) -> None:
+        self._bus = bus
+        self._subjects = subjects
+        self._messages: list[object] = []
         self._dropped = False
-        if stopped:
-            self._send.close()
+        self._waiter: trio.lowlevel.Task | None = None
+
+    def __enter__(self) -> Self:
+        self._bus.add(self, self._subjects)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bus.remove(self, self._subjects)
 
     def put(self, message: object) -> None:
-        try:
-            self._send.send_nowait(message)
-        except trio.WouldBlock:
+        if self._bus.is_stopped:
+            return  # nobody will look
+        if len(self._messages) >= _QUEUE:
             self._dropped = True
-        except trio.ClosedResourceError:
-            pass  # stopped: nobody will look
+        else:
+            self._messages.append(message)
+            self.wake()
 
-    def stop(self) -> None:
-        self._send.close()
+    def wake(self) -> None:
+        if self._waiter is not None:
+            trio.lowlevel.reschedule(self._waiter)
+            self._waiter = None
 
     @property
     def waiting(self) -> int:
-        return self._receive.statistics().current_buffer_used
+        return len(self._messages)
 
-    async def next(self) -> Any:
+    async def next(self, sweep_s: float | None = None) -> Any:
         if self._dropped:
             self._dropped = False
             return None
-        with trio.move_on_after(SWEEP_S):
-            try:
-                return await self._receive.receive()
-            except trio.EndOfChannel:
-                raise Unavailable("the hub is stopping", hint="try again in a moment") from None
+        if not self._messages and not self._bus.is_stopped:
+            with trio.move_on_after(SWEEP_S if sweep_s is None else max(0, sweep_s)):
+                await self._park()
+        if self._messages:
+            return self._messages.pop(0)
+        if self._bus.is_stopped:
+            raise Unavailable("the hub is stopping", hint="try again in a moment")
         return None
+
+    async def _park(self) -> None:
+        assert self._waiter is None  # it is one task's
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            self._waiter = None
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        self._waiter = trio.lowlevel.current_task()
+        await trio.lowlevel.wait_task_rescheduled(abort)

@@ -65,6 +65,7 @@ class CommandLink:
         self._sent: set[str] = set()  # dispatched on this connection
         self._own: set[str] = set()  # open commands, known to be this machine's
         self._unreported: dict[str, int] = {}  # bytes stored since the last `stored`
+        self._left: set[str] = set()  # commands whose output was left with the machine
 
     @property
     def open_ids(self) -> set[str]:
@@ -158,6 +159,9 @@ class CommandLink:
         if streams is None:
             return
         outputs = self._services.outputs
+        if outputs.is_held:  # nothing of it is acknowledged: the machine keeps it
+            self._left.add(output.id)
+            return
         if not streams[output.stream].has_room(len(output.data)):
             await outputs.flush([output.id])
             await self.take_output(output)  # anew: meanwhile the command may have ended
@@ -184,7 +188,10 @@ class CommandLink:
             return False
         held = (streams["stdout"].size, streams["stderr"].size)
         if held[0] < message.stdout.bytes or held[1] < message.stderr.bytes:
-            await self._resume(message.id)
+            if self._services.outputs.is_held:
+                self._left.add(message.id)
+            else:
+                await self._resume(message.id)
             return False
         return True
 
@@ -219,21 +226,33 @@ class CommandLink:
         """Record that it runs."""
         await self._services.commands.started(self._machine_id, self._epoch, message)
 
-    async def ended(self, message: Finished) -> None:
-        """Record how it went, and let the machine forget it."""
-        await self._services.commands.finished(self._machine_id, self._epoch, message)
-        self._own.discard(message.id)
-        self._sent.discard(message.id)
-        self._unreported.pop(message.id, None)
-        self._line.say_later(Acknowledge(id=message.id))
+    async def ended(self, messages: list[Finished]) -> None:
+        """Record how they went, all or none, and let the machine forget them."""
+        await self._services.commands.finished(self._machine_id, self._epoch, messages)
+        for message in messages:
+            self._own.discard(message.id)
+            self._sent.discard(message.id)
+            self._unreported.pop(message.id, None)
+            self._line.say_later(Acknowledge(id=message.id))
 
     async def rejected(self, message: Rejected) -> None:
         """Record that the machine did not start it, and why."""
         await self._services.commands.rejected(self._machine_id, self._epoch, message)
         self._own.discard(message.id)
 
+    async def resume_left(self) -> None:
+        """Ask for the output that was left with the machine, if there is room for it."""
+        while self._left and not self._services.outputs.is_held:
+            command_id = self._left.pop()
+            try:
+                await self._resume(command_id)
+            except StorageFull:
+                self._left.add(command_id)
+                return
+
     async def sweep(self) -> None:
         """Find what a lost wake-up left behind."""
+        await self.resume_left()
         for command in await self._services.store.run(command_rows.sent_to, self._machine_id):
             if command.id in self._sent and command.cancel_requested_ms is not None:
                 await self._line.say(Cancel(id=command.id))
@@ -274,6 +293,7 @@ class CommandLink:
                 # nobody waits for may wait on the machine for as long as that is busy.
                 ttl_ms=left_ms if command.is_bounded or not left_ms else None,
                 spec=command.spec,
+                is_restored=command.created_ms <= self._services.restored_ms,
             )
         )
 

@@ -21,7 +21,7 @@ from cmdop_appliance.clock import Clock
 from cmdop_appliance.errors import Unavailable
 from cmdop_appliance.hub import lifecycle
 from cmdop_appliance.hub.audit import Audit
-from cmdop_appliance.hub.bus import Bus, Subscription
+from cmdop_appliance.hub.bus import SWEEP_S, Bus, Subscription
 from cmdop_appliance.hub.output import Outputs, save_all
 from cmdop_appliance.ids import new_id
 from cmdop_appliance.model import Batch, Command
@@ -58,6 +58,11 @@ class CancelRequested:
     """Bus: a command of a machine is to end."""
 
     command_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Bus: the machine has open commands; of one of them it may not have been told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +122,7 @@ class Ask:
 
 
 _PLAIN: Final = Ask()
+_LOOK: Final = Look()
 
 
 class Commands:
@@ -139,6 +145,7 @@ class Commands:
         self._clock = clock
         self._lost_after_ms = lost_after_ms
         self._opened_ms = clock.now_ms()
+        self._look_from = 0.0  # when the next look for what was lost is due, Trio's clock
         self.accepted = 0  # commands that were recorded since the start
         self.ended: Counter[str] = Counter()  # ends that were recorded, by status
 
@@ -239,12 +246,26 @@ class Commands:
         await self._tell(changed)
 
     async def sweep(self) -> None:
-        """Expire what waited too long, and give up on machines that are silent for long."""
+        """Expire what waited too long, and give up on machines that are silent for long.
+
+        Raises:
+            StorageFull, Unavailable: it cannot be recorded now.
+        """
         now_ms = self._clock.now_ms()
         silent_before_ms = now_ms - self._lost_after_ms
         if now_ms - self._opened_ms < min(_SETTLE_MS, self._lost_after_ms):
             silent_before_ms = 0
         await self._tell(await self._store.run(lifecycle.sweep, now_ms, silent_before_ms))
+
+    async def look(self) -> None:
+        """Every `SWEEP_S`, have what a lost wake-up left behind found; called each second or so.
+
+        Once for all machines, for most have nothing; it writes nothing, so a full disk lets it.
+        """
+        if trio.current_time() >= self._look_from:
+            self._look_from = trio.current_time() + SWEEP_S
+            for machine_id in await self._store.run(rows.machines_with_open):
+                self._bus.publish(machine_subject(machine_id), _LOOK)
 
     # ── batches ──────────────────────────────────────────────────────────────────────────────
 
@@ -378,22 +399,26 @@ class Commands:
         if changed is not None:
             await self._tell([changed])
 
-    async def finished(self, machine_id: str, epoch: int, message: Finished) -> None:
-        """Record an end with its output; when this returns, the agent may forget it.
+    async def finished(self, machine_id: str, epoch: int, messages: Sequence[Finished]) -> None:
+        """Record ends with their output; when this returns, the agent may forget them.
 
         Raises:
-            CommandNotFound, StaleConnection: as `started`.
+            CommandNotFound, StaleConnection: as `started`; none was recorded.
         """
-        unsafe = await self._outputs.sync(message.id)
-        held, now_ms = await self._outputs.sizes(message.id), self._clock.now_ms()
-        changed = await self._store.run(
-            lifecycle.finished, machine_id, epoch, message, held, unsafe, now_ms
-        )
-        if not changed:  # another end stands
-            self._outputs.end(message.id)
-            return
-        self._tell_end(changed[0])
-        await self._tell(changed[1:])
+        unsafe = await self._outputs.sync([message.id for message in messages])
+        ends = [(message, await self._outputs.sizes(message.id)) for message in messages]
+        for message, changed in zip(
+            messages,
+            await self._store.run(
+                lifecycle.finished, machine_id, epoch, ends, unsafe, self._clock.now_ms()
+            ),
+            strict=True,
+        ):
+            if not changed:  # another end stands
+                self._outputs.end(message.id)
+                continue
+            self._tell_end(changed[0])
+            await self._tell(changed[1:])
 
     async def rejected(self, machine_id: str, epoch: int, message: Rejected) -> None:
         """Record that an agent refused a dispatch which contradicts what it knows.
@@ -501,7 +526,7 @@ class Commands:
             self._tell_change(command)
 
     async def _store_output(self, command_id: str) -> None:
-        if unsafe := await self._outputs.sync(command_id):
+        if unsafe := await self._outputs.sync([command_id]):
             await self._store.run(save_all, unsafe)
 
     def _tell_end(self, ended: Command) -> None:
@@ -516,14 +541,16 @@ class Commands:
             self._bus.publish(batch_subject(command.batch_id), Changed(command))
 
     async def _wait_end(self, command: Command, changes: Subscription) -> Command:
-        with trio.CancelScope() as patience, suppress(Unavailable):
+        with suppress(Unavailable):
             reachable = True
             while (reachable or command.is_queued) and command.finished_ms is None:
                 left_s = (_wait_until_ms(command) - self._clock.now_ms()) / 1000
-                patience.deadline = trio.current_time() + left_s
-                message = await changes.next()
+                until = trio.current_time() + left_s
+                message = await changes.next(min(left_s, SWEEP_S))
                 if isinstance(message, Changed):
                     command = message.command
+                elif trio.current_time() >= until:
+                    break
                 else:
                     command, reachable = await self._store.run(_look, command)
         return command

@@ -11,23 +11,30 @@ from cmdop_appliance.clock import Clock
 from cmdop_appliance.config import Config
 from cmdop_appliance.hub.access_tokens import AccessTokens
 from cmdop_appliance.hub.audit import Audit
+from cmdop_appliance.hub.backups import Backups
 from cmdop_appliance.hub.bus import LocalBus, Notified
 from cmdop_appliance.hub.callers import Callers
 from cmdop_appliance.hub.commands import Commands
+from cmdop_appliance.hub.disk import Disk
 from cmdop_appliance.hub.enrolment import Enrolments
 from cmdop_appliance.hub.files import Files
 from cmdop_appliance.hub.lockout import Lockout
 from cmdop_appliance.hub.output import Outputs
+from cmdop_appliance.hub.quotas import Quotas
 from cmdop_appliance.hub.rate_limits import RateLimits
 from cmdop_appliance.hub.recordings import Recordings
+from cmdop_appliance.hub.releases import Releases
 from cmdop_appliance.hub.requests import Requests
+from cmdop_appliance.hub.retention import Retention
 from cmdop_appliance.hub.services import SessionServices
 from cmdop_appliance.hub.sign_ins import SignIns
 from cmdop_appliance.hub.terminals import Terminals
 from cmdop_appliance.hub.tickets import Tickets
 from cmdop_appliance.hub.viewings import Viewings
 from cmdop_appliance.identity import Identity
-from cmdop_appliance.store import settings
+from cmdop_appliance.release.trust import trusted_keys
+from cmdop_appliance.service.folders import home_of_this_program
+from cmdop_appliance.store import restored, settings
 from cmdop_appliance.store.engine import Store
 
 OUTPUT_FOLDER = "output"
@@ -43,11 +50,15 @@ class Hub:
     store: Store
     bus: LocalBus
     outputs: Outputs
+    disk: Disk
     commands: Commands
     files: Files
     terminals: Terminals
     viewings: Viewings
     recordings: Recordings
+    retention: Retention
+    quotas: Quotas
+    backups: Backups
     tickets: Tickets
     sign_ins: SignIns
     proxies: Proxies
@@ -60,16 +71,22 @@ class Hub:
     identity: Identity
     sessions: SessionServices
     webhook_attempts: Counter[str]  # since the start: `delivered`, `failed`
+    releases: Releases
     downloads: Counter[str]  # of programs, those that go on, by the address of who fetches
+    key_pin: str  # of the certificate that the hub has made itself (certificates.py); "": of none
 
     @classmethod
-    async def open(cls, config: Config, clock: Clock, store: Store, data_dir: Path) -> Self:
+    async def open(
+        cls, config: Config, clock: Clock, store: Store, data_dir: Path, key_pin: str = ""
+    ) -> Self:
         """Wire the parts over an open store. The hub's key is made at the first start."""
         seed = await store.run(settings.get_or_set, "hub_key", Identity.generate().seed.hex())
         identity = Identity(bytes.fromhex(seed))
         bus = LocalBus()
         store.listen(lambda subject: bus.publish(subject, Notified(subject)))
         outputs = Outputs(store, data_dir / OUTPUT_FOLDER, config.output.max_bytes)
+        disk = Disk(config.disk, data_dir, outputs, bus)
+        store.make_room = disk.give_up_ballast
         audit = Audit(store, clock)
         commands = Commands(store, bus, outputs, audit, clock, config.commands.lost_after_ms)
         lockout = Lockout(config.auth, audit, clock)
@@ -89,6 +106,7 @@ class Hub:
             clock=clock,
             grace_ms=config.sessions.grace_ms,
             silent_ms=config.sessions.silent_ms,
+            restored_ms=await store.run(restored.until_ms),
         )
         return cls(
             config=config,
@@ -96,6 +114,7 @@ class Hub:
             store=store,
             bus=bus,
             outputs=outputs,
+            disk=disk,
             commands=commands,
             files=Files(store, bus, audit, clock),
             terminals=terminals,
@@ -103,9 +122,12 @@ class Hub:
             recordings=Recordings(
                 store, bus, clock, data_dir / RECORDINGS_FOLDER, config.terminals
             ),
+            retention=Retention(store, outputs, config.retention),
+            quotas=Quotas(store, outputs, config.disk.machine_bytes),
+            backups=Backups(outputs, clock, data_dir, config.disk.reserve_bytes),
             tickets=Tickets(callers),
             sign_ins=SignIns(store, clock, lockout, callers, config.auth),
-            proxies=Proxies(config.server.trusted_proxies),
+            proxies=Proxies(config.server.trusted_proxies, behind_tls=config.server.speaks_tls),
             networks=Networks(config.webhooks.allow_networks),
             callers=callers,
             rate_limits=RateLimits(config.rate_limit.requests_per_minute),
@@ -115,5 +137,9 @@ class Hub:
             identity=identity,
             sessions=services,
             webhook_attempts=Counter(),
+            releases=Releases(
+                store, clock, data_dir, trusted_keys(config.upgrade.keys), home_of_this_program
+            ),
             downloads=Counter(),
+            key_pin=key_pin,
         )

@@ -234,17 +234,37 @@ def finished(
     tx: Tx,
     machine_id: str,
     epoch: int,
+    ends: list[tuple[Finished, dict[StreamName, int]]],
+    unsafe: list[Unsafe],
+    now_ms: int,
+) -> list[list[Command]]:
+    """For each end what changed: the record first, as its machine tells it.
+
+    Nothing, if an end was there before: it stands. Of a stream of which more bytes are held, the
+    numbers beside an end, than it tells of, a power cut has taken the rest from the machine: what
+    is held counts, and nobody knows the hash.
+    """
+    return [
+        _finished(
+            tx,
+            own(tx, machine_id, epoch, message.id),
+            message,
+            held,
+            [item for item in unsafe if item.command_id == message.id],
+            now_ms,
+        )
+        for message, held in ends
+    ]
+
+
+def _finished(
+    tx: Tx,
+    command: Command,
     message: Finished,
     held: dict[StreamName, int],
     unsafe: list[Unsafe],
     now_ms: int,
 ) -> list[Command]:
-    """The record first, as its machine tells its end; none, if an end was there before: it stands.
-
-    Of a stream of which more bytes are `held` than it tells of, a power cut has taken the rest from
-    the machine: what is held counts, and nobody knows the hash.
-    """
-    command = own(tx, machine_id, epoch, message.id)
     if command.finished_ms is not None:
         return []
     status = _STATUS_OF_END.get(message.end, "completed" if message.exit_code == 0 else "failed")

@@ -37,8 +37,8 @@ class Line:
         self._unsent: deque[str] = deque()
         self._sending = trio.Lock()
         self._to_data, self._data = trio.open_memory_channel[Data | FileEnd](0)
-        self._posted = trio.Event()  # something is to be sent now
-        self._waits = trio.Event()  # something waits for company
+        self._waits = trio.Event()  # something is to be sent …
+        self._posted = trio.Event()  # … now, without waiting for company
 
     def queue(self, message: Message) -> None:
         """Say `message` with the next `send`."""
@@ -57,6 +57,7 @@ class Line:
         """Have `message` said now."""
         self.queue(message)
         self._posted.set()
+        self._waits.set()
 
     async def post_data(self, item: Data | FileEnd) -> None:
         """Have a piece of a file, or its end, said in turn; waits for the turn."""
@@ -98,21 +99,15 @@ class Line:
     async def run(self) -> None:
         """Send what was posted, and what found no company in time, until cancelled."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._send_posted)
-            nursery.start_soon(self._send_late)
+            nursery.start_soon(self._send_waiting)
             await self._send_data()
 
-    async def _send_posted(self) -> None:
-        while True:
-            await self._posted.wait()
-            self._posted = trio.Event()
-            await self.send()
-
-    async def _send_late(self) -> None:
+    async def _send_waiting(self) -> None:
         while True:
             await self._waits.wait()
-            self._waits = trio.Event()
-            await trio.sleep(_COMPANY_S)
+            with trio.move_on_after(_COMPANY_S):
+                await self._posted.wait()
+            self._waits, self._posted = trio.Event(), trio.Event()
             await self.send()
 
     async def _send_data(self) -> None:

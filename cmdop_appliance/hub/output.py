@@ -24,6 +24,7 @@ from typing import Final
 import trio
 
 from cmdop_appliance.errors import RemoteProtocolError, StorageFull, Unavailable
+from cmdop_appliance.ids import made_ms
 from cmdop_appliance.protocol.frames import STREAMS, StreamName
 from cmdop_appliance.store import output as rows
 from cmdop_appliance.store.engine import Store
@@ -48,6 +49,8 @@ CACHED_BYTES: Final = 16 * 1024 * 1024
 # Output files that are open at a time: a quarter of the 1024 descriptors that a process has where
 # nobody asked for more. The rest is for connections and the store.
 OPEN_FILES: Final = 256
+# Files that are deleted at a time, when they are kept no longer.
+_LEFTOVERS: Final = 200
 
 _log = logging.getLogger("cmdop.hub.output")
 
@@ -64,12 +67,22 @@ class Held:
     gap: int
     gap_end: int
 
+    @property
+    def is_forgotten(self) -> bool:
+        """True: there were bytes, and none is here."""
+        return self.gap == 0 and self.gap_end == self.size > 0
+
     def readable(self, offset: int, limit: int) -> int:
         """How many bytes in one piece are here from `offset`, at most `limit`."""
         if self.gap <= offset < self.gap_end:
             return 0
         end = self.gap if offset < self.gap else self.size
         return min(limit, max(0, end - offset))
+
+
+def nothing_of(size: int) -> Held:
+    """Of a stream of this size no byte is here."""
+    return Held(size, 0, size)
 
 
 def _held(size: int, max_bytes: int) -> Held:
@@ -169,7 +182,7 @@ class LiveStream:
         elif fresh:
             file, left, at = self._file(), memoryview(fresh), self.size
             while left:
-                position, room = _place(at, self.max_bytes)
+                position, room = place(at, self.max_bytes)
                 _write(file, left[:room], position)
                 left, at = left[room:], at + room
         self.size += len(fresh)
@@ -233,10 +246,12 @@ class Outputs:
         self._max_bytes = max_bytes
         self._files = OpenFiles()
         self._live: dict[str, Streams] = {}
+        self._keepers = 0  # who needs every file that is there
         self._due: set[str] = set()  # commands of which much is unsafe
         self._has_due = trio.Event()
         self._ended: OrderedDict[str, Streams] = OrderedDict()  # small, whole and final
         self.received_bytes = 0  # since the start
+        self.is_held = False  # output stays with the machines: the disk is too full for more of it
 
     def begin(self, command_id: str) -> None:
         """A new command: both streams empty."""
@@ -282,12 +297,12 @@ class Outputs:
         if streams := self._at_hand(command_id):
             return streams[stream].read(offset, limit)
         row = (await self._store.run(rows.of_command, command_id)).get(stream)
-        if row is None:
+        if row is None or row.is_forgotten:
             return b""
         if row.content is not None:
             return row.content[offset : offset + limit]
         size = _held(row.stored_bytes, row.max_bytes).readable(offset, limit)
-        path = self._path(command_id, stream)
+        path = self.path_of(command_id, stream)
         return await trio.to_thread.run_sync(_read_path, path, size, offset, row.max_bytes)
 
     async def held(self, command_id: str) -> dict[StreamName, Held]:
@@ -296,16 +311,17 @@ class Outputs:
             return {name: stream.held for name, stream in streams.items()}
         held = dict.fromkeys(STREAMS, Held(0, 0, 0))
         for name, row in (await self._store.run(rows.of_command, command_id)).items():
-            held[name] = _held(row.stored_bytes, row.max_bytes)
+            size = row.stored_bytes
+            held[name] = nothing_of(size) if row.is_forgotten else _held(size, row.max_bytes)
         return held
 
     async def sizes(self, command_id: str) -> dict[StreamName, int]:
         """How many bytes of each stream were taken, those included that are not kept."""
         return {name: held.size for name, held in (await self.held(command_id)).items()}
 
-    async def sync(self, command_id: str) -> list["Unsafe"]:
-        """Make a command's files safe; what its last transaction has to save (`save_all`)."""
-        unsafe = list(self._unsafe([command_id]))
+    async def sync(self, command_ids: list[str]) -> list["Unsafe"]:
+        """Make the files of commands safe; what their last transaction has to save (`save_all`)."""
+        unsafe = list(self._unsafe(command_ids))
         await self._sync_files(unsafe)
         return unsafe
 
@@ -355,6 +371,32 @@ class Outputs:
                 _log.warning("output is not safe yet", extra={"why": exc.message})
                 await trio.sleep_until(next_round)
 
+    @contextmanager
+    def files_kept(self) -> Iterator[None]:
+        """Within, what is forgotten keeps its files: a backup names them."""
+        self._keepers += 1
+        try:
+            yield
+        finally:
+            self._keepers -= 1
+
+    async def delete_leftovers(self) -> None:
+        """Delete the files of what was forgotten: a crash in between leaves none behind."""
+        while left := await self._store.run(rows.leftovers, _LEFTOVERS):
+            if self._keepers:
+                return
+            paths = [self.path_of(each.command_id, each.stream) for each in left]
+            try:
+                await trio.to_thread.run_sync(_delete, paths)
+            except OSError as exc:
+                raise self._store.fail(exc) from exc
+            await self._store.run(rows.deleted, left)
+
+    def let_go(self, before_ms: int) -> None:
+        """Have nothing at hand of commands that were made before then: read it from the store."""
+        for command_id in [each for each in self._ended if made_ms(each) < before_ms]:
+            del self._ended[command_id]
+
     def close(self) -> None:
         """Let go of every file, after the last flush."""
         for command_id in list(self._live):
@@ -373,7 +415,7 @@ class Outputs:
     def _streams(self, command_id: str, stored: Mapping[StreamName, rows.StoredStream]) -> Streams:
         streams = {}
         for stream in STREAMS:
-            path, row = self._path(command_id, stream), stored.get(stream)
+            path, row = self.path_of(command_id, stream), stored.get(stream)
             if row is None:
                 streams[stream] = LiveStream(self._files, path, self._max_bytes)
             else:
@@ -398,7 +440,8 @@ class Outputs:
                     content, path = stream.snapshot()
                     yield Unsafe(command_id, name, stream.size, stream.max_bytes, content, path)
 
-    def _path(self, command_id: str, stream: StreamName) -> Path:
+    def path_of(self, command_id: str, stream: StreamName) -> Path:
+        """Where the file of a stream is, if it has one."""
         return self._folder / command_id[-2:] / f"{command_id}.{stream}"
 
 
@@ -437,7 +480,12 @@ def _sync(files: list[tuple[Path, int]]) -> None:
             os.close(file)
 
 
-def _place(offset: int, max_bytes: int) -> tuple[int, int]:
+def _delete(paths: list[Path]) -> None:
+    for path in paths:
+        path.unlink(missing_ok=True)
+
+
+def place(offset: int, max_bytes: int) -> tuple[int, int]:
     """Where in the file a byte of a stream lies, and how many bytes lie there in one piece."""
     end = max_bytes + UNSAFE_BYTES
     if offset >= end:
@@ -475,7 +523,7 @@ def _failures_that_pass() -> Iterator[None]:
 
 
 def _read(file: int, size: int, offset: int, max_bytes: int) -> bytes:
-    position, there = _place(offset, max_bytes)
+    position, there = place(offset, max_bytes)
     data = os.pread(file, min(size, there), position)
     if size > there == len(data):
         data += _read(file, size - there, offset + there, max_bytes)

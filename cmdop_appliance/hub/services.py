@@ -26,3 +26,4 @@ class SessionServices:
     clock: Clock
     grace_ms: int
     silent_ms: int
+    restored_ms: int  # up to then another hub may have sent what is in the store; 0: none was

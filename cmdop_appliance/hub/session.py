@@ -8,6 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from math import inf
 from typing import Final, TypeVar
 
 import trio
@@ -25,11 +26,13 @@ from cmdop_appliance.hub.command_link import CommandLink
 from cmdop_appliance.hub.commands import (
     CancelRequested,
     Dispatched,
+    Look,
     Removed,
     link_subject,
     machine_subject,
 )
 from cmdop_appliance.hub.connection import Connection, LinkClosed
+from cmdop_appliance.hub.disk import ROOM_SUBJECT, Room
 from cmdop_appliance.hub.enrolment import Proof
 from cmdop_appliance.hub.lifecycle import StaleConnection
 from cmdop_appliance.hub.line import Line
@@ -38,6 +41,8 @@ from cmdop_appliance.hub.services import SessionServices
 from cmdop_appliance.hub.terminal_link import FindTerminalLink, terminals_subject
 from cmdop_appliance.hub.terminal_reports import TerminalReports
 from cmdop_appliance.hub.transfers import FileLink, FindLink, files_subject
+from cmdop_appliance.hub.upgrade_link import UpgradeLink
+from cmdop_appliance.hub.waves import Offered
 from cmdop_appliance.protocol.closing import Close
 from cmdop_appliance.protocol.conversation import Conversation, State, split
 from cmdop_appliance.protocol.frames import Data, Output, Screen
@@ -73,6 +78,7 @@ from cmdop_appliance.protocol.terminals import (
     TerminalWaiting,
     TerminalWatched,
 )
+from cmdop_appliance.protocol.upgrades import Upgrading
 from cmdop_appliance.protocol.words import Message
 from cmdop_appliance.store import sessions
 from cmdop_appliance.store.audit import Entry
@@ -83,8 +89,10 @@ _LAST_WORD_S: Final = 0.25
 PROBE_S: Final = 5.0
 # Starts and ends of one machine that are being recorded at a time; the reader waits beyond.
 _RECORDING: Final = 64
+# Ends that are recorded in one transaction: some ms of the writer.
+_ENDS: Final = 64
 
-M = TypeVar("M", bound=Message)
+M = TypeVar("M", bound=Message | list[Finished])
 
 _log = logging.getLogger("cmdop.hub.session")
 
@@ -127,6 +135,7 @@ class AgentSession:
         self._line = Line(connection, conversation)
         self._files = FileLink(self._line)
         self._terminals = TerminalReports(services, self._line, proof.machine, epoch)
+        self._upgrade = UpgradeLink(services, self._line, proof.machine, epoch)
         self._commands = CommandLink(
             services, self._line, self._terminals.link, proof.machine, session_id, epoch
         )
@@ -135,6 +144,7 @@ class AgentSession:
         self._session_id = session_id
         self._epoch = epoch
         self._recording = trio.Semaphore(_RECORDING)
+        self._ends: list[Finished] = []  # of this frame, to be recorded together
         self._reports = Reports(
             services.store,
             services.bus,
@@ -153,18 +163,18 @@ class AgentSession:
         try:
             bus = self._services.bus
             with (
-                bus.subscribe(machine_subject(self._machine_id)) as wakes,
-                bus.subscribe(link_subject(self._machine_id)) as news,
-                bus.subscribe(files_subject(self._machine_id)) as of_files,
-                bus.subscribe(terminals_subject(self._machine_id)) as of_terminals,
+                bus.subscribe(machine_subject(self._machine_id), ROOM_SUBJECT) as wakes,
+                bus.subscribe(
+                    link_subject(self._machine_id),
+                    files_subject(self._machine_id),
+                    terminals_subject(self._machine_id),
+                ) as news,
             ):
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._show_files, of_files)
-                    nursery.start_soon(self._show_terminals, of_terminals)
                     nursery.start_soon(self._record_terminals, nursery)
                     nursery.start_soon(self._let_forget)
                     nursery.start_soon(self._hear_bus, wakes, nursery)
-                    nursery.start_soon(self._hear_end, news, nursery)
+                    nursery.start_soon(self._hear_news, news, nursery)
                     nursery.start_soon(self._line.run)
                     await self._hear_agent(nursery)
                     nursery.cancel_scope.cancel()
@@ -203,6 +213,8 @@ class AgentSession:
                     if self._conversation.state is State.OVER:
                         return  # removed meanwhile; it cannot know yet
                     await self._handle(self._conversation.receive_from_agent(part), nursery)
+                if self._ends:
+                    await self._record_ends(nursery)
             await self._connection.close(Close.STOPPING, "goodbye")
         except LinkClosed:
             pass
@@ -245,7 +257,9 @@ class AgentSession:
                 await self._terminals.hear(message)
             case Finished():
                 if await self._commands.is_whole(message):
-                    await self._record(nursery, self._commands.ended, message)
+                    self._ends.append(message)
+                    if len(self._ends) == _ENDS:
+                        await self._record_ends(nursery)
             case Accepted():
                 await self._record(nursery, self._commands.accepted, message)
             case Started():
@@ -264,13 +278,18 @@ class AgentSession:
                     await self._services.audit.hear(self._proof.machine, message.audit_head)
                 self._files.is_supported = "files" in message.features
                 self._terminals.link.is_supported = "terminals" in message.features
+                self._upgrade.is_supported = "upgrade" in message.features
                 self._ready.set()
                 await self._commands.begin()
+                await self._upgrade.offer()
             case Rejected():
                 await self._commands.rejected(message)
+            case Upgrading():
+                await self._upgrade.hear(message)
             case Notice():
                 await self._reports.notice(message)
             case Bye():
+                await self._record_ends(nursery)
                 self._said_bye = True
 
     async def _close_stale(self) -> None:
@@ -280,6 +299,11 @@ class AgentSession:
     async def _sample(self, message: Samples) -> None:
         await self._reports.samples(message)
         self._line.say_later(Sampled(number=message.samples[-1].number))
+
+    async def _record_ends(self, nursery: trio.Nursery) -> None:
+        """Record the ends that came in one frame, in one transaction."""
+        ends, self._ends = self._ends, []
+        await self._record(nursery, self._commands.ended, ends)
 
     async def _record(
         self,
@@ -329,7 +353,7 @@ class AgentSession:
     async def _hear_bus(self, wakes: Subscription, nursery: trio.Nursery) -> None:
         try:
             while True:
-                await self._obey(await wakes.next())
+                await self._obey(await wakes.next(inf))  # `Commands.look` does so for all
                 if not wakes.waiting or self._line.is_crowded:
                     await self._line.send()  # several wake-ups, one frame
         except LinkClosed:
@@ -338,11 +362,18 @@ class AgentSession:
             await self._connection.close(Close.STOPPING, "the hub is stopping")
         nursery.cancel_scope.cancel()
 
-    async def _hear_end(self, news: Subscription, nursery: trio.Nursery) -> None:
-        """Cut a link that is replaced or whose machine is removed, even one that takes nothing."""
+    async def _hear_news(self, news: Subscription, nursery: trio.Nursery) -> None:
+        """Answer who asks for this link, and cut it when it is replaced or its machine removed.
+
+        Also one that takes nothing: nothing here waits for that.
+        """
         with suppress(LinkClosed, Unavailable):
             while True:
-                match await news.next():
+                match await news.next(inf):
+                    case Request(question=FindLink()) as request:
+                        nursery.start_soon(self._show_files, request)
+                    case Request(question=FindTerminalLink()) as request:
+                        nursery.start_soon(self._show_terminals, request)
                     case Request(question=Probe(keeper_id)) as probe:
                         if keeper_id == self._proof.prove.keeper_id:
                             probe.answer(value=False)  # the same agent, back before we missed it
@@ -359,28 +390,20 @@ class AgentSession:
                         await self._connection.close(Close.REMOVED, "this machine was removed")
                         return
 
-    async def _show_files(self, questions: Subscription) -> None:
+    async def _show_files(self, request: Request) -> None:
         """Tell who carries calls for this machine's files, once it has said whether it can."""
-        with suppress(Unavailable):
-            while True:
-                match await questions.next():
-                    case Request(question=FindLink()) as request:
-                        await self._ready.wait()  # as long as it was not, its session is CONNECTED
-                        is_ready = self._conversation.state is State.READY
-                        request.answer(self._files if is_ready else None)
+        await self._ready.wait()  # as long as it was not, its session is CONNECTED
+        is_ready = self._conversation.state is State.READY
+        request.answer(self._files if is_ready else None)
 
-    async def _show_terminals(self, questions: Subscription) -> None:
+    async def _show_terminals(self, request: Request) -> None:
         """Tell who carries its terminals, once it has said which there are."""
-        with suppress(Unavailable):
-            while True:
-                match await questions.next():
-                    case Request(question=FindTerminalLink()) as request:
-                        await self._ready.wait()
-                        link = self._terminals.link
-                        if link.is_supported:
-                            await self._terminals.settled.wait()
-                        is_ready = self._conversation.state is State.READY
-                        request.answer(link if is_ready else None)
+        await self._ready.wait()
+        link = self._terminals.link
+        if link.is_supported:
+            await self._terminals.settled.wait()
+        is_ready = self._conversation.state is State.READY
+        request.answer(link if is_ready else None)
 
     async def _say_revoked(self) -> None:
         with trio.move_on_after(_LAST_WORD_S):
@@ -394,9 +417,13 @@ class AgentSession:
         match wake:
             case Dispatched(command) if ready:
                 await self._commands.dispatch(command)
+            case Offered() if ready:
+                await self._upgrade.offer()
             case CancelRequested(command_id) if ready:
                 self._line.queue(Cancel(id=command_id))
-            case None if ready:
+            case Room() if ready:
+                await self._commands.resume_left()
+            case None | Look() if ready:
                 await self._commands.sweep()
 
     async def _answer_probe(self, request: Request) -> None:

@@ -22,7 +22,7 @@ from cmdop_appliance.hub.commands import DELIVER_MS, hash_of
 from cmdop_appliance.ids import new_id
 from cmdop_appliance.model import Command, EventType, Overlap, Run, RunStatus, Schedule
 from cmdop_appliance.scheduler.cron import CronError, Rule
-from cmdop_appliance.store import clients, firings, schedules
+from cmdop_appliance.store import clients, firings, restored, schedules
 from cmdop_appliance.store import commands as rows
 from cmdop_appliance.store import runs as history
 from cmdop_appliance.store.audit import Entry
@@ -113,6 +113,7 @@ class _Firing:
         self._tx = tx
         self._now_ms = now_ms
         self._fired = fired
+        self._restored_ms = restored.until_ms(tx)
         self._decided = firings.decided_due(tx, last, now_ms)
         self._members: dict[str, list[Member]] = defaultdict(list)
         for member in _in_order(firings.members_due(tx, last)):
@@ -139,6 +140,11 @@ class _Firing:
             return next_ms
         instants, has_older = rule.newest(schedule.next_ms - 1, self._now_ms, MISSED_MOST + 1)
         instants = [at for at in instants if self._is_open(schedule, at)]
+        first_ms = schedule.next_ms if has_older else None
+        if unsure := [at for at in instants if at <= self._restored_ms]:
+            message = "the hub was restored from a backup; nobody knows whether it ran before"
+            self._missed(schedule, unsure, first_ms, "hub_restored", message)
+            instants, first_ms = instants[len(unsure) :], None
         if not instants:
             return next_ms
         late_ms = self._now_ms - instants[-1]
@@ -152,7 +158,6 @@ class _Firing:
             if schedule.misfire == "skip":
                 reason, message = "misfire_skip", "nobody could start it in time"
         if missed:
-            first_ms = schedule.next_ms if has_older else None
             message += "; the hub was down, or its clock leapt"
             self._missed(schedule, missed, first_ms, reason, message)
         if newest is not None:

@@ -1,6 +1,7 @@
 """The scheduler: looks when something comes due, and has it decided."""
 
 import logging
+from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -21,10 +22,18 @@ _log = logging.getLogger("cmdop.scheduler")
 class Scheduler:
     """Fires what comes due, for as long as the hub runs."""
 
-    def __init__(self, store: Store, commands: Commands, clock: Clock) -> None:
+    def __init__(
+        self,
+        store: Store,
+        commands: Commands,
+        clock: Clock,
+        has_room: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """While the disk under the store does not have room, nothing fires."""
         self._store = store
         self._commands = commands
         self._clock = clock
+        self._has_room = has_room
         self._is_paused = False
 
     async def run(self) -> None:
@@ -45,7 +54,7 @@ class Scheduler:
     async def step(self) -> float:
         """Fire what is due now; after how many seconds to look again."""
         now_ms = self._clock.now_ms()
-        if self._note_pause(firing.paused(now_ms)):
+        if self._note_pause(firing.paused(now_ms)) or not self._has_room():
             return TICK_S
         while (due_ms := await self._store.run(firings.next_due, now_ms)) is not None:
             if due_ms > now_ms:

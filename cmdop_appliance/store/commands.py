@@ -14,7 +14,7 @@ from cmdop_appliance.errors import (
     MachineNotFound,
     SessionNotActive,
 )
-from cmdop_appliance.model import CONNECTED_STATUSES, Command, CommandStatus
+from cmdop_appliance.model import CONNECTED_STATUSES, Command, CommandStatus, Record
 from cmdop_appliance.store import tallies
 from cmdop_appliance.store.conditions import IS_CURRENT, IS_OPEN, IS_PENDING, stale_ms
 from cmdop_appliance.store.listing import Page, Paging
@@ -165,6 +165,21 @@ def open_on(tx: Tx, machine_id: str) -> list[Command]:
         f" AND {IS_OPEN} ORDER BY created_ms, id",
         machine_id=machine_id,
     )
+
+
+class _Busy(Record, frozen=True, kw_only=True):
+    machine_id: str
+
+
+@reads
+def machines_with_open(tx: Tx) -> list[str]:
+    """The machines with commands that they may have heard of, and that have not ended."""
+    found = tx.all(
+        _Busy,
+        f"SELECT DISTINCT machine_id FROM command WHERE {IS_OPEN}"  # noqa: S608
+        " AND session_id || '' IS NOT NULL",
+    )
+    return [each.machine_id for each in found]
 
 
 @reads

@@ -10,14 +10,18 @@ from cmdop_appliance.errors import StartupError
 from cmdop_appliance.private import lock_or_holder
 
 LOCK_FILE = "hub.lock"
+RESTORING = "restoring"  # what is not whole yet, of a backup
 
 
 @contextlib.contextmanager
-def claim(data_dir: Path) -> Iterator[None]:
-    """Make the directory (0700) and hold it until the block ends.
+def claim(data_dir: Path) -> Iterator[int]:
+    """Make the directory (0700) and hold it until the block ends; by this descriptor.
+
+    Whoever inherits that holds it, too.
 
     Raises:
-        StartupError: another hub holds it (named by pid), or it is not ours to use or to close.
+        StartupError: another hub holds it (named by pid), it is not ours to use or to close, or
+            holds half of a backup.
     """
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -42,6 +46,11 @@ def claim(data_dir: Path) -> Iterator[None]:
                 f"data directory {data_dir} is in use by the hub with pid {holder}",
                 hint="stop that hub, or name another directory with --data-dir",
             )
-        yield
+        if (data_dir / RESTORING).exists():
+            raise StartupError(
+                f"a restore into {data_dir} was cut off",
+                hint="delete what is in it, and restore again",
+            )
+        yield lock
     finally:
         os.close(lock)

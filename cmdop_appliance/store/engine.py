@@ -19,6 +19,7 @@ exclusive locking mode would shut out our own readers.
 """
 
 import contextlib
+import errno
 import logging
 import threading
 import time
@@ -52,6 +53,10 @@ _QUICK_S = 0.001
 _QUICK_COMMITS = 8
 # What the driver says when the disk lost or refused something: it is never asked again.
 _DISK_FAILED = (apsw.IOError, apsw.CorruptError, apsw.NotADBError, apsw.CantOpenError)
+# … while a disk that hangs in the middle of a commit or a checkpoint only keeps readers waiting.
+_HELD_UP = (apsw.BusyError, apsw.ProtocolError)
+# Of a failure, these pass: somebody's quota is used up, or a file may grow no larger.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _log = logging.getLogger("cmdop.store")
 
@@ -71,10 +76,14 @@ class _Unit:
 class Store:
     """An open database. Made by `open_store`."""
 
-    def __init__(self, path: Path, *, inline: bool) -> None:
+    def __init__(self, path: Path, *, inline: bool, checkpoint_pages: int, is_trial: bool) -> None:
         self._path = path
         self._inline = inline
+        self._checkpoint_pages = checkpoint_pages
+        self._is_trial = is_trial
         self._writer = _connect(path)
+        if is_trial:  # else whoever closes it last moves the log to the database
+            self._writer.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         self._readers: list[apsw.Connection] = []
         self._reader_slots = trio.CapacityLimiter(_READERS)
         self._brief_slots = trio.CapacityLimiter(_BRIEF_READERS)
@@ -93,6 +102,9 @@ class Store:
         self._failed = False
         self._broken = trio.Event()
         self._deliver: Callable[[str], None] = _nobody_listens
+        # Asked, in any thread, when the disk is full; True: there is room now, and we try again.
+        self.make_room: Callable[[], bool] = _nobody_makes_room
+        self._met_full = False
         self._token = trio.lowlevel.current_trio_token()
         self._thread = threading.Thread(target=self._write_loop, name="store writer", daemon=True)
 
@@ -177,7 +189,7 @@ class Store:
     @property
     def _is_quick(self) -> bool:
         """True: a commit will not keep the event loop for long."""
-        return self._quick_commits >= _QUICK_COMMITS and self._log_pages < _CHECKPOINT_PAGES
+        return self._quick_commits >= _QUICK_COMMITS and self._log_pages < self._checkpoint_pages
 
     async def _commit_here(self, unit: _Unit) -> None:
         self._gathered.append(unit)
@@ -227,6 +239,14 @@ class Store:
         return apsw.SQLITE_OK
 
     def _read(self, call: Callable[[Tx], T]) -> T:
+        while True:
+            try:
+                return self._read_once(call)
+            except _HELD_UP as exc:
+                _log.warning("a reader is held up: is the disk slow?", extra={"why": str(exc)})
+                trio.from_thread.check_cancelled()  # else it waits, as writers do
+
+    def _read_once(self, call: Callable[[Tx], T]) -> T:
         try:
             connection = self._readers.pop()
         except IndexError:
@@ -259,9 +279,20 @@ class Store:
         """Run all units in one transaction; how many seconds that took, and who is to be woken.
 
         No seconds: there was nothing to commit. A failing unit is undone alone; a failing disk,
-        all.
+        all. What did not fit is tried once more if somebody can make room.
         """
-        begun = time.perf_counter()
+        self._met_full = False
+        seconds, notified = self._commit_once(units)
+        if self._met_full and self.make_room():
+            refused = [unit for unit in units if isinstance(unit.error, StorageFull)]
+            for unit in refused:
+                unit.error = None
+            seconds, more = self._commit_once(refused)
+            notified |= more
+        return seconds, notified
+
+    def _commit_once(self, units: list[_Unit]) -> tuple[float | None, set[str]]:
+        begun = 0.0
         self._has_written = False
         tx = Tx(self._writer)
         try:
@@ -270,6 +301,7 @@ class Store:
             self._writer.execute("BEGIN IMMEDIATE")
             for unit in units:
                 self._run_unit(tx, unit, alone=len(units) == 1)
+            begun = time.perf_counter()  # what they do takes as long in the thread
             self._writer.execute("COMMIT")
         except BaseException as exc:  # noqa: BLE001 - every unit must learn of it, whatever it is
             error = self._judge(exc)
@@ -283,12 +315,13 @@ class Store:
 
     def _checkpoint_if_due(self) -> None:
         """Move what is in the log to the database; what readers still need stays for later."""
-        if self._log_pages < _CHECKPOINT_PAGES or self._failed:
+        if self._log_pages < self._checkpoint_pages or self._failed or self._is_trial:
             return
         try:
             self._writer.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         except apsw.Error as exc:
-            self._judge(exc)  # on a full disk the log goes on, and so do we
+            if isinstance(self._judge(exc), StorageFull):  # the log goes on, and so do we
+                self.make_room()
         else:
             self._log_pages = 0
 
@@ -308,7 +341,8 @@ class Store:
 
     def _judge(self, exc: BaseException) -> BaseException:
         """The error its caller gets; a failed disk also ends the store (fsync is never retried)."""
-        if isinstance(exc, apsw.FullError):
+        if isinstance(exc, apsw.FullError) or self._is_shortage(exc):
+            self._met_full = True
             return StorageFull("the hub's disk is full", hint="free some space on the hub")
         if isinstance(exc, _DISK_FAILED):
             _log.critical("the disk under the store failed", exc_info=exc)
@@ -317,6 +351,13 @@ class Store:
                 self._token.run_sync_soon(self._broken.set)
             return Unavailable("the hub's disk failed")
         return exc
+
+    def _is_shortage(self, exc: BaseException) -> bool:
+        """True: what SQLite takes for a failure is a disk without room, too."""
+        code = getattr(exc, "extendedresult", 0)
+        return code == apsw.SQLITE_IOERR_SHMSIZE or (
+            code == apsw.SQLITE_IOERR_WRITE and self._writer.system_errno in _NO_ROOM
+        )
 
     def _start(self) -> None:
         if not self._inline:
@@ -329,11 +370,16 @@ class Store:
                 self._wake.notify()
             await trio.to_thread.run_sync(self._thread.join)
         for connection in [*self._readers, self._writer]:
-            connection.close()
+            with contextlib.suppress(apsw.Error):  # of a disk that failed, which was said before
+                connection.close()
 
 
 def _nobody_listens(_subject: str) -> None:
     """Before `listen`."""
+
+
+def _nobody_makes_room() -> bool:
+    return False
 
 
 async def _wait_done() -> None:
@@ -348,6 +394,16 @@ def _reschedule(units: list[_Unit]) -> None:
 
 def _connect(path: Path) -> apsw.Connection:
     connection = apsw.Connection(str(path))
+    try:
+        _set_up(connection)
+    except BaseException:
+        with contextlib.suppress(apsw.Error):
+            connection.close()
+        raise
+    return connection
+
+
+def _set_up(connection: apsw.Connection) -> None:
     connection.set_busy_timeout(_BUSY_MS)
     # Else SQLite, which looks into its statistics for the values that a range is asked for, plans a
     # statement anew whenever they change: that took half of the time of recording a command.
@@ -356,14 +412,21 @@ def _connect(path: Path) -> apsw.Connection:
         "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;"
         "PRAGMA temp_store = MEMORY"
     ).fetchall()  # the driver stops at each row that a statement answers
-    return connection
 
 
 @contextlib.asynccontextmanager
-async def open_store(data_dir: Path, *, inline: bool = False) -> AsyncIterator[Store]:
+async def open_store(
+    data_dir: Path,
+    *,
+    inline: bool = False,
+    checkpoint_pages: int = _CHECKPOINT_PAGES,
+    is_trial: bool = False,
+) -> AsyncIterator[Store]:
     """The store in `data_dir`, brought up to this version's schema.
 
     `inline` runs everything in the calling task, for tests under a mock clock.
+    `checkpoint_pages`: so many pages of the log are moved to the database at a time. `is_trial`:
+    none are, and nothing is lost by it that `trial.take_back` does not drop.
 
     Raises:
         StartupError: the store was written by a newer version, or it is none.
@@ -371,7 +434,7 @@ async def open_store(data_dir: Path, *, inline: bool = False) -> AsyncIterator[S
     path = data_dir / DATABASE_FILE
     try:
         path.touch(mode=0o600)  # SQLite gives its side files the mode of this one
-        store = Store(path, inline=inline)
+        store = Store(path, inline=inline, checkpoint_pages=checkpoint_pages, is_trial=is_trial)
     except (OSError, apsw.Error) as exc:
         raise StartupError(f"cannot open the store {path}: {exc}") from exc
     try:

@@ -64,11 +64,12 @@ def append(
         data=text,
         now_ms=now_ms,
     )
-    tx.execute(
-        "DELETE FROM event WHERE workspace_id = :workspace_id AND seq = :seq",
-        workspace_id=workspace_id,
-        seq=seq - KEPT_MOST,
-    )
+    if seq > KEPT_MOST:
+        tx.execute(
+            "DELETE FROM event WHERE workspace_id = :workspace_id AND seq = :seq",
+            workspace_id=workspace_id,
+            seq=seq - KEPT_MOST,
+        )
     outbox.enter(tx, event, text)
     tx.notify(subject_of(workspace_id))
 

@@ -1,4 +1,4 @@
-"""The load of machines over time: a row a minute for two days, then one a quarter for sixty.
+"""The load of machines over time: a row a minute for two days, then one a quarter of an hour.
 
 A sample adds to the row of its minute. What leaves the two days is added to its quarter of an hour
 and removed, in one transaction, so each minute counts once. Agents send a sample until it is
@@ -177,8 +177,11 @@ def points(
     )
 
 
-def roll_up(tx: Tx, now_ms: int) -> None:
-    """Roll up a piece of what has left the two days, remove one of what has left the sixty."""
+def roll_up(tx: Tx, now_ms: int, *, kept_ms: int = QUARTERS_KEPT_MS) -> None:
+    """Roll up a piece of what has left the two days, remove one of what is kept no longer.
+
+    `kept_ms`: how long quarters are kept; 0: for ever.
+    """
     oldest = (
         "SELECT machine_id, at_ms, step_ms FROM metric"
         " WHERE step_ms = :step_ms AND at_ms <= :before_ms"
@@ -198,11 +201,14 @@ def roll_up(tx: Tx, now_ms: int) -> None:
         before_ms=now_ms - MINUTES_KEPT_MS,
         rows=PIECE_ROWS,
     )
-    for step_ms, kept_ms in ((MINUTE_MS, MINUTES_KEPT_MS), (QUARTER_MS, QUARTERS_KEPT_MS)):
+    for step_ms, before_ms in (
+        (MINUTE_MS, now_ms - MINUTES_KEPT_MS),
+        (QUARTER_MS, now_ms - kept_ms if kept_ms else 0),
+    ):
         tx.execute(
             f"DELETE FROM metric WHERE (machine_id, at_ms, step_ms) IN ({oldest})",  # noqa: S608
             step_ms=step_ms,
-            before_ms=now_ms - kept_ms,
+            before_ms=before_ms,
             rows=PIECE_ROWS,
         )
 

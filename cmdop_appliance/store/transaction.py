@@ -1,12 +1,16 @@
 """What a store function works with: a transaction that turns rows into records."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import apsw
 import msgspec
 
 from cmdop_appliance.model import Record
+
+# Steps of SQLite's machine between two looks at the clock: a fraction of a ms.
+_LOOK_STEPS = 1000
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -48,10 +52,20 @@ class Tx:
     def each(self, model: type[R], sql: str, /, **parameters: object) -> Iterator[R]:
         """Every row as a record, one at a time."""
         cursor = self._connection.execute(sql, parameters)
-        names: list[str] = []
+        columns: _Columns | None = None
         for row in cursor:
-            names = names or [column[0] for column in cursor.get_description()]
-            yield msgspec.convert(dict(_decoded(names, row)), model)
+            columns = columns or _Columns([column[0] for column in cursor.get_description()])
+            yield msgspec.convert(columns.decoded(row), model)
+
+    @contextmanager
+    def until(self, is_over: Callable[[], bool]) -> Iterator[None]:
+        """The statements within are given up when it is over; what was read of them stands."""
+        self._connection.set_progress_handler(is_over, _LOOK_STEPS)
+        try:
+            with suppress(apsw.InterruptError):
+                yield
+        finally:
+            self._connection.set_progress_handler(None)
 
     def value(self, sql: str, /, **parameters: object) -> Any:
         """The first column of the first row, or None."""
@@ -59,14 +73,21 @@ class Tx:
         return row[0] if row else None
 
 
-def _decoded(names: list[str], row: tuple[Any, ...]) -> Iterator[tuple[str, Any]]:
-    for name, value in zip(names, row, strict=True):
-        if name.endswith("_json"):
-            yield name.removesuffix("_json"), None if value is None else msgspec.json.decode(value)
-        elif name.startswith("is_"):
-            yield name, bool(value)
-        else:
-            yield name, value
+class _Columns:
+    """How the columns of an answer become the fields of a record."""
+
+    def __init__(self, names: list[str]) -> None:
+        self._names = [name.removesuffix("_json") for name in names]
+        self._of_json = [at for at, name in enumerate(names) if name.endswith("_json")]
+        self._of_bool = [at for at, name in enumerate(names) if name.startswith("is_")]
+
+    def decoded(self, row: tuple[Any, ...]) -> dict[str, Any]:
+        values = list(row)
+        for at in self._of_json:
+            values[at] = None if values[at] is None else msgspec.json.decode(values[at])
+        for at in self._of_bool:
+            values[at] = bool(values[at])
+        return dict(zip(self._names, values, strict=True))
 
 
 def to_json(value: object) -> str:

@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from cmdop_appliance.agent import journal
 from cmdop_appliance.agent.policy import CommandsPolicy, Policy
 from cmdop_appliance.ids import new_id
 from cmdop_appliance.protocol.messages import (
@@ -106,6 +107,25 @@ async def test_a_command_dispatched_again_at_any_time_starts_once(peer, tmp_path
     assert (forgotten.end, forgotten.reason) == ("lost", "forgotten")
     await peer.finish(await peer.dispatch("true"))
     assert marker.read_text() == "x\n"
+
+
+async def test_what_a_backup_has_starts_only_if_it_certainly_never_did(peer, tmp_path, monkeypatch):
+    monkeypatch.setattr(journal, "TOMBSTONES_AT_MOST", 1)
+    marker = tmp_path / "marker"
+    argv = sh(f"echo x >> {marker}")
+    unseen = new_id("cmd")
+    ran = [await peer.dispatch(*argv) for _ in range(2)]
+    for command in ran:
+        await peer.finish(command)
+    for command in (*ran, unseen):  # the first was let go, and the last may have been
+        await peer.dispatch(*argv, again=command, is_restored=True)
+        told = await peer.expect(Finished, command)
+        assert (told.end, told.reason) == ("lost", "forgotten")
+    newer = await peer.dispatch(*argv, is_restored=True)
+    await peer.finish(newer)
+    await peer.dispatch(*argv, again=unseen)  # of a hub that goes on, it is a new one
+    await peer.finish(unseen)
+    assert marker.read_text() == "x\n" * 4
 
 
 async def test_the_start_is_in_the_journal_before_the_command_runs(peer, state_dir):

@@ -1,3 +1,4 @@
+import json
 import os
 import socket
 import stat
@@ -7,9 +8,11 @@ import pytest
 import trio
 
 from cmdop_appliance.agent.keeper.link import MAX_LINE_BYTES
+from cmdop_appliance.agent.keeper.records import encode
 from cmdop_appliance.agent.keeper_client import (
     Exited,
     KeeperLost,
+    Record,
     Started,
     open_keeper,
     output_path,
@@ -132,6 +135,38 @@ async def test_a_keeper_of_the_first_release_is_sent_no_terminal(state_dir):
                     await keeper.start(id="cmd_1", argv=["true"], pty=Size())
     async with open_keeper(state_dir) as keeper:
         assert keeper.has_pty
+
+
+async def test_what_ends_while_terminals_are_told_is_told_afterwards(state_dir):
+    (state_dir / "keeper").mkdir(parents=True)
+    hello = (
+        b'{"event":"hello","version":1,"keeper_id":"k","boot_id":"b","pid":1,"features":["pty"]}'
+    )
+    ready = b'{"event":"ready"}'
+    exited = json.dumps(
+        {"event": "exited", "id": "cmd_1", "exit_code": 7, "signal": None, "end": "exited"}
+        | {"duration_ms": 1, "stdout_bytes": 0, "stderr_bytes": 0, "killed": None}
+    ).encode()
+    record = encode(Record(id="term_1", state="running", is_terminal=True).as_event()).encode()
+
+    async def keep(listener: socket.socket) -> None:
+        connection, _ = await trio.to_thread.run_sync(listener.accept)
+        with connection:
+            connection.sendall(b"\n".join((hello, ready, b"")))
+            asked = await trio.to_thread.run_sync(connection.recv, 100)
+            assert json.loads(asked) == {"do": "terminals"}
+            connection.sendall(b"\n".join((exited, record, ready, b"")))
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(state_dir / "keeper/keeper.sock"))
+        listener.listen()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keep, listener)
+            async with open_keeper(state_dir) as keeper:
+                assert list(keeper.records) == ["term_1"]
+                event = await keeper.next_event()
+                assert isinstance(event, Exited)
+                assert event.exit_code == 7
 
 
 async def greet(listener: socket.socket, words: bytes) -> None:

@@ -24,6 +24,7 @@ from cmdop_appliance.errors import (
     ScheduleNotFound,
     SessionNotFound,
     TerminalNotFound,
+    UpgradeNotFound,
     WebhookNotFound,
 )
 from tests.support.appliance import Answer, Api
@@ -370,6 +371,14 @@ TABLE: dict[Plane, dict[tuple[str, str], Expected]] = {
             required=("namespace",),
         ),
         ("GET", "/workspaces"): Expected(("admin",)),
+        ("PUT", "/upgrades/bundle"): Expected(
+            ("admin",), bad_query=("check=perhaps", "hub_only=1x", "machine_ids=", "machine_ids=x")
+        ),
+        ("GET", "/upgrades"): Expected(("admin",)),
+        ("GET", "/upgrades/:id"): Expected(("admin",), UpgradeNotFound, "upgrade"),
+        ("GET", "/upgrades/:id/machines"): Expected(
+            ("admin",), UpgradeNotFound, "upgrade", bad_query=("state=done",)
+        ),
         **of_files(
             "files:read",
             bad_query=("limit=0", "offset=-1", "hidden=perhaps", "path_base64=*", "path_base64=YQ"),
@@ -432,6 +441,8 @@ TABLE: dict[Plane, dict[tuple[str, str], Expected]] = {
         **of_files("files:read", query={"path": f"/{ID}"}, bad_query=("path=", "path_base64=*"))(
             "GET /download"
         ),
+        ("GET", "/backup"): Expected(("admin",)),
+        ("GET", "/backups"): Expected(("admin",)),
         ("GET", "/audit"): Expected(("admin",), bad_query=("outcome=good", "action=x", "since=1")),
         ("GET", "/audit/verify"): Expected(("admin",), bad_query=("head=1", "head=x:y")),
     },

@@ -1,5 +1,6 @@
 """Every route of the hub, asked as it should be: the answer is of the type that is documented."""
 
+from base64 import b64encode
 from fnmatch import fnmatch
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
@@ -8,8 +9,10 @@ import msgspec
 import pytest
 from msgspec import Struct
 
+from cmdop_appliance import RELEASED_MS, __version__
 from cmdop_appliance.api.exchange import Paged
 from cmdop_appliance.api.registry import JSON, Route
+from cmdop_appliance.identity import Identity
 from tests.api.contract_table import (
     EVERY,
     KNOWN,
@@ -22,7 +25,10 @@ from tests.api.contract_table import (
     path_of,
 )
 from tests.api.worlds import World
-from tests.support.appliance import running_agent, wait_for
+from tests.support.appliance import running_agent, running_hub, wait_for
+from tests.support.releases import OWN, make_bundle
+
+MAKER = Identity(bytes(32))  # of releases
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +37,25 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def world(hub, agent):
-    return World(hub.api, agent)
+def hub(place):
+    trusted = b64encode(MAKER.public_key).decode()
+    with running_hub(place, config=f'[upgrade]\nkeys = ["{trusted}"]\n') as hub:
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def bundle(place):
+    """The release that the hub runs already, for its machines."""
+    release = {"version": __version__, "released_ms": RELEASED_MS}
+    return make_bundle(place / "bundle", MAKER, {OWN: b"a program"}, **release)
+
+
+@pytest.fixture(scope="module")
+def world(hub, agent, bundle):
+    world = World(hub.api, agent)
+    upgrade = hub.api.call("PUT", "/upgrades/bundle", bundle)
+    world.ids["upgrade"] = upgrade.data["id"]
+    return world
 
 
 def assert_is(kind: Any, value: Any) -> None:
@@ -78,7 +101,12 @@ def assert_answers(world: World, route: Route, path: str) -> None:
         assert_is(route.answer, data)
 
 
-ELSEWHERE = ("DELETE /v1/machines/:id", f"GET /v1{SOCKET}", "GET /v1/live")
+ELSEWHERE = (
+    "DELETE /v1/machines/:id",
+    f"GET /v1{SOCKET}",
+    "GET /v1/live",
+    "PUT /v1/upgrades/bundle",
+)
 
 
 @pytest.mark.parametrize("route", [p for p in EVERY if p.id not in ELSEWHERE])
@@ -91,6 +119,13 @@ def test_a_good_request_to_remove_a_machine_is_answered_as_documented(hub, world
     with running_agent(hub, place, "spare") as spare:
         assert_answers(world, route, path_of(route, spare.machine_id))
         wait_for(lambda: not spare.is_running, "its agent has gone")
+
+
+def test_a_good_bundle_is_answered_as_documented(world, bundle):
+    (route,) = (r for r in KNOWN if r.path == "/upgrades/bundle")
+    answer = ask(world.api, route, path_of(route) + "?check=true", bundle)
+    assert answer.status == route.status, answer
+    assert_is(route.answer, answer.data)
 
 
 @pytest.mark.parametrize("route", [p for p in EVERY if p.values[0].query])

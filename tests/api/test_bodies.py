@@ -184,6 +184,9 @@ def test_a_huge_number_is_refused(hub, route):
             error_of(answer, answer.status, code, route.plane)
 
 
+BUNDLE = "/upgrades/bundle"  # reads whatever comes, and says where it is wrong
+
+
 @pytest.mark.parametrize("route", WITH_BODY)
 def test_a_body_over_the_limit_is_too_large(hub, route):
     limit = expected(route).body_bytes
@@ -198,7 +201,7 @@ def test_fields_that_nobody_knows_are_passed_over(hub, route):
     assert ask(hub.api, route, body=body).status not in (400, 422)
 
 
-@pytest.mark.parametrize("route", WITHOUT_BODY)
+@pytest.mark.parametrize("route", [p for p in WITHOUT_BODY if p.values[0].path != BUNDLE])
 def test_a_body_that_no_route_reads_is_passed_over(hub, route):
     plain = ask(hub.api, route)
     for body in (b"{", b"\xff" * 1000, b"[" * 100_000):

@@ -71,6 +71,7 @@ MANAGES = {  # about the hub's own records, whoever is attached to what
     (CMDOP, "POST", "/enrollment-tokens"),
     (CMDOP, "DELETE", "/enrollment-tokens/:id"),
     (CMDOP, "POST", "/workspaces"),
+    (CMDOP, "PUT", "/upgrades/bundle"),
     (CMDOP, "POST", "/webhooks"),
     (CMDOP, "PATCH", "/webhooks/:id"),
     (CMDOP, "DELETE", "/webhooks/:id"),

@@ -228,14 +228,20 @@ async def test_a_client_at_a_silent_terminal_hears_that_the_hub_is_there(room, m
 @pytest.mark.parametrize("parts", [0, 9])  # 9: more than is ever under way
 async def test_a_client_that_answers_no_ping_does_not_keep_its_seat(room, monkeypatch, parts):
     monkeypatch.setattr(conversation, "HEARTBEAT_S", 0.02)
-    monkeypatch.setattr(conversation, "SILENT_S", 0.04)
+    monkeypatch.setattr(conversation, "SILENT_S", 0.5)
     other = await room.sit(writer="f" * 32)
     await room.watched()
-    async with await stalled(room, parts):
-        while (await other.hear("viewers"))["operators"] != 2:
-            pass
-        while (await other.hear("viewers"))["operators"] != 1:
-            pass
+
+    async def stall() -> None:
+        async with await stalled(room, parts):
+            await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stall)  # beside it, for who does not listen answers no ping, either
+        for operators in (2, 1):
+            while (await other.hear("viewers"))["operators"] != operators:
+                pass
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_client_that_takes_nothing_is_cut_off(room, monkeypatch):

@@ -29,6 +29,7 @@ def test_the_viewer_shows_the_routes_and_asks_only_the_hub(tmp_path):
                 "--disable-gpu",
                 "--disable-dev-shm-usage",
                 "--no-first-run",
+                "--window-size=1280,30000",  # of so many routes it draws those in sight
                 "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # its own errands
                 f"--user-data-dir={tmp_path / 'profile'}",
                 f"--log-net-log={net_log}",

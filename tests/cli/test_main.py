@@ -85,6 +85,7 @@ ELSEWHERE = ["--hub", "http://127.0.0.1:1", "--key", "k"]  # a port where nobody
         (["machines", "add", "--ttl", "1"], 2, "such as 500ms, 30s, 5m, 2h or 1d"),
         (["machines", "metrics", "nas", "--since", "999999999d"], 2, "at most 3650d"),
         ([*ELSEWHERE, "machines", "ls"], 5, "refused"),
+        ([*ELSEWHERE, "machines", "ls"], 5, "is the address right? It is from --hub\n"),
         ([*ELSEWHERE, "machines", "ls", "--tags", ""], 2, "'--tags': no name is given"),
         ([*ELSEWHERE, "machines", "add", "--tags", ","], 2, "'--tags': no name is given"),
         ([*ELSEWHERE, "auth", "create-key", "--tags", ""], 2, "'--tags': no name is given"),
@@ -169,6 +170,12 @@ def test_a_full_disk_is_said_once():
         )
     assert done.returncode == 1
     assert done.stderr == b"error: cannot write the output: No space left on device\n"
+
+
+def test_only_the_one_file_has_a_list_of_its_parts(tmp_path):
+    done = _run("version", "--sbom", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "hint: scripts/build" in done.stderr
 
 
 def test_a_name_the_terminal_has_no_letters_for_is_escaped(tmp_path):

@@ -40,7 +40,7 @@ async def everything(outputs: Outputs, command_id: str, stream: str = "stdout") 
 
 async def end(store: Store, outputs: Outputs, command_id: str) -> None:
     """As an end is recorded, without the command's own row."""
-    await store.run(save_all, await outputs.sync(command_id))
+    await store.run(save_all, await outputs.sync([command_id]))
     outputs.end(command_id)
 
 

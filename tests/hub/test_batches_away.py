@@ -4,8 +4,8 @@ import trio
 from trio.testing import MockClock
 
 from cmdop_appliance.hub.commands import Ask
+from cmdop_appliance.hub.sweep import sweep_forever
 from cmdop_appliance.protocol.messages import Acknowledge, Dispatch, Known, Resume
-from cmdop_appliance.server import _sweep
 from cmdop_appliance.store import sessions
 from tests.hub.fleet import HOUR_MS, Fleet, Waiter
 from tests.support.live_hub import ScriptedAgent, finished, live_hub
@@ -39,7 +39,7 @@ async def test_a_machine_that_does_not_come_back_from_that_moment_is_expired(
     tmp_path, autojump_clock: MockClock
 ):
     async with live_hub(tmp_path) as live, trio.open_nursery() as nursery:
-        nursery.start_soon(_sweep, live.hub)
+        nursery.start_soon(sweep_forever, live.hub)
         fleet = await Fleet(live).grow(3)
         batch = await fleet.start(concurrency=1)
         waiter = Waiter(fleet, batch)
@@ -129,4 +129,5 @@ async def test_an_end_and_the_next_start_are_one_transaction(tmp_path):
         second = (await fleet.commands(batch))[1]
         assert (second.is_held, second.session_id) == (False, fleet.links[1].session_id)
         del live.hub.bus.publish
-        await fleet.links[1].expect(Dispatch)  # the sweep of its connection finds it
+        await live.hub.commands.look()
+        await fleet.links[1].expect(Dispatch)  # which the sweep has found

@@ -24,7 +24,7 @@ async def ended(store, now_ms: int):
     command = await recorded(store, machine.id, session_id)
     message = finished(command.id, b"", b"", started_ms=NOW + 5, duration_ms=7)
     held = {"stdout": 0, "stderr": 0}
-    await store.run(lifecycle.finished, machine.id, epoch, message, held, [], now_ms)
+    await store.run(lifecycle.finished, machine.id, epoch, [(message, held)], [], now_ms)
     return [
         event
         for event in await store.run(events.after, REACH, 0, 100)

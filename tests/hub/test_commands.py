@@ -15,6 +15,7 @@ from cmdop_appliance.errors import (
 from cmdop_appliance.hub import lifecycle
 from cmdop_appliance.hub.commands import Ask, Grown, command_subject
 from cmdop_appliance.hub.output import HEAD_BYTES, Outputs
+from cmdop_appliance.hub.sweep import sweep_forever
 from cmdop_appliance.model import Command
 from cmdop_appliance.protocol.frames import Output
 from cmdop_appliance.protocol.messages import (
@@ -26,7 +27,6 @@ from cmdop_appliance.protocol.messages import (
     Spec,
     Started,
 )
-from cmdop_appliance.server import _sweep
 from cmdop_appliance.store import commands
 from cmdop_appliance.store.listing import Paging
 from tests.support.live_hub import BOUND, CALLER, Link, LiveHub, ScriptedAgent, finished, live_hub
@@ -217,7 +217,7 @@ async def test_a_machine_that_comes_back_within_its_grace_still_answers(
     tmp_path, autojump_clock: MockClock
 ):
     async with live_hub(tmp_path) as live, trio.open_nursery() as nursery:
-        nursery.start_soon(_sweep, live.hub)
+        nursery.start_soon(sweep_forever, live.hub)
         agent = ScriptedAgent(live)
         link = await agent.join()
         waiter = Waiter(live, (await agent.machine()).id)
@@ -235,7 +235,7 @@ async def test_when_the_machine_is_gone_the_record_is_still_open(
     tmp_path, autojump_clock: MockClock
 ):
     async with live_hub(tmp_path) as live, trio.open_nursery() as nursery:
-        nursery.start_soon(_sweep, live.hub)
+        nursery.start_soon(sweep_forever, live.hub)
         agent = ScriptedAgent(live)
         link = await agent.join()
         waiter = Waiter(live, (await agent.machine()).id)

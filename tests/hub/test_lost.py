@@ -5,6 +5,7 @@ import trio
 from trio.testing import MockClock
 
 from cmdop_appliance.hub.commands import Ask
+from cmdop_appliance.hub.sweep import sweep_forever
 from cmdop_appliance.protocol.frames import Output
 from cmdop_appliance.protocol.messages import (
     Acknowledge,
@@ -15,7 +16,6 @@ from cmdop_appliance.protocol.messages import (
     Spec,
     Started,
 )
-from cmdop_appliance.server import _sweep
 from cmdop_appliance.store import commands, machines, sessions
 from tests.support.live_hub import CALLER, Link, LiveHub, ScriptedAgent, finished, live_hub
 from tests.support.records import REACH
@@ -34,7 +34,7 @@ async def hub(tmp_path):
         live_hub(tmp_path, lost_after_ms=LOST_AFTER_S * 1000) as live,
         trio.open_nursery() as nursery,
     ):
-        nursery.start_soon(_sweep, live.hub)
+        nursery.start_soon(sweep_forever, live.hub)
         await trio.sleep(61)
         yield live
         nursery.cancel_scope.cancel()
@@ -120,7 +120,7 @@ async def test_right_after_its_start_a_hub_calls_nobody_silent(tmp_path, autojum
         await live.hub.store.run(sessions.recover, now_ms=now_ms, grace_until_ms=now_ms)
         silent.live = live
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_sweep, live.hub)
+            nursery.start_soon(sweep_forever, live.hub)
             await trio.sleep(58)
             assert (await silent.record()).status == "running"
             await trio.sleep(5)

@@ -76,7 +76,7 @@ async def test_flushing_leaves_no_open_file_even_when_it_is_cancelled(command):
         await outputs.flush()
     with trio.CancelScope() as scope:
         scope.cancel()
-        await outputs.sync(command_id)
+        await outputs.sync([command_id])
     assert open_files() == before
 
 
@@ -112,7 +112,7 @@ async def test_too_many_open_files_are_no_failed_disk(command, autojump_clock: M
             with pytest.raises(Unavailable, match="too many files open"):
                 outputs.append(command_id, "stderr", 0, TRUTH[:9000])
             with pytest.raises(Unavailable, match="too many files open"):
-                await outputs.sync(command_id)
+                await outputs.sync([command_id])
             nursery.start_soon(outputs.flush_forever)
             while "output is not safe yet" not in caplog.messages:  # noqa: ASYNC110
                 await trio.sleep(0.5)

@@ -8,9 +8,9 @@ from trio.testing import MockClock
 
 from cmdop_appliance.errors import CommandNotRunning, MachineNotFound, SessionNotActive
 from cmdop_appliance.hub.commands import Ask
+from cmdop_appliance.hub.sweep import sweep_forever
 from cmdop_appliance.model import Command
 from cmdop_appliance.protocol.messages import Acknowledge, Dispatch, Spec, Started
-from cmdop_appliance.server import _sweep
 from cmdop_appliance.store import commands, sessions
 from cmdop_appliance.store.listing import Paging
 from tests.support.live_hub import BOUND, CALLER, LiveHub, ScriptedAgent, finished, live_hub
@@ -105,7 +105,7 @@ async def test_a_restart_of_the_hub_keeps_what_waits_for_who_connects_first(tmp_
 
 async def test_what_waited_too_long_expires_and_never_runs(tmp_path, autojump_clock: MockClock):
     async with live_hub(tmp_path) as live, trio.open_nursery() as nursery:
-        nursery.start_soon(_sweep, live.hub)
+        nursery.start_soon(sweep_forever, live.hub)
         agent = ScriptedAgent(live)
         await (await agent.join()).cut()
         command = await ask(live, (await agent.machine()).id, queue_ms=60_000)

@@ -62,9 +62,9 @@ async def test_who_waits_for_a_batch_learns_of_the_machines_in_reach_alone(live)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(wait)
             await trio.testing.wait_all_tasks_blocked()
-            await live.hub.commands.finished(far.id, far_epoch, finished(others.id))
+            await live.hub.commands.finished(far.id, far_epoch, [finished(others.id)])
             await trio.testing.wait_all_tasks_blocked()
-            await live.hub.commands.finished(near.id, near_epoch, finished(mine.id))
+            await live.hub.commands.finished(near.id, near_epoch, [finished(mine.id)])
     assert [each.id for each in found] == [mine.id]
 
 
@@ -81,7 +81,7 @@ async def test_a_batch_is_resumed_only_by_who_reaches_all_of_it(live):
         )
         batches.append(batch)
         end = finished(canary.id, exit_code=1)
-        await live.hub.commands.finished(first, link.epoch, end)
+        await live.hub.commands.finished(first, link.epoch, [end])
     mine, others = batches
     with pytest.raises(Conflict):
         await live.hub.commands.resume_batch(FEW, others.id, None)

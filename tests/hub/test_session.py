@@ -9,6 +9,7 @@ from trio.testing import MockClock
 
 from cmdop_appliance.hub import lifecycle
 from cmdop_appliance.hub.commands import CancelRequested, Removed, link_subject, machine_subject
+from cmdop_appliance.hub.sweep import sweep_forever
 from cmdop_appliance.identity import is_signed_by
 from cmdop_appliance.model import Session
 from cmdop_appliance.protocol.closing import Close
@@ -29,7 +30,6 @@ from cmdop_appliance.protocol.messages import (
     Sampled,
     Spec,
 )
-from cmdop_appliance.server import _sweep
 from cmdop_appliance.store import commands, metrics, sessions
 from tests.support.live_hub import BOUND, CALLER, LiveHub, ScriptedAgent, live_hub, start
 from tests.support.records import FACTS, NOW, REACH, TELEMETRY, samples
@@ -128,7 +128,7 @@ async def test_a_machine_changes_its_ground_once_a_second(
 
 async def test_a_lost_link_is_a_grace_period_and_then_the_end(tmp_path, autojump_clock: MockClock):
     async with live_hub(tmp_path, grace_ms=30_000) as live, trio.open_nursery() as nursery:
-        nursery.start_soon(_sweep, live.hub)
+        nursery.start_soon(sweep_forever, live.hub)
         link = await ScriptedAgent(live).join()
         await link.cut()
         lost = trio.current_time()
@@ -142,7 +142,7 @@ async def test_an_agent_that_is_back_in_time_has_its_session_again(
     tmp_path, autojump_clock: MockClock
 ):
     async with live_hub(tmp_path, grace_ms=30_000) as live, trio.open_nursery() as nursery:
-        nursery.start_soon(_sweep, live.hub)
+        nursery.start_soon(sweep_forever, live.hub)
         agent = ScriptedAgent(live)
         first = await agent.join()
         await first.cut()
@@ -163,7 +163,7 @@ async def test_an_agent_whose_grace_ends_during_its_handshake_is_sent_back_not_l
     tmp_path, autojump_clock: MockClock
 ):
     async with live_hub(tmp_path, grace_ms=30_000) as live, trio.open_nursery() as nursery:
-        nursery.start_soon(_sweep, live.hub)
+        nursery.start_soon(sweep_forever, live.hub)
         agent = ScriptedAgent(live)
         first = await agent.join()
         await first.cut()

@@ -13,6 +13,7 @@ from cmdop_appliance.hub.commands import (
 )
 from cmdop_appliance.hub.lifecycle import StaleConnection
 from cmdop_appliance.hub.output import HEAD_BYTES, UNSAFE_BYTES
+from cmdop_appliance.hub.sweep import sweep_forever
 from cmdop_appliance.ids import made_ms, new_id
 from cmdop_appliance.protocol.frames import Output
 from cmdop_appliance.protocol.messages import (
@@ -28,7 +29,8 @@ from cmdop_appliance.protocol.messages import (
     Stored,
 )
 from cmdop_appliance.protocol.terminals import Size
-from cmdop_appliance.store import commands, sessions
+from cmdop_appliance.store import commands, restored, sessions
+from tests.support.clocks import StepClock
 from tests.support.live_hub import (
     CALLER,
     LiveHub,
@@ -56,7 +58,18 @@ async def test_a_new_command_is_dispatched_once(live, agent):
     await link.heartbeat()  # nothing more was said
 
 
-async def test_a_command_whose_wake_up_was_lost_is_found(live, agent, autojump_clock: MockClock):
+@pytest.fixture
+async def swept(live):
+    """The hub sweeps as `cmdop serve` has it sweep."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sweep_forever, live.hub)
+        yield
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_command_whose_wake_up_was_lost_is_found(
+    live, agent, swept, autojump_clock: MockClock
+):
     link = await agent.join()
     machine = await agent.machine()
     command = await recorded(live.hub.store, machine.id, link.session_id)
@@ -65,6 +78,19 @@ async def test_a_command_whose_wake_up_was_lost_is_found(live, agent, autojump_c
     assert trio.current_time() - before <= 5
     await live.hub.store.run(commands.request_cancel, REACH, command.id, NOW)
     assert (await link.expect(Cancel)).id == command.id
+
+
+async def test_a_lost_wake_up_is_found_though_little_can_be_recorded_and_much_is_forgotten(
+    live, agent, swept, monkeypatch, autojump_clock: MockClock
+):
+    def fail(*_args) -> None:
+        raise StorageFull("the hub's disk is full")
+
+    monkeypatch.setattr(lifecycle, "sweep", fail)
+    monkeypatch.setattr(live.hub.quotas, "sweep", trio.sleep_forever)
+    link = await agent.join()
+    command = await recorded(live.hub.store, (await agent.machine()).id, link.session_id)
+    assert (await link.expect(Dispatch)).id == command.id
 
 
 async def test_output_is_stored_and_acknowledged_in_pieces(live, agent):
@@ -207,7 +233,7 @@ async def test_a_command_that_needs_a_terminal_has_failed_where_there_is_none(li
 
 @pytest.mark.parametrize("error", [StorageFull("the hub's disk is full"), StaleConnection()])
 async def test_a_command_whose_refusal_could_not_be_recorded_is_refused_later(
-    live, agent, monkeypatch, autojump_clock: MockClock, error
+    live, agent, swept, monkeypatch, autojump_clock: MockClock, error
 ):
     unfit = lifecycle.unfit
 
@@ -283,6 +309,23 @@ async def test_a_pending_command_that_the_agent_does_not_know_is_dispatched(live
     dispatch = await link.expect(Dispatch)
     assert (dispatch.id, dispatch.ttl_ms) == (command_id, None)
     await link.heartbeat()
+
+
+async def test_what_a_hub_has_from_a_backup_it_sends_as_that_and_what_is_new_as_new(tmp_path):
+    clock = StepClock()
+    async with live_hub(tmp_path, clock=clock) as first:
+        before = Before(first, ScriptedAgent(first))
+        old_id = await before.lost()
+        await first.hub.store.run(restored.mark, clock.ms, clock.ms, "0.1.0")
+    clock.ms += 1
+    async with live_hub(tmp_path, clock=clock) as again:
+        agent = ScriptedAgent(again, before.agent.identity)
+        link = await agent.connect()
+        assert (await link.expect(Dispatch)).is_restored
+        fresh = await start(again, agent)
+        dispatch = await link.expect(Dispatch)
+        assert (dispatch.id, dispatch.is_restored) == (fresh, False)
+        assert fresh != old_id
 
 
 async def test_a_running_command_that_the_agent_does_not_know_is_lost(live, agent, before):

@@ -11,8 +11,8 @@ from trio.testing import MockClock
 from cmdop_appliance.clock import STEADY_S
 from cmdop_appliance.errors import StorageFull
 from cmdop_appliance.hub.hub import Hub
+from cmdop_appliance.hub.sweep import sweep_forever
 from cmdop_appliance.hub.terminals import OPEN_S
-from cmdop_appliance.server import _sweep
 from cmdop_appliance.store import events, idempotency, metrics, sessions, terminals
 from cmdop_appliance.store.metrics import QUARTERS_KEPT_MS
 from cmdop_appliance.store.transaction import Tx
@@ -37,7 +37,7 @@ class LeapingClock(LoopClock):
 @asynccontextmanager
 async def swept_hub(path: Path, clock: LeapingClock) -> AsyncIterator[Hub]:
     async with live_hub(path, clock=clock) as live, trio.open_nursery() as nursery:
-        nursery.start_soon(_sweep, live.hub)
+        nursery.start_soon(sweep_forever, live.hub)
         yield live.hub
         nursery.cancel_scope.cancel()
 
@@ -101,7 +101,7 @@ async def test_a_full_disk_does_not_keep_the_sweep_from_making_room(
         with pytest.raises(StorageFull):
             await store.run(sessions.end_expired, clock.now_ms())
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_sweep, live.hub)
+            nursery.start_soon(sweep_forever, live.hub)
             with trio.fail_after(STEADY_S + BOUND):
                 while await store.run(status_of, session_id) != "DISCONNECTED":  # noqa: ASYNC110
                     await trio.sleep(1)

@@ -38,6 +38,21 @@ async def test_a_new_schedule_is_found_within_a_tick(stage, autojump_clock):
         nursery.cancel_scope.cancel()
 
 
+async def test_while_there_is_no_room_nothing_fires_and_what_was_due_fires_then(
+    stage, autojump_clock
+):
+    machine = await stage.machine()
+    schedule = await stage.schedule(machine.id)
+    hub = stage.hub
+    scheduler = Scheduler(
+        hub.store, hub.commands, LoopClock(BEGIN), lambda: trio.current_time() >= 45
+    )
+    with trio.move_on_after(50):
+        await scheduler.run()
+    (run,) = await stage.rows(schedule)
+    assert run.created_ms - run.scheduled_ms > 10_000
+
+
 async def test_a_full_disk_passes_and_what_was_due_fires_then(
     stage, autojump_clock, monkeypatch, caplog
 ):

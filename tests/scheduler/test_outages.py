@@ -4,7 +4,7 @@ import pytest
 
 from cmdop_appliance.clock import rfc3339
 from cmdop_appliance.scheduler import editing, firing
-from cmdop_appliance.store import firings, schedules
+from cmdop_appliance.store import firings, restored, schedules
 from tests.support.stage import BEGIN, DAY, HOUR, MINUTE, shown
 
 
@@ -29,6 +29,21 @@ async def test_three_firings_during_an_outage(stage, misfire, window_ms, expecte
     assert len(await stage.commands(schedule)) == (expected[-1][1] == "started")
     missed = [reason for _, status, reason in expected if status == "missed"]
     assert await stage.told(schedule) == [("schedule.missed", missed[-1])]
+
+
+async def test_what_was_due_before_the_hub_was_restored_runs_for_nobody(stage):
+    machine = await stage.machine()
+    schedule = await stage.schedule(machine.id, cron="0 * * * *", misfire="run_once")
+    restored_ms = BEGIN + 2 * HOUR + MINUTE
+    await stage.hub.store.run(restored.mark, BEGIN, restored_ms, "0.1.0")
+    await stage.at(restored_ms + MINUTE)
+    unsure = [("01:00", "missed", "hub_restored"), ("02:00", "missed", "hub_restored")]
+    assert shown(await stage.rows(schedule)) == unsure
+    assert await stage.told(schedule) == [("schedule.missed", "hub_restored")]
+    assert await stage.commands(schedule) == []
+    await stage.at(BEGIN + 4 * HOUR + MINUTE)  # an outage after it is like any other
+    later = [("03:00", "missed", "newer_firing"), ("04:00", "started", None)]
+    assert shown(await stage.rows(schedule)) == [*unsure, *later]
 
 
 async def test_a_firing_that_is_a_moment_late_runs_whatever_the_policy(stage):

@@ -118,7 +118,7 @@ def _build(folder: Path) -> None:
         (path / "keeper" / "output").mkdir(parents=True)
         write_private(path / "machine.key", key.seed.hex() + "\n")
         with locked_state(path) as state:
-            state.join(Membership("http://hub.test:1", hub.public_key, machine_id(number)))
+            state.join(Membership("http://hub.test:1", hub.public_key, machine_id(number), True))
 
     async def fill() -> None:
         async with open_store(folder / "hub", inline=True) as store:

@@ -171,6 +171,7 @@ class HubEnd:
 
     def __init__(self, wire: Wire) -> None:
         self.address = "192.0.2.7"
+        self.binding = b""
         self._wire = wire
 
     async def receive(self) -> str | bytes:
@@ -218,6 +219,8 @@ class HubEnd:
 
 class AgentEnd:
     """As `agent.link.Link`."""
+
+    bindings = (b"",)
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire

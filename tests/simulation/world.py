@@ -24,6 +24,7 @@ from cmdop_appliance.agent.state import locked_state
 from cmdop_appliance.agent.telemetry import Sampler
 from cmdop_appliance.agent.terminals import Terminals
 from cmdop_appliance.agent.transfers import Transfers
+from cmdop_appliance.agent.upgrade import Upgrades
 from cmdop_appliance.config import CommandsConfig, Config
 from cmdop_appliance.errors import ApplianceError, StorageFull, Unavailable
 from cmdop_appliance.hub.hub import OUTPUT_FOLDER, Hub
@@ -43,7 +44,7 @@ T = TypeVar("T")
 # A service manager starts again what died, seconds; sometimes it takes longer than a grace period.
 RESTART_S: Final = (0.05, 3.0)
 LONG_S: Final = (35.0, 120.0)
-# As server.py sweeps, but less often.
+# As hub/sweep.py sweeps, but less often.
 SWEEP_S: Final = 5.0
 # So that a machine that takes long may be taken for lost, until it returns.
 LOST_AFTER_MS: Final = 60_000
@@ -423,6 +424,14 @@ class Machine:
                     commands,
                     terminals,
                     Transfers(Files(state.path, self._policy.files), outbox),
+                    Upgrades(
+                        state.path,
+                        enrolment.url,
+                        self._policy.upgrade,
+                        outbox,
+                        None,
+                        on_trial=None,
+                    ),
                     outbox,
                     Pace(),
                     open_link=self._open_link,
@@ -443,7 +452,10 @@ class Machine:
         return verdict
 
     @asynccontextmanager
-    async def _open_link(self, _url: str, pace: Pace) -> AsyncIterator[AgentEnd]:
+    async def _open_link(
+        self, _url: str, pace: Pace, *, through_proxy: bool
+    ) -> AsyncIterator[AgentEnd]:
+        assert not through_proxy
         await trio.sleep(self._world.dice.uniform(*LATENCY_S))
         if trio.current_time() < self._reachable_at:
             raise LinkLost("no route to host")
@@ -489,6 +501,7 @@ async def _sweep(hub: Hub) -> None:
         with suppress(StorageFull, Unavailable):
             await hub.store.run(sessions.end_expired, hub.clock.now_ms())
             await hub.commands.sweep()
+            await hub.commands.look()
         await trio.sleep(SWEEP_S)
 
 

@@ -13,6 +13,7 @@ from cmdop_appliance.protocol.terminals import Size
 from cmdop_appliance.store import (
     api_keys,
     audit,
+    backups,
     batches,
     clients,
     commands,
@@ -22,11 +23,15 @@ from cmdop_appliance.store import (
     firings,
     idempotency,
     leftovers,
+    machine_upgrades,
     machines,
     metrics,
     migrate,
     outbox,
     output,
+    quotas,
+    restored,
+    retention,
     runs,
     schedules,
     sessions,
@@ -35,6 +40,7 @@ from cmdop_appliance.store import (
     tallies,
     terminals,
     totals,
+    upgrades,
     webhooks,
     workspaces,
 )
@@ -48,6 +54,7 @@ from tests.support.records import NOW, REACH, TELEMETRY, WORKSPACE, samples
 NOUNS: tuple[ModuleType, ...] = (
     api_keys,
     audit,
+    backups,
     batches,
     clients,
     commands,
@@ -57,11 +64,15 @@ NOUNS: tuple[ModuleType, ...] = (
     firings,
     idempotency,
     leftovers,
+    machine_upgrades,
     machines,
     metrics,
     migrate,
     outbox,
     output,
+    quotas,
+    restored,
+    retention,
     runs,
     schedules,
     sessions,
@@ -70,13 +81,24 @@ NOUNS: tuple[ModuleType, ...] = (
     tallies,
     terminals,
     totals,
+    upgrades,
     webhooks,
     workspaces,
 )
 # What a key that is restricted to tags may know of.
 FEW = Reach(WORKSPACE, ("prod", "web"))
 # What the store is made of, without SQL of its own.
-MECHANISMS = {"conditions", "directory", "engine", "listing", "reach", "transaction", "ways"}
+MECHANISMS = {
+    "conditions",
+    "directory",
+    "engine",
+    "integrity",
+    "listing",
+    "reach",
+    "transaction",
+    "trial",
+    "ways",
+}
 
 
 def modules() -> set[str]:
@@ -95,7 +117,7 @@ def public_functions() -> set[str]:
 
 
 def _takes_tx(fn: Callable[..., object]) -> bool:
-    return next(iter(inspect.signature(fn).parameters)) == "tx"
+    return next(iter(inspect.signature(fn).parameters), "") == "tx"
 
 
 def steps(tx: Tx) -> Iterator[str]:
@@ -244,6 +266,7 @@ def steps(tx: Tx) -> Iterator[str]:
     yield call(commands.exists, command.id)
     yield call(commands.count_unknown, machine.id)
     yield call(commands.open_on, machine.id)
+    yield call(commands.machines_with_open)
     yield call(commands.sent_to, machine.id)
     yield call(commands.unsent_since, NOW)
     yield call(commands.silent_since, NOW)
@@ -257,6 +280,14 @@ def steps(tx: Tx) -> Iterator[str]:
     yield call(output.save, command.id, "stdout", 6, b"onetwo", max_bytes=1 << 20)
     yield call(output.of_command, command.id)
     yield call(output.is_final, command.id)
+    yield call(backups.streams, ("", ""))
+    written = backups.Stream(command_id=command.id, stream="stdout", stored_bytes=6, max_bytes=9)
+    yield call(backups.cut, written, 3)
+    for count in (backups.schema, backups.tables, backups.lists):
+        yield call(count)
+    yield call(output.forget, command.id)
+    yield call(output.leftovers, 10)
+    yield call(output.deleted, [output.Leftover(command_id=command.id, stream="stdout")])
     yield call(commands.finish, records.ended(command))
     yield call(commands.get, REACH, command.id)
     yield from pages(
@@ -314,7 +345,17 @@ def steps(tx: Tx) -> Iterator[str]:
     yield call(tallies.bucket_of, WORKSPACE, None, 0, down=True)
     yield from steps_of_webhooks(tx, call, machine.id)
     yield from steps_of_terminals(call, machine.id)
+    yield from steps_of_machine_upgrades(call, machine.id)
     yield call(machines.remove, REACH, machine.id, NOW)
+
+    yield call(quotas.over, 0)
+    yield call(quotas.oldest, machine.id, 1)
+    yield call(retention.forget_output, NOW + 10_000)
+    yield call(retention.forget_commands, NOW + 10_000)
+    yield from steps_of_upgrades(call)
+
+    yield call(restored.mark, NOW, NOW, "0.1.0")
+    yield call(restored.until_ms)
 
     yield call(events.append, WORKSPACE, "machine.online", subject=machine.id, data={}, now_ms=NOW)
     yield call(events.last_seq, WORKSPACE)
@@ -394,6 +435,39 @@ def steps_of_webhooks(tx: Tx, call, machine_id: str) -> Iterator[str]:
     yield call(webhooks.edit, webhook, {"is_enabled": False}, NOW)
     yield call(webhooks.delete, REACH, webhook.id)
     yield call(leftovers.clear_away, webhook.id, NOW)
+
+
+def steps_of_upgrades(call) -> Iterator[str]:
+    """The same for releases that the hub was given."""
+    one, two = records.upgrade(machine_ids=[]), records.upgrade(status="machines")
+    for each in (one, two):
+        yield call(upgrades.insert, each)
+        yield call(upgrades.get, each.id)
+        yield call(upgrades.open_one)
+        yield call(upgrades.hub_upgraded, each, NOW)
+    for order in upgrades.ORDER:
+        yield call(upgrades.page, Paging(20, 0, order))
+    yield call(upgrades.complete, two.id, NOW)
+    yield call(upgrades.fail, two.id, "reason", NOW)
+
+
+def steps_of_machine_upgrades(call, machine_id: str) -> Iterator[str]:
+    """The same for what became of them on machines."""
+    upgrade = records.upgrade()
+    yield call(upgrades.insert, upgrade)
+    yield call(machine_upgrades.enter, upgrade, NOW)
+    yield call(machine_upgrades.counts, upgrade.id)
+    yield call(machine_upgrades.begin_wave, upgrade, percent=20, max_failures=0, now_ms=NOW)
+    yield call(machine_upgrades.offered, upgrade.id)
+    yield call(machine_upgrades.under_way, machine_id)
+    told = {"code": "exited", "reason": "exit code 1", "now_ms": NOW}
+    yield call(machine_upgrades.record, upgrade.id, machine_id, "rolled_back", **told)
+    until = {"away_before_ms": NOW, "stuck_before_ms": NOW}
+    yield call(machine_upgrades.give_up, upgrade.id, **until)
+    for field, way, state in product(machine_upgrades.ORDER, ("", "-"), (None, "healthy")):
+        paging = Paging(20, 0, f"{way}{field}")
+        yield call(machine_upgrades.page, upgrade.id, paging, state=state)
+    yield call(upgrades.complete, upgrade.id, NOW)
 
 
 def steps_of_terminals(call, machine_id: str) -> Iterator[str]:

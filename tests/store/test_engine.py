@@ -183,6 +183,40 @@ async def test_a_failing_reader_leaves_its_connection_usable(store):
     assert not store._readers[0].in_transaction
 
 
+async def test_a_reader_that_a_slow_disk_holds_up_waits(store):
+    read = reads(lambda tx: tx.value("SELECT 7"))
+    await store.run(read)  # which opens a reader
+    (reader,) = store._readers
+    errors = [apsw.BusyError("database is locked"), apsw.ProtocolError("locking protocol")]
+
+    def trace(*_) -> bool:
+        if errors:
+            raise errors.pop()
+        return True
+
+    reader.set_exec_trace(trace)
+    assert await store.run(read) == 7
+    assert not errors
+
+
+async def test_a_reader_that_is_held_up_keeps_nobody_from_stopping(store):
+    read = reads(lambda tx: tx.value("SELECT 7"))
+    await store.run(read)
+    (reader,) = store._readers
+    was_asked = threading.Event()
+
+    def trace(*_) -> bool:
+        was_asked.set()
+        raise apsw.BusyError("database is locked")
+
+    reader.set_exec_trace(trace)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(store.run, read)
+        await trio.to_thread.run_sync(was_asked.wait, BOUND)
+        nursery.cancel_scope.cancel()
+    reader.set_exec_trace(None)
+
+
 async def test_a_brief_read_does_not_wait_for_long_ones(store):
     inside, leave = threading.Barrier(5), threading.Event()
 

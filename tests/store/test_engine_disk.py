@@ -48,6 +48,36 @@ async def test_on_a_full_disk_every_unit_of_a_batch_is_there_or_was_refused(stor
         assert (name in kept) == (outcome == name)
 
 
+@pytest.mark.parametrize("inline", [False, True])
+async def test_what_did_not_fit_is_recorded_when_somebody_makes_room(tmp_path, inline):
+    async with open_store(tmp_path, inline=inline) as store:
+        made = []
+
+        def make_room() -> bool:
+            made.append(True)
+            store._writer.execute("PRAGMA max_page_count = 1000000")
+            return True
+
+        await store.run(limit_pages, 2)
+        store.make_room = make_room
+        await store.run(put, "big", "x" * 100_000)
+        assert await store.run(names) == {"big"}
+        assert made == [True]
+
+
+async def test_a_log_index_that_cannot_grow_is_a_full_disk_and_no_failure(store):
+    error = apsw.IOError("the index of the log")
+    error.extendedresult = apsw.SQLITE_IOERR_SHMSIZE
+
+    def grow(tx: Tx) -> None:
+        raise error
+
+    with pytest.raises(StorageFull):
+        await store.run(grow)
+    assert not store.is_broken
+    assert await store.run(put, "after") == "after"
+
+
 # ── a disk that fails ────────────────────────────────────────────────────────────────────────────
 
 

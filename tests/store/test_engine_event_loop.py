@@ -200,7 +200,7 @@ async def test_a_disk_error_in_the_event_loop_ends_the_store(disk, tmp_path, mon
 
 
 async def test_a_long_log_is_moved_to_the_database_by_the_thread(quick, tmp_path, monkeypatch):
-    monkeypatch.setattr(engine, "_CHECKPOINT_PAGES", 100)
+    monkeypatch.setattr(quick, "_checkpoint_pages", 100)
     threads = set()
     for number in range(300):
         threads.add(await quick.run(put_briefly, f"{number}" + "x" * 5000))  # more than a page

@@ -24,17 +24,20 @@ from cmdop_appliance.store import (
     firings,
     idempotency,
     leftovers,
+    machine_upgrades,
     machines,
     metrics,
     migrate,
     outbox,
     output,
+    retention,
     runs,
     schedules,
     sessions,
     sign_ins,
     terminals,
     totals,
+    upgrades,
     webhooks,
 )
 from cmdop_appliance.store.engine import Store, open_store
@@ -156,6 +159,20 @@ HOT = {
         lambda tx: commands.superseded_by(tx, records.command("mach", None, supersede_key="k")),
         {"command_open"},
     ),
+    "what a machine is to be upgraded to": (
+        lambda tx: machine_upgrades.under_way(tx, "mach"),
+        {"machine_upgrade_of_machine"},
+    ),
+    "how far a machine is with it": (
+        lambda tx: machine_upgrades.record(
+            tx, "upg", "mach", "healthy", code=None, reason=None, now_ms=NOW
+        ),
+        {"sqlite_autoindex_machine_upgrade_1"},
+    ),
+    "an upgrade by id": (
+        lambda tx: upgrades.get(tx, "upg"),
+        {ID.format("upgrade")},
+    ),
     "the open commands of a machine": (lambda tx: commands.open_on(tx, "mach"), {"command_open"}),
     "the newest commands of a machine": (
         lambda tx: commands.newest_of(tx, REACH, "mach", 10),
@@ -252,7 +269,7 @@ HOT = {
         lambda tx: events.append(
             tx, WORKSPACE, "machine.online", subject="mach", data={}, now_ms=NOW
         ),
-        {ID.format("workspace"), ID.format("event"), "webhook_enabled"},
+        {ID.format("workspace"), "webhook_enabled"},
     ),
     "an event that a webhook hears": (
         lambda tx: (
@@ -461,6 +478,9 @@ AGAIN = {
     "requests that are kept no longer": lambda past: idempotency.forget(past.tx, NOW),
     "runs that are kept no longer": lambda past: runs.forget(past.tx, NOW),
     "samples that are kept no longer": lambda past: metrics.roll_up(past.tx, NOW),
+    "output that is kept no longer": lambda past: retention.forget_output(past.tx, NOW),
+    "commands that are kept no longer": lambda past: retention.forget_commands(past.tx, NOW),
+    "files that are left over": lambda past: output.leftovers(past.tx, 100),
     "what is due for receivers": lambda past: outbox.due(past.tx, NOW, 16),
     "what receivers are to be told of": lambda past: events.append(
         past.tx, WORKSPACE, "machine.online", subject="mach", data={}, now_ms=NOW
@@ -494,6 +514,7 @@ AGAIN = {
     "a machine that is ready": lambda past: lifecycle.ready(
         past.tx, past.session_id, past.epoch, past.machine.id, NOW
     ),
+    "the machines with open commands": lambda past: commands.machines_with_open(past.tx),
     "what a machine knows": lambda past: commands.ids_of_machine(
         past.tx, past.machine.id, [past.command.id]
     ),
@@ -512,7 +533,7 @@ AGAIN = {
         lifecycle.started, Started(id=past.command.id, started_ms=NOW), NOW
     ),
     "an end": lambda past: past.of_connection(
-        lifecycle.finished, finished(past.command.id), {"stdout": 0, "stderr": 0}, [], NOW
+        lifecycle.finished, [(finished(past.command.id), {"stdout": 0, "stderr": 0})], [], NOW
     ),
     "a command that its machine has not": lambda past: past.of_connection(
         lifecycle.unknown, past.command.id, "reason", NOW

@@ -64,6 +64,7 @@ class HubEnd:
 
     def __init__(self) -> None:
         self.address = "192.0.2.7"
+        self.binding = b""
         self.answers_pings = trio.Event()
         self.answers_pings.set()
         self.takes = trio.Event()  # unset: the agent reads nothing, and sends block

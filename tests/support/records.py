@@ -20,6 +20,7 @@ from cmdop_appliance.model import (
     Schedule,
     SignIn,
     Terminal,
+    Upgrade,
     Webhook,
 )
 from cmdop_appliance.protocol.messages import Facts, Sample, Samples, Spec, Telemetry
@@ -102,6 +103,22 @@ def command(machine_id: str, session_id: str | None, **fields) -> Command:
         created_ms=NOW,
         start_until_ms=NOW + 30_000,
         is_bounded=False,
+    )
+    return msgspec.structs.replace(plain, **fields)
+
+
+def upgrade(**fields) -> Upgrade:
+    plain = Upgrade(
+        id=new_id("upg"),
+        version="99.0.0",
+        released_ms=NOW,
+        manifest=b"{}",
+        signature=b"s" * 64,
+        machine_ids=None,
+        status="machines",
+        operator="ci@default",
+        created_ms=NOW,
+        hub_ms=NOW,
     )
     return msgspec.structs.replace(plain, **fields)
 

@@ -7,6 +7,9 @@ from cmdop_appliance.api.cmdop import (
     audit as audit,
 )
 from cmdop_appliance.api.cmdop import (
+    backups as backups,
+)
+from cmdop_appliance.api.cmdop import (
     batches as batches,
 )
 from cmdop_appliance.api.cmdop import (
@@ -31,6 +34,9 @@ from cmdop_appliance.api.cmdop import (
     live as live,
 )
 from cmdop_appliance.api.cmdop import (
+    machine_upgrades as machine_upgrades,
+)
+from cmdop_appliance.api.cmdop import (
     machines as machines,
 )
 from cmdop_appliance.api.cmdop import (
@@ -47,6 +53,9 @@ from cmdop_appliance.api.cmdop import (
 )
 from cmdop_appliance.api.cmdop import (
     terminals as terminals,
+)
+from cmdop_appliance.api.cmdop import (
+    upgrades as upgrades,
 )
 from cmdop_appliance.api.cmdop import (
     uploads as uploads,

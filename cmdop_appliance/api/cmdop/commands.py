@@ -31,6 +31,7 @@ from cmdop_appliance.errors import (
     CommandNotRunning,
     IdempotencyConflict,
     MachineNotFound,
+    OutputForgotten,
     RangeNotSatisfiable,
     SessionNotActive,
     Unavailable,
@@ -38,6 +39,7 @@ from cmdop_appliance.errors import (
 )
 from cmdop_appliance.hub.commands import Ask
 from cmdop_appliance.hub.hub import Hub
+from cmdop_appliance.hub.output import Held, nothing_of
 from cmdop_appliance.model import COMMAND_STATUSES, Command, CommandStatus
 from cmdop_appliance.protocol.frames import STREAMS, StreamName
 from cmdop_appliance.protocol.limits import ARGUMENT_BYTES, SPEC_BYTES, STDIN_BYTES
@@ -149,6 +151,7 @@ class CommandWithOutput(CommandView, frozen=True, kw_only=True):
     stderr_truncated: bool
     stdout_lossy: bool
     stderr_lossy: bool
+    output_forgotten: bool  # it is kept no longer
 
 
 class Begun(Struct, frozen=True):
@@ -265,7 +268,7 @@ async def cancel_command(call: Call[None, None]) -> Cancelled:
     query=OutputQuery,
     answer=bytes,
     media="application/octet-stream",
-    errors=(CommandNotFound, RangeNotSatisfiable),
+    errors=(CommandNotFound, OutputForgotten, RangeNotSatisfiable),
 )
 async def get_command_output(call: Call[None, OutputQuery]) -> Response:
     """All bytes of one stream, as far as they are here; `Range` is honoured.
@@ -275,6 +278,12 @@ async def get_command_output(call: Call[None, OutputQuery]) -> Response:
     """
     command, stream = await _find(call), call.query.stream
     held = (await call.hub.outputs.held(command.id))[stream]
+    if held.is_forgotten:
+        raise OutputForgotten(
+            f"the {held.size} bytes of this output are kept no longer",
+            hint="`[retention] output_ms` and `[disk] machine_bytes` say how long",
+            command_id=command.id,
+        )
     asked = call.request.headers.get("range", "")
     part = streams.read_range(asked, call.query.offset, held)
     headers = {
@@ -367,15 +376,16 @@ async def with_output(hub: Hub, command: Command) -> CommandWithOutput:
 
 async def output_of(hub: Hub, command: Command, most: int) -> dict[str, Any]:
     """Of each stream so far at most `most` bytes as text, its length, and what became of it."""
-    sizes: dict[StreamName, int] = {
-        "stdout": command.stdout_bytes or 0,
-        "stderr": command.stderr_bytes or 0,
+    held: dict[StreamName, Held] = {
+        "stdout": nothing_of(command.stdout_bytes or 0),
+        "stderr": nothing_of(command.stderr_bytes or 0),
     }
+    shown: dict[str, Any] = {"output_forgotten": False}
     with _what_can_be_read(command):
-        sizes = await hub.outputs.sizes(command.id)
-    shown: dict[str, Any] = {}
+        held = await hub.outputs.held(command.id)
+        shown["output_forgotten"] = any(stream.is_forgotten for stream in held.values())
     for stream in STREAMS:
-        size, raw = sizes[stream], b""
+        size, raw = held[stream].size, b""
         with _what_can_be_read(command):
             raw = await _excerpt(hub, command.id, stream, size, most)
         text = raw.decode("utf-8", "replace")

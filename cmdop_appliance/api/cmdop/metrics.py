@@ -18,13 +18,12 @@ from cmdop_appliance.store.metrics import (
     MINUTE_MS,
     MINUTES_KEPT_MS,
     QUARTER_MS,
-    QUARTERS_KEPT_MS,
     Point,
 )
 
 POINTS_MOST: Final = 1000  # of one answer: some 250 kB, and more than a graph is wide
 _HOUR_MS: Final = 60 * MINUTE_MS
-# One of these is taken where the caller names none; a day of them is more than is ever kept.
+# One of these is taken where the caller names none; a year of them is more than is ever kept.
 _STEPS_MS: Final = (
     MINUTE_MS,
     5 * MINUTE_MS,
@@ -34,6 +33,9 @@ _STEPS_MS: Final = (
     2 * _HOUR_MS,
     6 * _HOUR_MS,
     24 * _HOUR_MS,
+    7 * 24 * _HOUR_MS,
+    30 * 24 * _HOUR_MS,
+    365 * 24 * _HOUR_MS,
 )
 
 
@@ -134,7 +136,7 @@ async def get_machine_status(call: Call[None, None]) -> MachineState:
     errors=(MachineNotFound,),
 )
 async def get_machine_metrics(call: Call[None, MetricsQuery]) -> Metrics:
-    """The load of a machine over time: by the minute for 2 days, by 15 minutes for 60."""
+    """The load of a machine over time: by the minute for 2 days, then by 15 minutes."""
     now_ms = call.hub.clock.now_ms()
     from_ms, until_ms = moment_ms("from", call.query.from_), moment_ms("to", call.query.to)
     until_ms = now_ms if until_ms is None else max(0, until_ms)
@@ -143,7 +145,8 @@ async def get_machine_metrics(call: Call[None, MetricsQuery]) -> Metrics:
         raise bad_parameter(
             "from", f"must be before to: {rfc3339(from_ms)} is not before {rfc3339(until_ms)}"
         )
-    step_ms = _step_ms(call.query.step, from_ms, until_ms, now_ms)
+    kept_ms = call.hub.config.retention.telemetry_ms
+    step_ms = _step_ms(call.query.step, from_ms, until_ms, now_ms, kept_ms or now_ms)
     points = await call.hub.store.run(
         rows.points,
         call.caller.reach,
@@ -161,14 +164,14 @@ async def get_machine_metrics(call: Call[None, MetricsQuery]) -> Metrics:
     )
 
 
-def _step_ms(asked_ms: int | None, from_ms: int, until_ms: int, now_ms: int) -> int:
+def _step_ms(asked_ms: int | None, from_ms: int, until_ms: int, now_ms: int, kept_ms: int) -> int:
     """The step asked for, or the finest that will do.
 
     Raises:
         InvalidRequest: it would make too many points, or is finer than what is kept.
     """
-    # Nothing is kept beyond, so a year makes no more points than sixty days.
-    from_ms = max(from_ms, now_ms - QUARTERS_KEPT_MS - QUARTER_MS)
+    # Nothing is kept beyond, so that ten years make no more points than sixty days.
+    from_ms = max(from_ms, now_ms - max(kept_ms, MINUTES_KEPT_MS) - QUARTER_MS)
     until_ms = min(until_ms, now_ms + QUARTER_MS)
     is_old = from_ms < now_ms - MINUTES_KEPT_MS
     unit_ms = QUARTER_MS if is_old else MINUTE_MS

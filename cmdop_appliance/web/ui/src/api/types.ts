@@ -88,6 +88,12 @@ export interface Program {
   sha256: string;
 }
 
+export interface Programs {
+  files: Program[];
+  /** of the hub's certificate, if nobody but the hub vouches for it */
+  key_pin: string | null;
+}
+
 export type CommandStatus =
   | "pending" | "running" | "completed" | "failed" | "cancelled" | "timeout" | "lost" | "expired" | "skipped";
 
