@@ -62,18 +62,20 @@ class SecuredStream(trio.abc.HalfCloseableStream):
         size = _RECORD_BYTES if max_bytes is None else min(max_bytes, _RECORD_BYTES)
         has_waited = False
         while True:
-            data = b""
+            data: bytes | None = b""
             try:
                 data = self._tls.read(size)
             except ssl.SSLWantReadError:
-                await self._flush()
-                await self._read_on()
-                has_waited = True
-                continue
+                data = None  # and nothing is kept of the error while we wait
             except (ssl.SSLZeroReturnError, ssl.SSLEOFError):  # HTTP knows itself what is whole
                 pass
             except ssl.SSLError as exc:
                 raise self._broken() from exc
+            if data is None:
+                await self._flush()
+                await self._read_on()
+                has_waited = True
+                continue
             if not has_waited:
                 await trio.lowlevel.checkpoint()
             return data

@@ -58,9 +58,10 @@ class QuickStream(trio.abc.HalfCloseableStream):
             try:
                 return os.read(self._stream.socket.fileno(), max_bytes or _READ_BYTES)
             except BlockingIOError:
-                await trio.lowlevel.wait_readable(self._stream.socket)
+                pass  # and nothing is kept of it while we wait
             except OSError as exc:
                 raise _broken(exc) from exc
+            await trio.lowlevel.wait_readable(self._stream.socket)
 
     async def wait_send_all_might_not_block(self) -> None:
         """As `trio.abc.SendStream`."""

@@ -156,11 +156,11 @@ async def accept(
     try:
         async with trio.open_nursery() as nursery:
             try:
-                asked, websocket = await _upgrade(
+                websocket, client = await _upgrade(
                     stream, nursery, address, proxies, judge, message_bytes
                 )
                 is_open = True
-                connection = Connection(websocket, room, asked.address, binding)
+                connection = Connection(websocket, room, client, binding)
                 yield connection
                 await connection.close(Close.STOPPING, "")
             finally:
@@ -183,7 +183,8 @@ async def _upgrade(
     proxies: Proxies,
     judge: Judge,
     message_bytes: int,
-) -> tuple[Asked, WebSocketConnection]:
+) -> tuple[WebSocketConnection, str]:
+    """The websocket, and the address of its client."""
     try:
         with trio.fail_after(HANDSHAKE_S):
             request = await wrap_server_stream(
@@ -210,7 +211,7 @@ async def _upgrade(
                 websocket = await request.accept(subprotocol=answer.subprotocol, extra_headers=told)
                 # It has read its last head, and would keep 3 KB for as long as the link stands.
                 del websocket._wsproto.handshake._h11_connection  # noqa: SLF001
-                return asked, websocket
+                return websocket, asked.address
             told.append((b"Connection", b"close"))
             await request.reject(answer.status, extra_headers=told, body=answer.body)
             raise LinkClosed

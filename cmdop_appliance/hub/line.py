@@ -4,10 +4,13 @@ Whoever finds the line free sends for all. At 64 callers that makes one frame of
 a lone message still leaves at once. Only tasks of the session send: one that is cancelled as it
 sends breaks the link, so what requests have to say is sent for them. Data of files goes frame by
 frame, each when the socket holds little that is unsent: a message stands behind one at the most.
+
+Most machines are silent most of the time, so the tasks that send for others come with what is to be
+sent: an idle one would take 4 KB of each connection.
 """
 
-from collections import deque
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import trio
@@ -34,11 +37,21 @@ class Line:
     def __init__(self, connection: Connection, conversation: Conversation) -> None:
         self._connection = connection
         self._conversation = conversation
-        self._unsent: deque[str] = deque()
+        self._unsent: list[str] = []
         self._sending = trio.Lock()
-        self._to_data, self._data = trio.open_memory_channel[Data | FileEnd](0)
-        self._waits = trio.Event()  # something is to be sent …
-        self._posted = trio.Event()  # … now, without waiting for company
+        self._nursery: trio.Nursery | None = None
+        # While something waits for company; cancelled, it waits no longer.
+        self._company: trio.CancelScope | None = None
+        self._to_data: trio.MemorySendChannel[Data | FileEnd] | None = None
+
+    @contextmanager
+    def carried_by(self, nursery: trio.Nursery) -> Iterator[None]:
+        """Within, what others have to say is sent by tasks of this nursery."""
+        self._nursery = nursery
+        try:
+            yield
+        finally:
+            self._nursery = None
 
     def queue(self, message: Message) -> None:
         """Say `message` with the next `send`."""
@@ -51,16 +64,22 @@ class Line:
     def say_later(self, message: Message) -> None:
         """Say `message` with the next one, or alone after a moment: nobody waits for it."""
         self.queue(message)
-        self._waits.set()
+        self._look_for_company()
 
     def post(self, message: Message) -> None:
         """Have `message` said now."""
         self.queue(message)
-        self._posted.set()
-        self._waits.set()
+        self._look_for_company()
+        if self._company is not None:
+            self._company.cancel()
 
     async def post_data(self, item: Data | FileEnd) -> None:
         """Have a piece of a file, or its end, said in turn; waits for the turn."""
+        if self._nursery is None:
+            raise LinkClosed
+        if self._to_data is None:
+            self._to_data, data = trio.open_memory_channel[Data | FileEnd](0)
+            self._nursery.start_soon(self._send_data, data)
         try:
             await self._to_data.send(item)
         except trio.BrokenResourceError as exc:
@@ -96,23 +115,20 @@ class Line:
         """True: time to `send` before more is queued."""
         return len(self._unsent) >= _UNSENT
 
-    async def run(self) -> None:
-        """Send what was posted, and what found no company in time, until cancelled."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._send_waiting)
-            await self._send_data()
+    def _look_for_company(self) -> None:
+        if self._company is None and self._nursery is not None:
+            self._company = trio.CancelScope()
+            self._nursery.start_soon(self._send_waiting, self._company)
 
-    async def _send_waiting(self) -> None:
-        while True:
-            await self._waits.wait()
-            with trio.move_on_after(_COMPANY_S):
-                await self._posted.wait()
-            self._waits, self._posted = trio.Event(), trio.Event()
-            await self.send()
+    async def _send_waiting(self, company: trio.CancelScope) -> None:
+        with company:
+            await trio.sleep(_COMPANY_S)
+        self._company = None
+        await self.send()
 
-    async def _send_data(self) -> None:
-        with self._data:  # whoever waits for a turn hears of the end
-            async for item in self._data:
+    async def _send_data(self, data: trio.MemoryReceiveChannel[Data | FileEnd]) -> None:
+        with data:  # whoever waits for a turn hears of the end
+            async for item in data:
                 with suppress(LinkClosed):
                     await self._connection.wait_room()
                 if self._conversation.state is not State.OVER:

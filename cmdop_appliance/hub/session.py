@@ -36,7 +36,7 @@ from cmdop_appliance.hub.disk import ROOM_SUBJECT, Room
 from cmdop_appliance.hub.enrolment import Proof
 from cmdop_appliance.hub.lifecycle import StaleConnection
 from cmdop_appliance.hub.line import Line
-from cmdop_appliance.hub.reports import Reports
+from cmdop_appliance.hub.reports import Reports, Sign
 from cmdop_appliance.hub.services import SessionServices
 from cmdop_appliance.hub.terminal_link import FindTerminalLink, terminals_subject
 from cmdop_appliance.hub.terminal_reports import TerminalReports
@@ -58,12 +58,10 @@ from cmdop_appliance.protocol.messages import (
     Finished,
     FromAgent,
     Heartbeat,
-    Heartbeatack,
     Inventory,
     Notice,
     Ready,
     Rejected,
-    Sampled,
     Samples,
     Started,
 )
@@ -92,7 +90,7 @@ _RECORDING: Final = 64
 # Ends that are recorded in one transaction: some ms of the writer.
 _ENDS: Final = 64
 
-M = TypeVar("M", bound=Message | list[Finished])
+M = TypeVar("M", bound=Message | list[Finished] | list[Sign])
 
 _log = logging.getLogger("cmdop.hub.session")
 
@@ -139,12 +137,17 @@ class AgentSession:
         self._commands = CommandLink(
             services, self._line, self._terminals.link, proof.machine, session_id, epoch
         )
-        self._proof = proof
+        # Of the proof, which is not kept: it takes 2 KB.
+        self._machine = proof.machine
         self._machine_id = proof.machine.id
+        self._keeper_id = proof.prove.keeper_id
+        self._agent_nonce = proof.agent_nonce
         self._session_id = session_id
         self._epoch = epoch
         self._recording = trio.Semaphore(_RECORDING)
-        self._ends: list[Finished] = []  # of this frame, to be recorded together
+        # Of this frame, to be recorded together.
+        self._ends: list[Finished] = []
+        self._signs: list[Sign] = []
         self._reports = Reports(
             services.store,
             services.bus,
@@ -171,12 +174,10 @@ class AgentSession:
                 ) as news,
             ):
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._record_terminals, nursery)
-                    nursery.start_soon(self._let_forget)
                     nursery.start_soon(self._hear_bus, wakes, nursery)
                     nursery.start_soon(self._hear_news, news, nursery)
-                    nursery.start_soon(self._line.run)
-                    await self._hear_agent(nursery)
+                    with self._line.carried_by(nursery):
+                        await self._hear_agent(nursery)
                     nursery.cancel_scope.cancel()
         finally:
             self._files.shut()
@@ -207,14 +208,8 @@ class AgentSession:
     async def _hear_agent(self, nursery: trio.Nursery) -> None:
         try:
             while not self._said_bye:
-                with trio.fail_after(self._services.silent_ms / 1000):
-                    frame = await self._connection.receive()
-                for part in split(frame):
-                    if self._conversation.state is State.OVER:
-                        return  # removed meanwhile; it cannot know yet
-                    await self._handle(self._conversation.receive_from_agent(part), nursery)
-                if self._ends:
-                    await self._record_ends(nursery)
+                if not await self._take(await self._next_frame(), nursery):
+                    return
             await self._connection.close(Close.STOPPING, "goodbye")
         except LinkClosed:
             pass
@@ -227,11 +222,28 @@ class AgentSession:
         except (Unavailable, StorageFull) as exc:
             await self._connection.close(Close.STOPPING, exc.message)
 
+    async def _next_frame(self) -> str | bytes:
+        with trio.fail_after(self._services.silent_ms / 1000):
+            return await self._connection.receive()
+
+    async def _take(self, frame: str | bytes, nursery: trio.Nursery) -> bool:
+        """False: the agent was removed meanwhile, which it cannot know yet."""
+        for part in split(frame):
+            if self._conversation.state is State.OVER:
+                return False
+            await self._handle(self._conversation.receive_from_agent(part), nursery)
+        if self._ends:
+            await self._record_ends(nursery)
+        if self._signs:
+            signs, self._signs = self._signs, []
+            await self._record(nursery, self._take_signs, signs)
+        return True
+
     async def _blame(self, error: ApplianceError) -> None:
         self._broke_protocol = True
         if isinstance(error, CommandNotFound | TerminalNotFound):
             (named,) = error.details.values()
-            machine, now_ms = self._proof.machine, self._services.clock.now_ms()
+            machine, now_ms = self._machine, self._services.clock.now_ms()
             entry = Entry.by_machine(machine, now_ms, "machine.trespassed", str(named))
             await self._services.audit.record_refusal(machine.id, entry.refused())
         await blame(self._connection, error)
@@ -254,7 +266,8 @@ class AgentSession:
                 | TerminalTaken()
                 | TerminalWaiting()
             ):
-                await self._terminals.hear(message)
+                if await self._terminals.hear(message):
+                    nursery.start_soon(self._record_terminals, nursery)
             case Finished():
                 if await self._commands.is_whole(message):
                     self._ends.append(message)
@@ -264,18 +277,15 @@ class AgentSession:
                 await self._record(nursery, self._commands.accepted, message)
             case Started():
                 await self._record(nursery, self._commands.started, message)
-            case Heartbeat():
-                head = await self._reports.heartbeat(message)
-                await self._line.say(Heartbeatack(audit_head=head))
-            case Samples():
-                await self._record(nursery, self._sample, message)
+            case Heartbeat() | Samples():
+                self._signs.append(message)
             case Background():
                 await self._reports.background(message)
             case Inventory():
                 self._commands.take_inventory(message)
             case Ready():
                 if message.audit_head is not None:
-                    await self._services.audit.hear(self._proof.machine, message.audit_head)
+                    await self._services.audit.hear(self._machine, message.audit_head)
                 self._files.is_supported = "files" in message.features
                 self._terminals.link.is_supported = "terminals" in message.features
                 self._upgrade.is_supported = "upgrade" in message.features
@@ -296,9 +306,10 @@ class AgentSession:
         """Our session is over, or has a newer connection; an agent that is alive comes back."""
         await self._connection.close(Close.REPLACED, "the session of this connection is over")
 
-    async def _sample(self, message: Samples) -> None:
-        await self._reports.samples(message)
-        self._line.say_later(Sampled(number=message.samples[-1].number))
+    async def _take_signs(self, signs: list[Sign]) -> None:
+        for answer in await self._reports.signs(signs):
+            self._line.queue(answer)
+        await self._line.send()
 
     async def _record_ends(self, nursery: trio.Nursery) -> None:
         """Record the ends that came in one frame, in one transaction."""
@@ -327,8 +338,8 @@ class AgentSession:
         nursery.start_soon(task)
 
     async def _record_terminals(self, nursery: trio.Nursery) -> None:
-        await self._recorded(self._terminals.run())
-        nursery.cancel_scope.cancel()
+        if not await self._recorded(self._terminals.record(nursery)):
+            nursery.cancel_scope.cancel()
 
     async def _recorded(self, act: Awaitable[None]) -> bool:
         """False: it could not be, and the connection is over; the agent was told if it is why."""
@@ -343,10 +354,6 @@ class AgentSession:
         else:
             return True
         return False
-
-    async def _let_forget(self) -> None:
-        with suppress(LinkClosed):
-            await self._terminals.let_forget()
 
     # ── what the hub says ────────────────────────────────────────────────────────────────────
 
@@ -375,7 +382,7 @@ class AgentSession:
                     case Request(question=FindTerminalLink()) as request:
                         nursery.start_soon(self._show_terminals, request)
                     case Request(question=Probe(keeper_id)) as probe:
-                        if keeper_id == self._proof.prove.keeper_id:
+                        if keeper_id == self._keeper_id:
                             probe.answer(value=False)  # the same agent, back before we missed it
                         else:
                             nursery.start_soon(self._answer_probe, probe)
@@ -407,8 +414,8 @@ class AgentSession:
 
     async def _say_revoked(self) -> None:
         with trio.move_on_after(_LAST_WORD_S):
-            nonce = self._proof.agent_nonce
-            self._line.queue(self._services.enrolments.revoked(nonce, self._machine_id))
+            revoked = self._services.enrolments.revoked(self._agent_nonce, self._machine_id)
+            self._line.queue(revoked)
             await self._line.send_all()
 
     async def _obey(self, wake: object) -> None:

@@ -6,12 +6,14 @@ Each is looked up as (terminal id, machine of this connection): an agent can spe
 import logging
 import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
 import trio
 
 from cmdop_appliance.errors import RemoteProtocolError, TerminalNotFound
+from cmdop_appliance.hub.connection import LinkClosed
 from cmdop_appliance.hub.lifecycle import StaleConnection, between
 from cmdop_appliance.hub.line import Line
 from cmdop_appliance.hub.services import SessionServices
@@ -88,31 +90,45 @@ class TerminalReports:
         self._own: set[str] = set()  # live, and known to be this machine's
         self._strange: set[str] = set()  # that run there, and are not kept here
         self._ended: dict[str, float] = {}  # and not forgotten there; when that was recorded
-        self._has_ended = trio.Event()
         self._attention_from = 0.0  # when the next session may be said to wait
-        self._to_record, self._told = trio.open_memory_channel[Told](_UNRECORDED)
+        self._told: list[Told] = []  # and not recorded
+        self._is_recording = False
+        self._room: trio.Event | None = None  # set when there is some for more to be told
 
-    async def hear(self, message: Told) -> None:
-        """Take what the machine says; waits while there is much to be recorded."""
+    async def hear(self, message: Told) -> bool:
+        """Take what the machine says; waits while there is much to be recorded.
+
+        True: it is time to `record`.
+        """
         if isinstance(message, TerminalTaken) and message.id in self._own:
             subject = typed_subject(message.id, message.writer)
             self._services.bus.publish(subject, Typed(message.offset))
-        else:
-            await self._to_record.send(message)
+            return False
+        while len(self._told) >= _UNRECORDED:
+            self._room = trio.Event()
+            await self._room.wait()
+        self._told.append(message)
+        is_idle, self._is_recording = not self._is_recording, True
+        return is_idle
 
-    async def run(self) -> None:
-        """Record what is said, in its order, until cancelled.
+    async def record(self, nursery: trio.Nursery) -> None:
+        """Record what was said, in its order, until there is nothing left.
+
+        What has ended is forgotten by a task of `nursery`.
 
         Raises:
             RemoteProtocolError, TerminalNotFound: it is not this machine's to say.
             StaleConnection: a newer connection speaks for the machine.
         """
-        async for message in self._told:
+        while self._told:
+            message = self._told.pop(0)
+            if self._room is not None:
+                self._room.set()
             match message:
                 case Terminals():
                     await self._take_named(message)
                 case TerminalEnded():
-                    await self._take_end(message)
+                    await self._take_end(message, nursery)
                 case _ if message.id in self._strange:
                     pass
                 case TerminalOpened():
@@ -123,35 +139,35 @@ class TerminalReports:
                     await self._take_waiting(message)
                 case TerminalTaken():  # it has ended, or is another machine's
                     await self._record(_require_own, message)
+        self._is_recording = False
 
-    async def let_forget(self) -> None:
-        """Have the machine forget what has ended once nobody reads it, until cancelled.
+    async def _let_forget(self) -> None:
+        """Have the machine forget what has ended once nobody reads it.
 
         What it was not told before the connection is over it tells again on the next.
         """
-        while True:
-            await self._has_ended.wait()
+        while self._ended:
             now = trio.current_time()
             done = [each for each, since in self._ended.items() if self._is_done(each, now - since)]
             for start in range(0, len(done), INVENTORY_ITEMS):
                 ids = done[start : start + INVENTORY_ITEMS]
-                self._line.say_later(TerminalForget(ids=ids))
+                with suppress(LinkClosed):
+                    self._line.say_later(TerminalForget(ids=ids))
             for each in done:
                 del self._ended[each]
-            if not self._ended:
-                self._has_ended = trio.Event()
-            else:
+            if self._ended:
                 await trio.sleep(_LOOK_S)
 
     def _is_done(self, terminal_id: str, ended_s: float) -> bool:
         return ended_s >= (_KEPT_MOST_S if self.link.is_read(terminal_id) else _KEPT_S)
 
-    async def _take_end(self, message: TerminalEnded) -> None:
+    async def _take_end(self, message: TerminalEnded, nursery: trio.Nursery) -> None:
         is_known = await self._record(_ended, message)
         self._own.discard(message.id)
         if is_known:
+            if not self._ended:
+                nursery.start_soon(self._let_forget)
             self._ended.setdefault(message.id, trio.current_time())
-            self._has_ended.set()
         else:  # nobody can read it
             self._line.say_later(TerminalForget(ids=[message.id]))
 

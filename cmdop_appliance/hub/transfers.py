@@ -8,6 +8,7 @@ how much of a file the first of them announced.
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import trio
@@ -104,10 +105,13 @@ class FileLink:
     def __init__(self, line: Line) -> None:
         self.is_supported = False  # by the agent, which says so when it is ready
         self._line = line
-        self._places = FilePlaces()
         self._open: dict[int, Transfer] = {}
         self._next_id = 0
         self._is_over = False
+
+    @cached_property
+    def _places(self) -> FilePlaces:  # 2 KB, which few connections ever need
+        return FilePlaces()
 
     @asynccontextmanager
     async def open(self, call: AnyCall, key_id: str) -> AsyncIterator["Transfer"]:

@@ -34,8 +34,12 @@ async def serve_agent(services: SessionServices, connection: Connection) -> None
     conversation = Conversation("hub")
     try:
         with trio.fail_after(HANDSHAKE_S):
-            proof = await services.enrolments.examine(connection, conversation)
-            session = await _welcome(services, connection, conversation, proof)
+            session = await _welcome(
+                services,
+                connection,
+                conversation,
+                await services.enrolments.examine(connection, conversation),
+            )
     except trio.TooSlowError:
         await connection.close(Close.SILENT, f"no handshake within {HANDSHAKE_S:.0f} s")
     except LinkClosed:

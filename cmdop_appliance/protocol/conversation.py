@@ -1,6 +1,5 @@
 """One agent connection as a state machine: who may say what, when. Used by both ends."""
 
-from collections import deque
 from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Final, Literal
@@ -96,14 +95,16 @@ TRANSITIONS: Final[dict[tuple[State, Side, str], State]] = {
 }
 
 
-def join(waiting: deque[str]) -> str:
+def join(waiting: list[str]) -> str:
     """One text frame with as many of the waiting messages as fit, a line each, taken from it."""
-    lines = [waiting.popleft()]
-    room = MESSAGE_BYTES - len(lines[0])  # peers count characters, as we do
-    while waiting and len(waiting[0]) < room:
-        room -= 1 + len(waiting[0])
-        lines.append(waiting.popleft())
-    return "\n".join(lines)
+    room = MESSAGE_BYTES - len(waiting[0])  # peers count characters, as we do
+    count = 1
+    while count < len(waiting) and len(waiting[count]) < room:
+        room -= 1 + len(waiting[count])
+        count += 1
+    frame = "\n".join(waiting[:count])
+    del waiting[:count]
+    return frame
 
 
 def split(frame: str | bytes) -> Sequence[str | bytes]:

@@ -1,6 +1,7 @@
 """What the hub says: in order, together what waits together, nothing left behind."""
 
-from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 import trio
@@ -45,6 +46,15 @@ def ready_line() -> tuple[Line, SlowConnection, Conversation]:
     connection, conversation = SlowConnection(), Conversation("hub")
     conversation.state = State.READY
     return Line(connection, conversation), connection, conversation
+
+
+@asynccontextmanager
+async def carried(line: Line) -> AsyncIterator[trio.Nursery]:
+    """As a session carries it, until the block ends."""
+    async with trio.open_nursery() as nursery:
+        with line.carried_by(nursery):
+            yield nursery
+            nursery.cancel_scope.cancel()
 
 
 async def test_a_lone_message_leaves_at_once():
@@ -105,8 +115,7 @@ async def test_a_crowded_line_makes_its_speakers_wait():
 
 async def test_what_finds_no_company_leaves_alone_after_a_moment(autojump_clock: MockClock):
     line, connection, _ = ready_line()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(line.run)
+    async with carried(line) as nursery:
         line.say_later(Heartbeatack())
         assert connection.frames == []
         with trio.fail_after(1):
@@ -126,20 +135,19 @@ async def test_nothing_is_said_after_the_last_word():
 
 
 def test_frames_are_filled_up_to_the_limit_and_not_beyond():
-    waiting = deque(["x" * (MESSAGE_BYTES // 3)] * 7)
+    waiting = ["x" * (MESSAGE_BYTES // 3)] * 7
     frames = []
     while waiting:
         frames.append(join(waiting))
     assert all(len(frame) <= MESSAGE_BYTES for frame in frames)
     assert [len(split(frame)) for frame in frames] == [2, 2, 2, 1]
-    assert len(join(deque(["x" * MESSAGE_BYTES]))) == MESSAGE_BYTES
+    assert len(join(["x" * MESSAGE_BYTES])) == MESSAGE_BYTES
 
 
 async def test_a_message_goes_before_all_data_that_waits():
     line, connection, _ = ready_line()
     connection.gate = trio.Event()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(line.run)
+    async with carried(line) as nursery:
         await line.post_data(Data(1, 0, b"x"))
         await connection.busy.wait()
         for offset in (1, 2):
@@ -148,7 +156,6 @@ async def test_a_message_goes_before_all_data_that_waits():
         await line.say(Heartbeatack())
         connection.gate.set()
         await wait_all_tasks_blocked()
-        nursery.cancel_scope.cancel()
     assert [frame[0] for frame in connection.frames] == [
         "data at 0",
         '{"type":"heartbeat_ack"}',
@@ -160,54 +167,46 @@ async def test_a_message_goes_before_all_data_that_waits():
 async def test_data_waits_for_room_and_messages_do_not():
     line, connection, _ = ready_line()
     connection.room = trio.Event()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(line.run)
+    async with carried(line):
         await line.post_data(Data(1, 0, b"x"))
         await wait_all_tasks_blocked()
         await line.say(Heartbeatack())
         assert connection.frames == [['{"type":"heartbeat_ack"}']]
         connection.room.set()
         await wait_all_tasks_blocked()
-        nursery.cancel_scope.cancel()
     assert connection.frames[1:] == [["data at 0"]]
 
 
 async def test_no_data_follows_the_end_of_the_conversation():
     line, connection, conversation = ready_line()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(line.run)
+    async with carried(line):
         conversation.state = State.OVER
         await line.post_data(Data(1, 0, b"x"))
         await wait_all_tasks_blocked()
-        nursery.cancel_scope.cancel()
     assert not connection.frames
 
 
 async def test_a_line_that_has_ended_takes_no_data():
     line, _, _ = ready_line()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(line.run)
+    async with carried(line):
+        await line.post_data(Data(1, 0, b"x"))
         await wait_all_tasks_blocked()
-        nursery.cancel_scope.cancel()
     with pytest.raises(LinkClosed):
         await line.post_data(Data(1, 0, b"x"))
 
 
 async def test_what_is_posted_leaves_at_once():
     line, connection, _ = ready_line()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(line.run)
+    async with carried(line):
         line.post(Heartbeatack())
         await wait_all_tasks_blocked()
         assert connection.frames == [['{"type":"heartbeat_ack"}']]
-        nursery.cancel_scope.cancel()
 
 
 async def test_whoever_posts_and_goes_leaves_the_line_whole():
     line, connection, _ = ready_line()
     connection.gate = trio.Event()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(line.run)
+    async with carried(line):
         with trio.CancelScope() as caller:
             line.post(Heartbeatack())
             await line.post_data(Data(1, 0, b"x"))
@@ -216,5 +215,4 @@ async def test_whoever_posts_and_goes_leaves_the_line_whole():
             await trio.sleep_forever()
         connection.gate.set()
         await wait_all_tasks_blocked()
-        nursery.cancel_scope.cancel()
     assert {frame[0] for frame in connection.frames} == {"data at 0", '{"type":"heartbeat_ack"}'}
