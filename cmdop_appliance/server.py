@@ -1,5 +1,6 @@
 """`cmdop serve`: the whole hub in one nursery, opened bottom-up and closed top-down."""
 
+import gc
 import logging
 import os
 import resource
@@ -57,6 +58,10 @@ EXIT_DISK_FAILED: Final = 74  # EX_IOERR, sysexits.h
 HUNG_S: Final = 60.0
 # Descriptors that we ask for, if the system lets us: one for each agent or caller, some for files.
 _OPEN_FILES: Final = 65_536
+
+# Objects more than before until the young are looked at; how many such looks until those are that
+# survived one; how many of these until all are: a million objects.
+_COLLECT: Final = 5000, 10, 20
 
 _log = logging.getLogger("cmdop.server")
 
@@ -195,6 +200,7 @@ async def _serve(
                 await services.start(_renew_on_signal, hub, front, url)
             if config.server.local_agent:
                 services.start_soon(run_local_agent, hub, url, data_dir, umask, open_files)
+            _calm_collector()
             await announcing.announce(hub, url, data_dir, tls)
             services.start_soon(service_manager().keep_watchdog, lambda: store.stuck_s < HUNG_S)
             await stop.wait()
@@ -215,6 +221,16 @@ async def _serve(
         hub.outputs.close()
         later = None if store.is_broken else upgrader.next
         return EXIT_DISK_FAILED if store.is_broken else 0, later, kept
+
+
+def _calm_collector() -> None:
+    """Look for garbage in cycles less often: there is little, and each look takes time.
+
+    Python looks at everything again whenever that has grown by a quarter: 0.5 s of 2,000 machines,
+    a sixth of the time in which they come back (measured).
+    """
+    gc.freeze()  # what was imported lives as long as the process
+    gc.set_threshold(*_COLLECT)
 
 
 def _tls(config: Config) -> tuple[Tls | None, str]:
