@@ -152,8 +152,7 @@ async def test_a_hub_that_sends_without_credit_is_refused(peer, tmp_path):
 
 
 async def test_a_call_made_twice_is_refused(peer, tmp_path):
-    (tmp_path / "f").write_bytes(bytes(3 * TRANSFER_BYTES))
-    await ask(peer, 1, Read(path=bytes(tmp_path / "f")))
+    await ask(peer, 1, Write(path=bytes(tmp_path / "f")))
     await peer.send(FileCall(id=1, call=Exist(paths=[])))
     assert await peer.expect_end() == Close.PROTOCOL
 
