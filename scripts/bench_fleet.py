@@ -35,7 +35,7 @@ import trio
 from cmdop_appliance.agent.link import Link, LinkLost, open_link
 from cmdop_appliance.agent.pace import Pace, retry_delay
 from cmdop_appliance.identity import Identity, is_signed_by
-from cmdop_appliance.protocol.conversation import Conversation, split
+from cmdop_appliance.protocol.conversation import Conversation, join, split
 from cmdop_appliance.protocol.handshake import (
     EnrolmentToken,
     hub_transcript,
@@ -68,7 +68,6 @@ _SETTLED_S: Final = 20.0  # after which what only a beginning needs is given bac
 _IDLE_S: Final = 30.0  # over which processor time is measured
 _JOIN_AT_ONCE: Final = 20
 _ASK_EVERY_S: Final = 0.02
-_JITTER: Final = 0.2  # of heartbeats, as agent.session has it
 _ASKED: Final = ("/machines?limit=20", "/auth/me", "/commands?limit=20")
 
 
@@ -332,27 +331,19 @@ class _Machine:
     async def _converse(self, link: Link, conversation: Conversation, pace: Pace) -> None:
         series = secrets.token_bytes(16)
 
-        async def say(message: Message) -> None:
-            await link.send(conversation.send(message))
-
         async def beat() -> None:
-            while True:
-                await say(Heartbeat())
-                share = secrets.randbelow(2**32) / 2**31 - 1
-                await trio.sleep(pace.heartbeat_s * (1 + _JITTER * share))
-
-        async def sample() -> None:
+            await link.send(conversation.send(Heartbeat()))
             await trio.sleep(pace.first_sample_s)
             number = 0
             while True:
                 number += 1
                 one = Sample(number=number, age_ms=0, telemetry=TELEMETRY)
-                await say(Samples(series=series, samples=[one]))
+                lines = Heartbeat(), Samples(series=series, samples=[one])
+                await link.send(join([str(conversation.send(line)) for line in lines]))
                 await trio.sleep(pace.sample_s)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(beat)
-            nursery.start_soon(sample)
             while True:
                 with trio.fail_after(pace.silent_s):
                     frame = await link.receive()

@@ -64,6 +64,7 @@ class Outbox:
         ]
         self._backlog = Backlog()
         self._samples_due = math.inf  # when they go before all output, Trio's clock
+        self._sampled = trio.Event()
         self._wake = trio.Event()
         self._room = trio.Event()
         self._sleep = trio.CancelScope()  # the writer's
@@ -128,9 +129,17 @@ class Outbox:
         await self.say(Background(on=on))
 
     def keep(self, telemetry: Telemetry) -> None:
-        """Keep a sample that was taken now until the hub holds it."""
+        """Keep a sample that was taken now until the hub holds it.
+
+        It goes with the heartbeat that it brings about: to a hub, each frame is work.
+        """
         self._backlog.add(telemetry)
-        self._wake.set()
+        self._sampled.set()
+
+    async def wait_sample(self) -> None:
+        """Return when one is kept."""
+        self._sampled = trio.Event()
+        await self._sampled.wait()
 
     def sampled(self, number: int) -> None:
         """The hub holds the samples up to this one: there may be more."""

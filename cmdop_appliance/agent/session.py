@@ -7,7 +7,6 @@ that happens here ends a command, and of all that a hub may do only a signed `re
 import logging
 import random
 import secrets
-from collections import deque
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from enum import Enum, auto
@@ -338,7 +337,7 @@ class HubSession:
 
         What is next is decided when the link has room, so that nothing waits behind data in vain.
         """
-        lines: deque[str] = deque()
+        lines: list[str] = []
         while conversation.state is Progress.READY:
             await link.wait_room()
             item: Item | None = await self._outbox.next()
@@ -353,5 +352,6 @@ class HubSession:
     async def _beat(self) -> None:
         while True:
             await self._outbox.say(Heartbeat())
-            jitter = random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311
-            await trio.sleep(self._pace.heartbeat_s * jitter)
+            jitter = 1 + _JITTER * random.random()  # noqa: S311
+            with trio.move_on_after(self._pace.heartbeat_s * jitter):
+                await self._outbox.wait_sample()

@@ -26,9 +26,12 @@ from cmdop_appliance.errors import (
 )
 from cmdop_appliance.hub.connection import Connection, LinkClosed
 from cmdop_appliance.hub.hub import Hub
-from cmdop_appliance.protocol.limits import HANDSHAKE_S, HEARTBEAT_S, SILENT_S
+from cmdop_appliance.protocol.limits import HANDSHAKE_S
 from cmdop_appliance.store import api_keys
 
+# A client hears us this often; one that answers no ping for as long as remains of this is gone.
+HEARTBEAT_S: Final = 10.0
+SILENT_S: Final = 25.0
 # The last words to a client that may take nothing.
 _LAST_WORDS_S: Final = 0.5
 

@@ -6,6 +6,7 @@ hostile one could have written without end is bounded.
 
 import logging
 import math
+from collections.abc import Sequence
 from typing import Final
 
 import trio
@@ -19,15 +20,17 @@ from cmdop_appliance.protocol.messages import (
     AuditHead,
     Background,
     Heartbeat,
+    Heartbeatack,
     Notice,
     Sample,
+    Sampled,
     Samples,
     Telemetry,
 )
 from cmdop_appliance.store import audit, metrics, sessions
 from cmdop_appliance.store.audit import Entry
 from cmdop_appliance.store.engine import Store
-from cmdop_appliance.store.transaction import Tx
+from cmdop_appliance.store.transaction import Tx, unhurried
 
 # Each change to or from the background is a write to the disk: an agent can have one in so long.
 _GROUND_S: Final = 1.0
@@ -35,6 +38,9 @@ _GROUND_S: Final = 1.0
 _NOTICE_CHARS: Final = 256
 # The notices that an agent has.
 _GRANTS: Final[tuple[Action, ...]] = ("grant.opened", "grant.closed", "grant.expired")
+
+# What an agent says all the time.
+Sign = Heartbeat | Samples
 
 _log = logging.getLogger("cmdop.hub.session")
 
@@ -70,22 +76,26 @@ class Reports:
         self._ground_from = -math.inf  # when the next change to or from the background may be made
         self._heartbeat_samples = 0
 
-    async def heartbeat(self, message: Heartbeat) -> AuditHead | None:
-        """Record a sign of life. The head of the audit log, if there is one."""
+    async def signs(self, signs: Sequence[Sign]) -> list[Heartbeatack | Sampled]:
+        """Record signs of life, and those samples that are new; what the agent is told of each."""
+        recorded = list(signs)
+        recorded += [
+            self._sample_of_heartbeat(sign.telemetry)
+            for sign in signs
+            if isinstance(sign, Heartbeat) and sign.telemetry is not None
+        ]
         now_ms = self._clock.now_ms()
-        head = await self._store.run(_heartbeat, self._session_id, self._epoch, now_ms)
-        if message.telemetry is not None:
-            await self._sample_of_heartbeat(message.telemetry)
-        return head
-
-    async def samples(self, message: Samples) -> None:
-        """Record samples, those that are new."""
-        now_ms = self._clock.now_ms()
-        if not await self._store.run(
-            metrics.record, self._machine.id, self._epoch, message, now_ms
-        ):
-            raise StaleConnection
-        self._bus.publish(load_subject(self._machine.workspace_id), self._machine.id)
+        head = await self._store.run(
+            _record, self._machine.id, self._session_id, self._epoch, recorded, now_ms
+        )
+        if any(isinstance(sign, Samples) for sign in recorded):
+            self._bus.publish(load_subject(self._machine.workspace_id), self._machine.id)
+        return [
+            Heartbeatack(audit_head=head)
+            if isinstance(sign, Heartbeat)
+            else Sampled(number=sign.samples[-1].number)
+            for sign in signs
+        ]
 
     async def background(self, message: Background) -> None:
         """CONNECTED ⇄ BACKGROUND; after a change the agent waits, and all that it says."""
@@ -105,16 +115,25 @@ class Reports:
             _log.warning("notice", extra=shown)
             await self._store.run(audit.append, entry)
 
-    async def _sample_of_heartbeat(self, telemetry: Telemetry) -> None:
+    def _sample_of_heartbeat(self, telemetry: Telemetry) -> Samples:
         """Agents of the first release say each sample once, and hear of no confirmation."""
         self._heartbeat_samples += 1
         sample = Sample(number=self._heartbeat_samples, age_ms=0, telemetry=telemetry)
         series = self._epoch.to_bytes(16)  # of this connection alone
-        await self.samples(Samples(series=series, samples=[sample]))
+        return Samples(series=series, samples=[sample])
 
 
-def _heartbeat(tx: Tx, session_id: str, epoch: int, now_ms: int) -> AuditHead | None:
-    if not sessions.heartbeat(tx, session_id, epoch, now_ms):
-        raise StaleConnection
+@unhurried
+def _record(
+    tx: Tx, machine_id: str, session_id: str, epoch: int, signs: Sequence[Sign], now_ms: int
+) -> AuditHead | None:
+    for sign in signs:
+        is_ours = (
+            sessions.heartbeat(tx, session_id, epoch, now_ms)
+            if isinstance(sign, Heartbeat)
+            else metrics.record(tx, machine_id, epoch, sign, now_ms)
+        )
+        if not is_ours:
+            raise StaleConnection
     head = audit.head(tx)
     return None if head == audit.START else head

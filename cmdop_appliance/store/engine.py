@@ -14,6 +14,9 @@ those that come in one pass of the scheduler together. Only the event loop decid
 what the thread has not given back (`_handed`): while that is not zero, it leaves the connection
 alone, and while it is zero, so does the thread.
 
+What thousands of machines say of themselves all the time is marked `@unhurried`: it is committed
+four times a second at the most, all that came together.
+
 Exclusive use of the data directory is a lock file's job (`directory.py`), not SQLite's: its
 exclusive locking mode would shut out our own readers.
 """
@@ -21,6 +24,7 @@ exclusive locking mode would shut out our own readers.
 import contextlib
 import errno
 import logging
+import math
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -51,6 +55,8 @@ _CHECKPOINT_PAGES = 4000
 _QUICK_S = 0.001
 # … if so many in a row were that quick: a disk that is busy is quick now and then.
 _QUICK_COMMITS = 8
+# Commits of what nobody waits for are at least so far apart.
+_UNHURRIED_S = 0.25
 # What the driver says when the disk lost or refused something: it is never asked again.
 _DISK_FAILED = (apsw.IOError, apsw.CorruptError, apsw.NotADBError, apsw.CantOpenError)
 # … while a disk that hangs in the middle of a commit or a checkpoint only keeps readers waiting.
@@ -89,6 +95,8 @@ class Store:
         self._brief_slots = trio.CapacityLimiter(_BRIEF_READERS)
         self._gathered: list[_Unit] = []  # for the event loop to commit
         self._waiting: list[_Unit] = []  # for the thread
+        self._unhurried: list[_Unit] = []  # for a commit that is not due yet …
+        self._unhurried_due = -math.inf  # … until then, Trio's clock
         self._handed = 0  # units that the thread has, or is about to have
         self._quick_commits = 0  # in a row
         self._log_pages = 0  # in the write-ahead log, since the last checkpoint
@@ -136,7 +144,9 @@ class Store:
         else:
             unit = _Unit(call, trio.lowlevel.current_task())
             await trio.lowlevel.checkpoint_if_cancelled()
-            if self._handed == 0 and self._is_quick and getattr(fn, "brief", False):
+            if getattr(fn, "unhurried", False):
+                await self._commit_when_due(unit)
+            elif self._handed == 0 and self._is_quick and getattr(fn, "brief", False):
                 await self._commit_here(unit)
             else:
                 self._hand_over([unit])
@@ -171,7 +181,7 @@ class Store:
     @property
     def queue_depth(self) -> int:
         """How many writes have come and are not on disk yet."""
-        return self._handed + len(self._gathered)
+        return self._handed + len(self._gathered) + len(self._unhurried)
 
     @property
     def stuck_s(self) -> float:
@@ -206,6 +216,16 @@ class Store:
         self._note_time(seconds)
         self._tell(notified)
         _reschedule(units[1:])
+
+    async def _commit_when_due(self, unit: _Unit) -> None:
+        self._unhurried.append(unit)
+        if len(self._unhurried) == 1:  # the others wait for the one who came first
+            with trio.CancelScope(shield=True):
+                await trio.sleep_until(self._unhurried_due)
+            units, self._unhurried = self._unhurried, []
+            self._unhurried_due = trio.current_time() + _UNHURRIED_S
+            self._hand_over(units)
+        await _wait_done()
 
     def _hand_over(self, units: list[_Unit]) -> None:
         if not self._handed:

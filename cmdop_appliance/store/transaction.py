@@ -107,6 +107,12 @@ def reads(fn: Callable[Concatenate[Tx, P], T]) -> Callable[Concatenate[Tx, P], T
     return fn
 
 
+def unhurried(fn: Callable[Concatenate[Tx, P], T]) -> Callable[Concatenate[Tx, P], T]:
+    """Mark a store function for whose end nobody waits: it shares a commit with others like it."""
+    fn.unhurried = True  # type: ignore[attr-defined]
+    return fn
+
+
 def brief(fn: Callable[Concatenate[Tx, P], T]) -> Callable[Concatenate[Tx, P], T]:
     """Mark a store function that is done at once, with a few rows by key.
 

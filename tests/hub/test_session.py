@@ -13,6 +13,7 @@ from cmdop_appliance.hub.sweep import sweep_forever
 from cmdop_appliance.identity import is_signed_by
 from cmdop_appliance.model import Session
 from cmdop_appliance.protocol.closing import Close
+from cmdop_appliance.protocol.conversation import split
 from cmdop_appliance.protocol.frames import Output
 from cmdop_appliance.protocol.handshake import revocation_transcript
 from cmdop_appliance.protocol.limits import SILENT_S
@@ -73,6 +74,20 @@ async def test_samples_are_confirmed_once_they_are_kept(live, agent):
     assert (await link.expect(Sampled)).number == 4
     session = await session_of(live, link.session_id)
     assert session.telemetry == TELEMETRY
+
+
+async def test_a_heartbeat_and_samples_of_one_frame_are_one_record_and_one_answer(live, agent):
+    link = await agent.join()
+    await link.heartbeat()
+    commits = []
+    live.hub.store._writer.set_commit_hook(lambda: bool(commits.append(1)))
+    beats = [Heartbeat(), samples(1), Heartbeat()]
+    await link.say_raw("\n".join(str(link.conversation.send(beat)) for beat in beats))
+    with trio.fail_after(BOUND):
+        answer = split(await link.hub_end.agent_hears.receive())
+    told = [type(link.conversation.receive_from_hub(part)) for part in answer]
+    assert told == [Heartbeatack, Sampled, Heartbeatack]
+    assert len(commits) == 1
 
 
 async def test_an_agent_is_told_what_its_hub_knows_beyond_the_first_release(live, agent):

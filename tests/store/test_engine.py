@@ -9,11 +9,12 @@ from pathlib import Path
 import apsw
 import pytest
 import trio
+import trio.testing
 
 from cmdop_appliance.errors import NotFound, StartupError
 from cmdop_appliance.store import api_keys, settings
 from cmdop_appliance.store.engine import DATABASE_FILE, open_store
-from cmdop_appliance.store.transaction import Tx, reads
+from cmdop_appliance.store.transaction import Tx, reads, unhurried
 from tests.store.units import BOUND, Batch, block, names, put, put_then_fail
 
 # ── whole, and on disk ───────────────────────────────────────────────────────────────────────────
@@ -77,6 +78,23 @@ async def test_a_batch_is_one_commit(store):
     store._writer.set_commit_hook(lambda: bool(commits.append(1)))
     await Batch(store).commit(**{f"u{n}": partial(put, name=f"u{n}") for n in range(20)})
     assert len(commits) == 2  # the blocker's own, and one for all
+
+
+async def test_what_nobody_waits_for_shares_a_commit_and_holds_up_nothing_else(store, mock_clock):
+    commits = []
+    store._writer.set_commit_hook(lambda: bool(commits.append(1)))
+    put_later = unhurried(partial(put))
+    assert await store.run(put_later, "first") == "first"  # nothing was before it
+    async with trio.open_nursery() as nursery:
+        for number in range(20):
+            nursery.start_soon(store.run, put_later, f"u{number}")
+        await trio.testing.wait_all_tasks_blocked()
+        assert await store.run(put, "hurried") == "hurried"
+        assert (store.queue_depth, len(commits)) == (20, 2)
+        nursery.cancel_scope.cancel()  # what was begun is whole, all the same
+        mock_clock.jump(1)
+    assert len(commits) == 3
+    assert await store.run(names) == {"first", "hurried", *(f"u{n}" for n in range(20))}
 
 
 async def test_many_concurrent_writers_all_commit_in_turn(store):
