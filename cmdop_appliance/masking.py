@@ -21,8 +21,8 @@ def mask_in_c() -> None:
             def __init__(self, masking_key: bytes | bytearray) -> None:
                 self._key = bytes(masking_key)
 
-            def process(self, data: bytes | bytearray) -> bytearray:
-                masked = bytearray(apply_mask(data, self._key)) if data else bytearray()
+            def process(self, data: bytes | bytearray) -> bytes:
+                masked = apply_mask(data, self._key) if data else b""
                 turn = len(data) % len(self._key)
                 self._key = self._key[turn:] + self._key[:turn]
                 return masked

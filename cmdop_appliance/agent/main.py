@@ -25,6 +25,7 @@ from cmdop_appliance.agent.keeper.environment import (
     original_environment,
     process_environment,
 )
+from cmdop_appliance.agent.linux import keep_heap
 from cmdop_appliance.agent.outbox import Outbox
 from cmdop_appliance.agent.pace import Pace
 from cmdop_appliance.agent.policy import Policy, load_policy
@@ -75,6 +76,7 @@ def run(
         StartupError: it cannot start as told, or the token is refused.
     """
     _log_to_stderr()
+    keep_heap()
     service_manager()  # before anything is started
     policy = load_policy(config, state_dir)
     arguments = ["agent", "--state-dir", str(state_dir)]
