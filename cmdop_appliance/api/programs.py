@@ -47,13 +47,14 @@ class Programs(Struct, frozen=True):
     files: list[Program]
     # Of the hub's certificate, if it has made that itself: `curl -k --pinnedpubkey PIN` knows it.
     key_pin: str | None = None
+    public_url: str | None = None  # where machines reach the hub, if its owner has said so
 
 
 @route("GET", "/dl", scope=Scope.PUBLIC, answer=Programs, plane=ROOT)
 async def list_programs(call: Call[None, None]) -> Programs:
     """The programs that are here, by operating system and processor."""
     files = await trio.to_thread.run_sync(_list, call.hub.config.data_dir)
-    return Programs(files, call.hub.key_pin or None)
+    return Programs(files, call.hub.key_pin or None, call.hub.config.server.public_url or None)
 
 
 @route(

@@ -155,7 +155,9 @@ def add_machine(
         show_one(made, form)
         return
     url, token = hub.url.rstrip("/"), visible(made["token"])
-    is_fetched, pin = _programs(hub)
+    is_fetched, pin, public_url = _programs(hub)
+    if hub.is_here and public_url:
+        url = public_url
     print(fetch_line(url, token, pin) if is_fetched else agent_line(url, token))
     print(
         f"run this on the machine; good until {visible(made['expires_at'])}"
@@ -170,7 +172,7 @@ def add_machine(
         f" to keep it: {url}{SERVICE_PAGE}",
         file=sys.stderr,
     )
-    if hub.is_here:
+    if hub.is_here and not public_url:
         print(ONLY_HERE, file=sys.stderr)
 
 
@@ -233,14 +235,16 @@ def remove_machine(client: Client, machine: str, *, yes: bool) -> int:
     return 0
 
 
-def _programs(hub: Hub) -> tuple[bool, str]:
-    """Whether machines can fetch cmdop from the hub, and the pin of its key (`fetch_line`)."""
+def _programs(hub: Hub) -> tuple[bool, str, str]:
+    """Whether machines can fetch cmdop from the hub, the pin of its key (`fetch_line`), and where
+    they reach it; "": neither is known."""
     from cmdop_appliance.cli.probing import probe  # 10 ms
 
     with suppress(OSError, ValueError, KeyError, TypeError, AttributeError, HTTPException):
         said = json.loads(probe(hub, "/dl").body)
-        return bool(said["files"]), visible(said.get("key_pin") or "")
-    return False, ""
+        pin, public_url = (visible(said.get(name) or "") for name in ("key_pin", "public_url"))
+        return bool(said["files"]), pin, public_url
+    return False, "", ""
 
 
 def _usage(cpu: Cpu | None) -> str | None:

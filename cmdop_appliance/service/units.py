@@ -1,9 +1,13 @@
 """The systemd units of hub and agent."""
 
+import re
 from pathlib import Path
 from typing import Final
 
 JOIN_FILE: Final = "join.json"  # in the state directory: hub, token, name and plain_http
+
+# Nothing that systemd takes for more than itself.
+_PLAIN: Final = re.compile(r"[\w@%+=:,./-]+")
 
 _HEAD: Final = """\
 # Made by `cmdop install {what}`, and made anew by the next. Changes go into a file of their own:
@@ -94,8 +98,8 @@ def hub_unit(home: Path, config: Path, data_dir: Path, user: str | None) -> str:
     """The hub's unit; `user` is whom it runs as, None: it is one of a user's own units."""
     service = _HUB.format(
         program=_word(home / "current/cmdop"),
-        config=_word(config),
-        data_dir=_word(data_dir),
+        config=_argument(config),
+        data_dir=_argument(data_dir),
         folder=_text(data_dir),
     )
     if user is not None:
@@ -108,9 +112,9 @@ def agent_unit(home: Path, config: Path, state_dir: Path, user: str | None) -> s
     """The agent's; it is not hardened, for whatever it runs is what the hub may do."""
     service = _AGENT.format(
         program=_word(home / "current/cmdop"),
-        config=_word(config),
-        state_dir=_word(state_dir),
-        join=_word(state_dir / JOIN_FILE),
+        config=_argument(config),
+        state_dir=_argument(state_dir),
+        join=_argument(state_dir / JOIN_FILE),
     )
     if user is not None:  # without User= commands have no HOME
         service = f"User={user}\n{service}" + _STATE.format(state=state_dir.name)
@@ -132,6 +136,13 @@ def _text(path: Path | str) -> str:
 
 
 def _word(path: Path | str) -> str:
-    """As one word of a line, which systemd splits at spaces."""
+    """As one word of a line, which systemd splits at spaces (systemd.syntax(7), "Quoting")."""
     text = _text(path)
-    return f'"{text}"' if " " in text else text
+    if _PLAIN.fullmatch(text):
+        return text
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _argument(path: Path) -> str:
+    """As one word of a command line, in which systemd looks for variables, too."""
+    return _word(path).replace("$", "$$")

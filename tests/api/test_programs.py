@@ -40,7 +40,8 @@ async def site(tmp_path, folder):
 async def test_a_program_is_listed_fetched_and_can_be_checked(site):
     digest = hashlib.sha256(CONTENT).hexdigest()
     listed = {"name": NAME, "platform": "testos-cpu_64", "size": len(CONTENT), "sha256": digest}
-    assert (await site.get("/dl")).json == {"files": [listed], "key_pin": None}
+    offered = (await site.get("/dl")).json
+    assert offered == {"files": [listed], "key_pin": None, "public_url": None}
     answer = await site.get(f"/dl/{NAME}")
     assert (answer.status, answer.body) == (200, CONTENT)
     assert answer.headers["content-disposition"] == f'attachment; filename="{NAME}"'
@@ -158,3 +159,4 @@ async def test_the_public_url_is_taken_where_it_is_the_one_that_was_asked(tmp_pa
         assert "hub=https://hub.example\n" in script
         script = (await site.get("/dl/join.sh", Host="192.0.2.7:3006")).body.decode()
         assert "hub=http://192.0.2.7:3006\n" in script
+        assert (await site.get("/dl")).json["public_url"] == "https://hub.example"

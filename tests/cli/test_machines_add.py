@@ -65,3 +65,12 @@ def test_a_hub_with_programs_gets_the_line_that_fetches_one(hub):
     script = f"curl -fsSL {url}/dl/join.sh | CMDOP_JOIN_KEY=cmdop_enroll_x sh\n"
     assert line(f"{url}/") == script
     assert line(url, "--quiet") == "cmdop_enroll_x\n"
+
+
+def test_a_hub_that_has_a_public_url_gets_the_line_that_is_good_elsewhere(hub):
+    url, handler = hub
+    handler.dl = b'{"files": [], "public_url": "https://hub.example"}'
+    done = CliRunner().invoke(machines, ["add", "--hub", url, "--key", "cmdop_apikey_x"])
+    assert done.stdout == "cmdop agent --hub https://hub.example --token cmdop_enroll_x\n"
+    assert "https://hub.example/help/agents" in done.stderr
+    assert "good on the hub's own machine only" not in done.stderr

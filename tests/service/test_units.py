@@ -83,3 +83,12 @@ def test_a_path_with_spaces_is_one_word():
     unit = settings(hub_unit(home.path, Path("/c"), Path("/d e"), None))
     assert shlex.split(unit["ExecStart"])[0] == "/home/a b/.local/share/cmdop/current/cmdop"
     assert unit["WorkingDirectory"] == "/d e"
+
+
+def test_what_systemd_takes_for_more_than_itself_is_no_more_than_itself():
+    odd = Path('/o"d $HOME \\ %n')
+    unit = settings(hub_unit(Path("/opt/%n"), odd, odd, "cmdop"))
+    assert unit["ExecStart"].startswith("/opt/%%n/current/cmdop serve --config ")
+    assert unit["ExecStart"].count('"/o\\"d $$HOME \\\\ %%n"') == 2
+    # Only command lines know variables (systemd.exec(5), systemd.service(5)).
+    assert unit["Environment"] == '"TMPDIR=/o\\"d $HOME \\\\ %%n"'

@@ -92,6 +92,7 @@ export interface Programs {
   files: Program[];
   /** of the hub's certificate, if nobody but the hub vouches for it */
   key_pin: string | null;
+  public_url: string | null;
 }
 
 export type CommandStatus =

@@ -68,12 +68,13 @@ function Ways({ token }: { token: string }) {
   const [platform, setPlatform] = useState("");
   if (error) return <Problem error={error} />;
   if (!offered) return null;
-  const { files: programs, key_pin: pin } = offered;
+  const { files: programs, key_pin: pin, public_url: known } = offered;
   const choose = (to: (typeof WAYS)[number]) => {
     setWay(to);
     remember(KEY, to);
   };
-  const hub = location.origin;
+  const isHere = isLocal(location.hostname);
+  const hub = isHere && known ? known : location.origin;
   const program = programs.find((each) => each.platform === platform) ?? programs[0];
   const lines = way === "One line" && program ? [oneLine(hub, token, pin)] : byHand(hub, token, program, pin);
   return (
@@ -94,7 +95,7 @@ function Ways({ token }: { token: string }) {
         : <p class="dim">This hub has no program to hand out (<code>scripts/build</code> makes one), so <code>cmdop</code> must be on the machine already.</p>}
       <p>Paste {lines.length > 1 ? "these lines" : "this line"} into a shell on the machine:</p>
       {lines.map((line, index) => <CopyLine key={index} text={line} label={lines.length > 1 ? `Line ${index + 1}` : "Line to paste"} />)}
-      {isLocal(location.hostname) && (
+      {isHere && !known && (
         <p class="wait">
           <span aria-hidden="true">▲</span> {location.host} is this machine alone: for a machine elsewhere open this page by the name or address that it knows.
         </p>

@@ -66,7 +66,7 @@ function hear({ type, data }: HubEvent): void {
 /** What the hub hands out; nothing when it has no program, or is older than this page. */
 export async function loadPrograms(): Promise<Programs> {
   const response = await fetch("/dl", { cache: "no-store" });
-  return response.ok ? ((await response.json()) as Programs) : { files: [], key_pin: null };
+  return response.ok ? ((await response.json()) as Programs) : { files: [], key_pin: null, public_url: null };
 }
 
 /** Fetches cmdop, checks it, installs it and joins. `pin`: by which curl knows the hub, if nobody vouches for it. */
