@@ -90,6 +90,8 @@ def run(
         return upgrading.stand_trial(watcher, partial(_show, config_path, flags))
     config = load_config(config_path, flags=flags)
     log_to_stderr(config.log.level)
+    if _renews(config):  # also while we start, or try a release: it ends whoever does not listen
+        signal.signal(signal.SIGHUP, lambda *_: None)
     umask = os.umask(0o077)  # whatever we create is ours alone
     open_files = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, _raised(*open_files))
@@ -196,7 +198,7 @@ async def _serve(
             services.start_soon(front.run, listeners)
             services.start_soon(upgrader.run, stop)
             services.start_soon(Waves(store, hub.bus, hub.clock, config.upgrade).run)
-            if config.server.certificate or service_manager().is_there:
+            if _renews(config):
                 await services.start(_renew_on_signal, hub, front, url)
             if config.server.local_agent:
                 services.start_soon(run_local_agent, hub, url, data_dir, umask, open_files)
@@ -252,6 +254,11 @@ def _tls(config: Config) -> tuple[Tls | None, str]:
     pin = certificates.key_pin(found.der) if found.is_own else ""
     pem = ssl.DER_cert_to_PEM_cert(found.der)
     return Tls(found.context, binding_of(found.der), pem), pin
+
+
+def _renews(config: Config) -> bool:
+    """True: SIGHUP means that the certificate is new, and not that our terminal is gone."""
+    return bool(config.server.certificate) or service_manager().is_there
 
 
 async def _renew_on_signal(

@@ -7,6 +7,7 @@ import signal
 import socket
 import stat
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -288,3 +289,28 @@ def test_a_local_agent_comes_though_the_one_of_the_hub_that_was_killed_has_not_l
             return is_new and hub.api.get(f"/machines/{machine['id']}/status")["connected"]
 
         wait_for(is_back, "this machine is online again")
+
+
+@pytest.mark.parametrize(
+    ("environ", "code"), [({"NOTIFY_SOCKET": "/nowhere"}, 0), ({}, -signal.SIGHUP)]
+)
+def test_a_reload_while_a_service_starts_does_not_end_it(tmp_path, environ, code):
+    program = """if True:
+        import os, pathlib, signal, sys, trio
+        from cmdop_appliance import server
+
+        def starting(*_):
+            os.kill(os.getpid(), signal.SIGHUP)
+            return 0, None, []
+
+        trio.run = starting
+        where = {"data_dir": pathlib.Path(sys.argv[1]), "listen": "127.0.0.1:0"}
+        raise SystemExit(server.run(None, **where, tls=None, local_agent=None))
+    """
+    ended = subprocess.run(
+        [sys.executable, "-c", program, tmp_path],
+        env={**os.environ, **environ},
+        capture_output=True,
+        check=False,
+    )
+    assert ended.returncode == code, ended.stderr
