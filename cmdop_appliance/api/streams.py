@@ -21,9 +21,9 @@ from cmdop_appliance.errors import (
     Unavailable,
 )
 from cmdop_appliance.hub.bus import Notified, Subscription
-from cmdop_appliance.hub.commands import output_subject
 from cmdop_appliance.hub.hub import Hub
-from cmdop_appliance.hub.output import Held
+from cmdop_appliance.hub.live_stream import Held
+from cmdop_appliance.hub.wakes import output_subject
 from cmdop_appliance.model import Command
 from cmdop_appliance.protocol.frames import STREAMS, StreamName
 from cmdop_appliance.store import api_keys

@@ -23,7 +23,8 @@ from cmdop_appliance.archives import DATABASE, EMPTY, Head, Packer, is_taken
 from cmdop_appliance.clock import Clock
 from cmdop_appliance.errors import BackupRunning, ChangedDuringRead, StorageFull
 from cmdop_appliance.hub.live_copies import copy_live, file_bytes
-from cmdop_appliance.hub.output import HEAD_BYTES, Outputs
+from cmdop_appliance.hub.live_stream import HEAD_BYTES
+from cmdop_appliance.hub.output import Outputs
 from cmdop_appliance.protocol.limits import OUTPUT_BYTES
 from cmdop_appliance.store import backups as rows
 from cmdop_appliance.store.backups import Snapshot, Stream

@@ -9,12 +9,13 @@ from typing import Final
 
 from cmdop_appliance.errors import RemoteProtocolError, StorageFull, TerminalsNotSupported
 from cmdop_appliance.hub import lifecycle
-from cmdop_appliance.hub.commands import Grown, output_subject
 from cmdop_appliance.hub.lifecycle import StaleConnection
 from cmdop_appliance.hub.line import Line
-from cmdop_appliance.hub.output import OutputGap, Streams
+from cmdop_appliance.hub.live_stream import OutputGap
+from cmdop_appliance.hub.output import Streams
 from cmdop_appliance.hub.services import SessionServices
 from cmdop_appliance.hub.terminal_link import NOT_SUPPORTED, TerminalLink
+from cmdop_appliance.hub.wakes import Grown, output_subject
 from cmdop_appliance.model import Command, Machine
 from cmdop_appliance.protocol.frames import Output
 from cmdop_appliance.protocol.limits import INVENTORY_ITEMS, WINDOW_BYTES

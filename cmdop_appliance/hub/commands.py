@@ -8,7 +8,7 @@ import hashlib
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -23,11 +23,24 @@ from cmdop_appliance.hub import lifecycle
 from cmdop_appliance.hub.audit import Audit
 from cmdop_appliance.hub.bus import SWEEP_S, Bus, Subscription
 from cmdop_appliance.hub.output import Outputs, save_all
+from cmdop_appliance.hub.wakes import (
+    CancelRequested,
+    Changed,
+    Dispatched,
+    Grown,
+    Look,
+    Removed,
+    batch_subject,
+    command_subject,
+    link_subject,
+    machine_subject,
+    output_subject,
+)
 from cmdop_appliance.ids import new_id
 from cmdop_appliance.model import Batch, Command
 from cmdop_appliance.protocol.messages import Finished, Rejected, Spec, Started
-from cmdop_appliance.store import batches, sessions
 from cmdop_appliance.store import commands as rows
+from cmdop_appliance.store import sessions
 from cmdop_appliance.store.engine import Store
 from cmdop_appliance.store.idempotency import Once
 from cmdop_appliance.store.transaction import Tx, reads
@@ -44,67 +57,6 @@ _END_MS: Final = 15_000
 _SETTLE_MS: Final = 60_000
 
 _log = logging.getLogger("cmdop.hub.commands")
-
-
-@dataclass(frozen=True, slots=True)
-class Dispatched:
-    """Bus: a new command for a machine."""
-
-    command: Command
-
-
-@dataclass(frozen=True, slots=True)
-class CancelRequested:
-    """Bus: a command of a machine is to end."""
-
-    command_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """Bus: the machine has open commands; of one of them it may not have been told."""
-
-
-@dataclass(frozen=True, slots=True)
-class Removed:
-    """Bus: the machine was taken out; its agent is to end."""
-
-
-@dataclass(frozen=True, slots=True)
-class Changed:
-    """Bus: a command's record as it stands now."""
-
-    command: Command
-
-
-@dataclass(frozen=True, slots=True)
-class Grown:
-    """Bus: a command has new output, or has ended."""
-
-
-def machine_subject(machine_id: str) -> str:
-    """What is published for the connection of one machine."""
-    return f"machine.{machine_id}"
-
-
-def link_subject(machine_id: str) -> str:
-    """Apart from the rest, so that no busy connection hears late of what ends it."""
-    return f"link.{machine_id}"
-
-
-def command_subject(command_id: str) -> str:
-    """Changes of one command."""
-    return f"command.{command_id}"
-
-
-def batch_subject(batch_id: str) -> str:
-    """Changes of the commands of one batch."""
-    return f"batch.{batch_id}"
-
-
-def output_subject(command_id: str) -> str:
-    """Wake-ups: a command has new output."""
-    return f"output.{command_id}"
 
 
 def hash_of(spec: Spec) -> bytes:
@@ -159,11 +111,10 @@ class Commands:
         Raises:
             MachineNotFound, SessionNotActive, IdempotencyConflict: nothing was recorded.
         """
-        new = self._new(caller, machine_id, text, spec, ask)
+        new = self.new(caller, machine_id, text, spec, ask)
         command, *others = await self._store.run(lifecycle.start, caller, new, ask.once)
         if command.id == new.id:
-            self.accepted += 1
-            await self._tell([command, *others])
+            await self.recorded([command, *others], accepted=1)
         return command
 
     async def run(
@@ -174,12 +125,11 @@ class Commands:
         Returns a record that is still open when the machine is lost, or the hub is stopping,
         before the end is known: the command may run on, and its id stays valid.
         """
-        new = self._new(caller, machine_id, text, spec, ask, is_awaited=True)
+        new = self.new(caller, machine_id, text, spec, ask, is_awaited=True)
         with self._bus.subscribe(command_subject(new.id)) as changes:
             command, *others = await self._store.run(lifecycle.start, caller, new, ask.once)
             if command.id == new.id:
-                self.accepted += 1
-                await self._tell([command, *others])
+                await self.recorded([command, *others], accepted=1)
                 return await self._wait_end(command, changes)
         with self._bus.subscribe(command_subject(command.id)) as changes:
             command = await self._store.run(rows.get, Reach(command.workspace_id), command.id)
@@ -198,7 +148,7 @@ class Commands:
                     if isinstance(message, Changed):
                         command = message.command
                     else:
-                        command, _ = await self._store.run(_look, command)
+                        command, _ = await self._store.run(look_at, command)
         return command
 
     async def wait_end(self, caller: Caller, command_id: str, within_s: float) -> None:
@@ -228,8 +178,8 @@ class Commands:
 
     async def entered(self, changed: Sequence[Command], to_cancel: Sequence[Command] = ()) -> None:
         """Tell of what another part of the hub has recorded: new commands, ends, and cancels."""
-        self.accepted += sum(command.finished_ms is None for command in changed)
-        await self._tell(changed)
+        accepted = sum(command.finished_ms is None for command in changed)
+        await self.recorded(changed, accepted)
         for command in to_cancel:
             self._bus.publish(machine_subject(command.machine_id), CancelRequested(command.id))
 
@@ -267,122 +217,48 @@ class Commands:
             for machine_id in await self._store.run(rows.machines_with_open):
                 self._bus.publish(machine_subject(machine_id), _LOOK)
 
-    # ── batches ──────────────────────────────────────────────────────────────────────────────
+    # ── for batches ──────────────────────────────────────────────────────────────────────────
 
-    async def start_batch(
+    def new(
         self,
         caller: Caller,
-        machine_ids: Iterable[str],
+        machine_id: str,
         text: str,
         spec: Spec,
         ask: Ask,
         *,
-        concurrency: int,
-        canary: int,
-        max_errors: int | None,
-    ) -> tuple[Batch, list[Command]]:
-        """Record a command for each machine, and let the first of them go.
-
-        Raises:
-            IdempotencyConflict: nothing was recorded.
-        """
-        batch = Batch(
-            id=new_id("batch"),
+        is_awaited: bool = False,
+        batch: Batch | None = None,
+    ) -> Command:
+        """A command to be recorded; one that a caller waits for must not start long after."""
+        now_ms = self._clock.now_ms() if batch is None else batch.created_ms
+        start_ms = DELIVER_MS
+        if ask.queue_ms is not None:
+            start_ms = ask.queue_ms
+        elif is_awaited and spec.timeout_ms is not None:
+            start_ms = min(DELIVER_MS, max(spec.timeout_ms, _START_AT_LEAST_MS))
+        return Command(
+            id=new_id("cmd"),
             workspace_id=caller.workspace_id,
-            concurrency=concurrency,
-            canary=canary,
-            max_errors=max_errors,
-            refused={},
-            created_ms=self._clock.now_ms(),
+            machine_id=machine_id,
+            session_id=None,
+            batch_id=None if batch is None else batch.id,
+            command=text,
+            spec=spec,
+            spec_hash=hash_of(spec),
+            status="pending",
+            operator=caller.email,
+            supersede_key=ask.supersede_key,
+            created_ms=now_ms,
+            start_until_ms=now_ms + start_ms,
+            is_bounded=is_awaited or ask.queue_ms is not None,
+            is_queued=ask.queue_ms is not None,
         )
-        new = [
-            self._new(caller, machine_id, text, spec, ask, is_awaited=True, batch=batch)
-            for machine_id in machine_ids
-        ]
-        return await self._start_batch(caller, batch, new, ask.once)
 
-    async def resume_batch(
-        self, caller: Caller, batch_id: str, once: Once | None
-    ) -> tuple[Batch, list[Command]]:
-        """A new batch, like the one that was stopped, of the commands that it skipped.
-
-        Raises:
-            BatchNotFound, Conflict, IdempotencyConflict: nothing was recorded.
-        """
-        old, skipped = await self._store.run(lifecycle.rest_of, caller, batch_id)
-        now_ms = self._clock.now_ms()
-        batch = msgspec.structs.replace(
-            old, id=new_id("batch"), refused={}, resumed_by=None, created_ms=now_ms
-        )
-        new = [self._again(caller, batch, command) for command in skipped]
-        return await self._start_batch(caller, batch, new, once, resumes=batch_id)
-
-    async def find_batch(self, caller: Caller, batch_id: str) -> tuple[Batch, list[Command]]:
-        """A batch and its commands as they stand.
-
-        Raises:
-            BatchNotFound: none with this id is in the caller's reach.
-        """
-        batch = await self._store.run(batches.get, caller.reach, batch_id)
-        return batch, await self._store.run(batches.commands_of, caller.reach, batch_id)
-
-    async def wait_batch(self, caller: Caller, batch: Batch) -> list[Command]:
-        """Wait for the ends of a batch; as with `run`, some may be open still.
-
-        What is held is waited for as long as something goes on that it waits for.
-        """
-        known: dict[str, Command] = {}
-        away: set[str] = set()  # commands whose machines cannot tell of their ends
-
-        async def look() -> None:
-            away.clear()
-            for command, is_reachable in await self._store.run(
-                _look_at_all, caller.reach, batch.id
-            ):
-                known[command.id] = command
-                # What was not sent is sent in time, or expires.
-                if not (is_reachable or command.is_queued or command.session_id is None):
-                    away.add(command.id)
-
-        def under_way() -> list[Command]:
-            return [
-                each
-                for each in known.values()
-                if each.finished_ms is None and not each.is_held and each.id not in away
-            ]
-
-        with self._bus.subscribe(batch_subject(batch.id)) as changes:
-            await look()
-            with suppress(Unavailable):
-                while commands := under_way():
-                    left_ms = max(map(_wait_until_ms, commands)) - self._clock.now_ms()
-                    message = None
-                    with trio.move_on_after(max(0, left_ms) / 1000) as patience:
-                        message = await changes.next()
-                    if patience.cancelled_caught:
-                        break
-                    if isinstance(message, Changed) and message.command.id in known:
-                        known[message.command.id] = message.command
-                        away.discard(message.command.id)
-                    if message is None or not under_way():  # what was held may go on now
-                        await look()
-        return list(known.values())
-
-    async def _start_batch(
-        self,
-        caller: Caller,
-        batch: Batch,
-        new: list[Command],
-        once: Once | None,
-        resumes: str | None = None,
-    ) -> tuple[Batch, list[Command]]:
-        started, changed = await self._store.run(
-            lifecycle.start_batch, self._audit, caller, batch, new, once, resumes
-        )
-        if started.id == batch.id:
-            self.accepted += sum(each.batch_id == batch.id for each in changed)
-            await self._tell(changed)
-        return started, [each for each in changed if each.batch_id == started.id]
+    async def recorded(self, changed: Sequence[Command], accepted: int) -> None:
+        """Tell of what was recorded; so many of it are new commands that were `accepted`."""
+        self.accepted += accepted
+        await self._tell(changed)
 
     # ── for agents' connections ──────────────────────────────────────────────────────────────
 
@@ -467,52 +343,6 @@ class Commands:
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────
 
-    def _new(
-        self,
-        caller: Caller,
-        machine_id: str,
-        text: str,
-        spec: Spec,
-        ask: Ask,
-        *,
-        is_awaited: bool = False,
-        batch: Batch | None = None,
-    ) -> Command:
-        """A command to be recorded; one that a caller waits for must not start long after."""
-        now_ms = self._clock.now_ms() if batch is None else batch.created_ms
-        start_ms = DELIVER_MS
-        if ask.queue_ms is not None:
-            start_ms = ask.queue_ms
-        elif is_awaited and spec.timeout_ms is not None:
-            start_ms = min(DELIVER_MS, max(spec.timeout_ms, _START_AT_LEAST_MS))
-        return Command(
-            id=new_id("cmd"),
-            workspace_id=caller.workspace_id,
-            machine_id=machine_id,
-            session_id=None,
-            batch_id=None if batch is None else batch.id,
-            command=text,
-            spec=spec,
-            spec_hash=hash_of(spec),
-            status="pending",
-            operator=caller.email,
-            supersede_key=ask.supersede_key,
-            created_ms=now_ms,
-            start_until_ms=now_ms + start_ms,
-            is_bounded=is_awaited or ask.queue_ms is not None,
-            is_queued=ask.queue_ms is not None,
-        )
-
-    def _again(self, caller: Caller, batch: Batch, skipped: Command) -> Command:
-        """A new command like one that was skipped, as its new caller asks for it."""
-        ask = Ask(supersede_key=skipped.supersede_key)
-        if skipped.is_queued:
-            queue_ms = skipped.start_until_ms - skipped.created_ms
-            ask = Ask(queue_ms=queue_ms, supersede_key=skipped.supersede_key)
-        spec = msgspec.structs.replace(skipped.spec, operator=caller.email)
-        machine_id, text = skipped.machine_id, skipped.command
-        return self._new(caller, machine_id, text, spec, ask, is_awaited=True, batch=batch)
-
     async def _tell(self, changed: Sequence[Command]) -> None:
         """Wake whoever waits for these commands, and the machines that are to start some."""
         for command in changed:
@@ -544,7 +374,7 @@ class Commands:
         with suppress(Unavailable):
             reachable = True
             while (reachable or command.is_queued) and command.finished_ms is None:
-                left_s = (_wait_until_ms(command) - self._clock.now_ms()) / 1000
+                left_s = (wait_until_ms(command) - self._clock.now_ms()) / 1000
                 until = trio.current_time() + left_s
                 message = await changes.next(min(left_s, SWEEP_S))
                 if isinstance(message, Changed):
@@ -552,11 +382,11 @@ class Commands:
                 elif trio.current_time() >= until:
                     break
                 else:
-                    command, reachable = await self._store.run(_look, command)
+                    command, reachable = await self._store.run(look_at, command)
         return command
 
 
-def _wait_until_ms(command: Command) -> float:
+def wait_until_ms(command: Command) -> float:
     """How long a caller waits for this end: until then it is certain to come, if all is well."""
     timeout_ms = command.spec.timeout_ms
     if timeout_ms is None:
@@ -569,13 +399,8 @@ def _wait_until_ms(command: Command) -> float:
 
 
 @reads
-def _look(tx: Tx, command: Command) -> tuple[Command, bool]:
+def look_at(tx: Tx, command: Command) -> tuple[Command, bool]:
     """The record as it stands, and whether its machine can still tell of its end."""
     reach = Reach(command.workspace_id)
     machine = sessions.live_of(tx, reach, command.machine_id)
     return rows.get(tx, reach, command.id), machine is not None
-
-
-@reads
-def _look_at_all(tx: Tx, reach: Reach, batch_id: str) -> list[tuple[Command, bool]]:
-    return [_look(tx, command) for command in batches.commands_of(tx, reach, batch_id)]

@@ -12,6 +12,7 @@ from cmdop_appliance.config import Config
 from cmdop_appliance.hub.access_tokens import AccessTokens
 from cmdop_appliance.hub.audit import Audit
 from cmdop_appliance.hub.backups import Backups
+from cmdop_appliance.hub.batches import Batches
 from cmdop_appliance.hub.bus import LocalBus, Notified
 from cmdop_appliance.hub.callers import Callers
 from cmdop_appliance.hub.commands import Commands
@@ -52,6 +53,7 @@ class Hub:
     outputs: Outputs
     disk: Disk
     commands: Commands
+    batches: Batches
     files: Files
     terminals: Terminals
     viewings: Viewings
@@ -116,6 +118,7 @@ class Hub:
             outputs=outputs,
             disk=disk,
             commands=commands,
+            batches=Batches(store, bus, audit, clock, commands),
             files=Files(store, bus, audit, clock),
             terminals=terminals,
             viewings=viewings,

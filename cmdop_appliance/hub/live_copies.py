@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from cmdop_appliance.archives import EMPTY
-from cmdop_appliance.hub.output import HEAD_BYTES, UNSAFE_BYTES, place
+from cmdop_appliance.hub.live_stream import HEAD_BYTES, UNSAFE_BYTES, place
 from cmdop_appliance.store.backups import Stream
 
 _PIECE_BYTES: Final = 256 * 1024

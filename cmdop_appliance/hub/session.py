@@ -23,14 +23,6 @@ from cmdop_appliance.errors import (
 )
 from cmdop_appliance.hub.bus import Request, Subscription
 from cmdop_appliance.hub.command_link import CommandLink
-from cmdop_appliance.hub.commands import (
-    CancelRequested,
-    Dispatched,
-    Look,
-    Removed,
-    link_subject,
-    machine_subject,
-)
 from cmdop_appliance.hub.connection import Connection, LinkClosed
 from cmdop_appliance.hub.disk import ROOM_SUBJECT, Room
 from cmdop_appliance.hub.enrolment import Proof
@@ -42,6 +34,14 @@ from cmdop_appliance.hub.terminal_link import FindTerminalLink, terminals_subjec
 from cmdop_appliance.hub.terminal_reports import TerminalReports
 from cmdop_appliance.hub.transfers import FileLink, FindLink, files_subject
 from cmdop_appliance.hub.upgrade_link import UpgradeLink
+from cmdop_appliance.hub.wakes import (
+    CancelRequested,
+    Dispatched,
+    Look,
+    Removed,
+    link_subject,
+    machine_subject,
+)
 from cmdop_appliance.hub.waves import Offered
 from cmdop_appliance.protocol.closing import Close
 from cmdop_appliance.protocol.conversation import Conversation, State, split

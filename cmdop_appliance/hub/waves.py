@@ -13,7 +13,7 @@ from cmdop_appliance.clock import Clock, LeapWatch
 from cmdop_appliance.config import UpgradeConfig
 from cmdop_appliance.errors import StorageFull, Unavailable
 from cmdop_appliance.hub.bus import Bus
-from cmdop_appliance.hub.commands import machine_subject
+from cmdop_appliance.hub.wakes import machine_subject
 from cmdop_appliance.store import machine_upgrades, upgrades
 from cmdop_appliance.store.engine import Store
 from cmdop_appliance.store.transaction import Tx

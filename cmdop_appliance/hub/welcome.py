@@ -6,7 +6,6 @@ import trio
 
 from cmdop_appliance.errors import ProtocolError, RateLimited, StorageFull, Unavailable
 from cmdop_appliance.hub.audit import Audit
-from cmdop_appliance.hub.commands import link_subject
 from cmdop_appliance.hub.connection import Connection, LinkClosed
 from cmdop_appliance.hub.enrolment import Proof, Refused
 from cmdop_appliance.hub.services import SessionServices
@@ -17,6 +16,7 @@ from cmdop_appliance.hub.session import (
     Replaced,
     blame,
 )
+from cmdop_appliance.hub.wakes import link_subject
 from cmdop_appliance.model import Machine
 from cmdop_appliance.protocol.closing import Close
 from cmdop_appliance.protocol.conversation import Conversation

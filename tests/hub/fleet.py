@@ -36,7 +36,7 @@ class Fleet:
         ids: list[str] | None = None,
     ) -> Batch:
         ids = self.ids if ids is None else ids
-        batch, _ = await self.live.hub.commands.start_batch(
+        batch, _ = await self.live.hub.batches.start(
             CALLER,
             ids,
             "true",
@@ -49,7 +49,7 @@ class Fleet:
         return batch
 
     async def commands(self, batch: Batch) -> list[Command]:
-        _, found = await self.live.hub.commands.find_batch(CALLER, batch.id)
+        _, found = await self.live.hub.batches.find(CALLER, batch.id)
         return sorted(found, key=lambda each: self.ids.index(each.machine_id))
 
     async def statuses(self, batch: Batch) -> list[str]:
@@ -81,6 +81,6 @@ class Waiter:
         self.answer: list[str] | None = None
 
     async def run(self) -> None:
-        found = await self._fleet.live.hub.commands.wait_batch(CALLER, self._batch)
+        found = await self._fleet.live.hub.batches.wait_ends(CALLER, self._batch)
         by_machine = {each.machine_id: each.status for each in found}
         self.answer = [by_machine[each] for each in self._fleet.ids if each in by_machine]

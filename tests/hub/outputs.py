@@ -6,7 +6,8 @@ from pathlib import Path
 
 import trio
 
-from cmdop_appliance.hub.output import LiveStream, Outputs, save_all
+from cmdop_appliance.hub.live_stream import LiveStream
+from cmdop_appliance.hub.output import Outputs, save_all
 from cmdop_appliance.store import output as rows
 from cmdop_appliance.store.engine import Store, open_store
 from tests.support.records import connected, recorded

@@ -121,12 +121,12 @@ async def test_what_was_refused_for_its_state_is_not_recorded(live, agent):
 async def test_a_batch_and_its_rest_are_recorded_with_the_machines_that_take_it(live, agent):
     await agent.join()
     machine = await agent.machine()
-    batch, _ = await live.hub.commands.start_batch(
+    batch, _ = await live.hub.batches.start(
         CALLER, [machine.id, "mach_x"], "true", SPEC, Ask(), concurrency=2, canary=0, max_errors=0
     )
     started = (CALLER.email, batch.id, "ok", {"machine_ids": [machine.id]})
     assert await told(live, "batch.accepted") == [started]
-    rest, _ = await live.hub.commands.resume_batch(CALLER, batch.id, None)
+    rest, _ = await live.hub.batches.resume(CALLER, batch.id, None)
     resumed = {"machine_ids": [machine.id], "resumes": batch.id}
     assert await told(live, "batch.resumed") == [(CALLER.email, rest.id, "ok", resumed)]
 
@@ -140,7 +140,7 @@ async def test_an_observer_in_a_batch_is_recorded_as_refused(live, agent):
     ]
     with pytest.raises(Forbidden):
         await live.hub.commands.start(CALLER, machine.id, "true", SPEC)
-    batch, _ = await live.hub.commands.start_batch(
+    batch, _ = await live.hub.batches.start(
         CALLER, [machine.id], "true", SPEC, Ask(), concurrency=1, canary=0, max_errors=None
     )
     assert await told(live, "batch.accepted", "command.accepted") == [
@@ -300,12 +300,12 @@ async def test_an_observer_cannot_fill_the_log_with_batches(live, agent, monkeyp
     machine = await agent.machine()
     await attach(live, link.session_id, "cli_1", "observer")
     for _ in range(4):
-        await live.hub.commands.start_batch(
+        await live.hub.batches.start(
             CALLER, [machine.id], "true", SPEC, Ask(), concurrency=1, canary=0, max_errors=None
         )
     assert len(await entries(live, "batch.accepted")) == 5
     await detach(live, link.session_id, "cli_1")
-    await live.hub.commands.start_batch(
+    await live.hub.batches.start(
         CALLER, [machine.id], "true", SPEC, Ask(), concurrency=1, canary=0, max_errors=None
     )
     *_, (_, _, outcome, details) = await told(live, "batch.accepted")

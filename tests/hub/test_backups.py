@@ -14,7 +14,8 @@ from cmdop_appliance.clock import SystemClock
 from cmdop_appliance.errors import BackupRunning, StorageFull
 from cmdop_appliance.hub import backups as module
 from cmdop_appliance.hub.backups import SCRATCH, Backups
-from cmdop_appliance.hub.output import HEAD_BYTES, Outputs
+from cmdop_appliance.hub.live_stream import HEAD_BYTES
+from cmdop_appliance.hub.output import Outputs
 from cmdop_appliance.store import commands
 from cmdop_appliance.store import output as rows
 from cmdop_appliance.store.engine import open_store

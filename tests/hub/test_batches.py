@@ -222,7 +222,7 @@ async def test_what_an_older_batch_comes_to_late_is_not_run_after_the_newer(flee
 
 async def resume(live: LiveHub, batch: Batch, **asked) -> tuple[Batch, list[Command]]:
     caller = asked.pop("caller", CALLER)
-    return await live.hub.commands.resume_batch(caller, batch.id, once(**asked) if asked else None)
+    return await live.hub.batches.resume(caller, batch.id, once(**asked) if asked else None)
 
 
 @pytest.fixture
@@ -270,7 +270,7 @@ async def test_where_nothing_was_skipped_nothing_is_resumed(fleet):
     with pytest.raises(BatchNotFound):
         await resume(fleet.live, batch, caller=stranger)
     with pytest.raises(BatchNotFound):
-        await fleet.live.hub.commands.find_batch(stranger, batch.id)
+        await fleet.live.hub.batches.find(stranger, batch.id)
 
 
 async def test_a_queue_is_resumed_with_its_time(fleet):

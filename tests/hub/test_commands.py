@@ -13,9 +13,11 @@ from cmdop_appliance.errors import (
     SessionNotActive,
 )
 from cmdop_appliance.hub import lifecycle
-from cmdop_appliance.hub.commands import Ask, Grown, command_subject
-from cmdop_appliance.hub.output import HEAD_BYTES, Outputs
+from cmdop_appliance.hub.commands import Ask
+from cmdop_appliance.hub.live_stream import HEAD_BYTES
+from cmdop_appliance.hub.output import Outputs
 from cmdop_appliance.hub.sweep import sweep_forever
+from cmdop_appliance.hub.wakes import Grown, command_subject
 from cmdop_appliance.model import Command
 from cmdop_appliance.protocol.frames import Output
 from cmdop_appliance.protocol.messages import (
@@ -187,7 +189,7 @@ async def test_of_many_machines_each_has_its_command_or_its_reason(live, agent, 
     away = ScriptedAgent(live)
     await (await away.join()).cut()
     ids = [(await agent.machine()).id, (await away.machine()).id, "mach_x"]
-    batch, commands = await live.hub.commands.start_batch(
+    batch, commands = await live.hub.batches.start(
         CALLER, ids, "true", SPEC, Ask(), concurrency=3, canary=0, max_errors=None
     )
     assert [command.machine_id for command in commands] == ids[:1]

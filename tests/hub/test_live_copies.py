@@ -3,7 +3,7 @@
 import pytest
 
 from cmdop_appliance.hub.live_copies import copy_live, file_bytes
-from cmdop_appliance.hub.output import HEAD_BYTES, UNSAFE_BYTES, LiveStream, OpenFiles
+from cmdop_appliance.hub.live_stream import HEAD_BYTES, UNSAFE_BYTES, LiveStream, OpenFiles
 from cmdop_appliance.store.backups import Stream
 from tests.hub.outputs import MAX_BYTES
 

@@ -8,7 +8,8 @@ import trio
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cmdop_appliance.hub.output import HEAD_BYTES, UNSAFE_BYTES, OutputGap, Outputs
+from cmdop_appliance.hub.live_stream import HEAD_BYTES, UNSAFE_BYTES, OutputGap
+from cmdop_appliance.hub.output import Outputs
 from cmdop_appliance.ids import new_id
 from cmdop_appliance.store import output as rows
 from cmdop_appliance.store.engine import open_store

@@ -7,8 +7,9 @@ import trio
 from trio.testing import MockClock
 
 from cmdop_appliance.errors import Unavailable
-from cmdop_appliance.hub import output as module
-from cmdop_appliance.hub.output import SMALL_BYTES, Outputs
+from cmdop_appliance.hub import live_stream as module
+from cmdop_appliance.hub.live_stream import SMALL_BYTES
+from cmdop_appliance.hub.output import Outputs
 from cmdop_appliance.ids import new_id
 from cmdop_appliance.store import output as rows
 from tests.hub.outputs import MAX_BYTES, TRUTH, end, everything, files, row, until_safe

@@ -9,14 +9,8 @@ import trio
 from trio.testing import MockClock
 
 from cmdop_appliance.errors import StorageFull
-from cmdop_appliance.hub.output import (
-    CACHED_BYTES,
-    FLUSH_BYTES,
-    SMALL_BYTES,
-    UNSAFE_BYTES,
-    Outputs,
-    save_all,
-)
+from cmdop_appliance.hub.live_stream import FLUSH_BYTES, SMALL_BYTES, UNSAFE_BYTES
+from cmdop_appliance.hub.output import CACHED_BYTES, Outputs, save_all
 from cmdop_appliance.store import output as rows
 from cmdop_appliance.store.transaction import Tx
 from tests.hub.outputs import MAX_BYTES, TRUTH, command_in, end, everything, files, row, until_safe

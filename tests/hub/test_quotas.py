@@ -2,7 +2,7 @@
 
 import pytest
 
-from cmdop_appliance.hub.output import SMALL_BYTES
+from cmdop_appliance.hub.live_stream import SMALL_BYTES
 from cmdop_appliance.hub.quotas import Quotas
 from cmdop_appliance.protocol.frames import Output
 from cmdop_appliance.protocol.messages import Acknowledge, Dispatch

@@ -37,26 +37,26 @@ async def test_a_batch_starts_on_the_machines_in_reach_and_finds_no_others(live)
     far, _, _ = await connected(live.hub.store, tags=[])
     ask = Ask(once=once())
     start = (FEW, [far.id, near.id], "true", SPEC, ask)
-    batch, commands = await live.hub.commands.start_batch(*start, **WAVES)
+    batch, commands = await live.hub.batches.start(*start, **WAVES)
     assert [each.machine_id for each in commands] == [near.id]
     assert {each: refusal.code for each, refusal in batch.refused.items()} == {
         far.id: "machine_not_found"
     }
-    again = await live.hub.commands.start_batch(*start, **WAVES)
+    again = await live.hub.batches.start(*start, **WAVES)
     assert (again[0], [each.id for each in again[1]]) == (batch, [commands[0].id])
 
 
 async def test_who_waits_for_a_batch_learns_of_the_machines_in_reach_alone(live):
     near, _, near_epoch = await connected(live.hub.store, tags=["prod"])
     far, _, far_epoch = await connected(live.hub.store, tags=[])
-    batch, commands = await live.hub.commands.start_batch(
+    batch, commands = await live.hub.batches.start(
         CALLER, [near.id, far.id], "true", SPEC, Ask(), concurrency=2, canary=0, max_errors=None
     )
     mine, others = sorted(commands, key=lambda each: each.machine_id != near.id)
     found = []
 
     async def wait() -> None:
-        found.extend(await live.hub.commands.wait_batch(FEW, batch))
+        found.extend(await live.hub.batches.wait_ends(FEW, batch))
 
     with trio.fail_after(BOUND):
         async with trio.open_nursery() as nursery:
@@ -76,7 +76,7 @@ async def test_a_batch_is_resumed_only_by_who_reaches_all_of_it(live):
     far, _, _ = await connected(live.hub.store, tags=[])
     batches = []
     for ids in ([first, near.id], [first, far.id]):
-        batch, (canary, *_) = await live.hub.commands.start_batch(
+        batch, (canary, *_) = await live.hub.batches.start(
             CALLER, ids, "true", SPEC, Ask(), **WAVES
         )
         batches.append(batch)
@@ -84,8 +84,8 @@ async def test_a_batch_is_resumed_only_by_who_reaches_all_of_it(live):
         await live.hub.commands.finished(first, link.epoch, [end])
     mine, others = batches
     with pytest.raises(Conflict):
-        await live.hub.commands.resume_batch(FEW, others.id, None)
-    _, commands = await live.hub.commands.resume_batch(FEW, mine.id, None)
+        await live.hub.batches.resume(FEW, others.id, None)
+    _, commands = await live.hub.batches.resume(FEW, mine.id, None)
     assert [each.machine_id for each in commands] == [near.id]
-    _, commands = await live.hub.commands.resume_batch(CALLER, others.id, None)
+    _, commands = await live.hub.batches.resume(CALLER, others.id, None)
     assert [each.machine_id for each in commands] == [far.id]

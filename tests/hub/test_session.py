@@ -8,8 +8,8 @@ import trio
 from trio.testing import MockClock
 
 from cmdop_appliance.hub import lifecycle
-from cmdop_appliance.hub.commands import CancelRequested, Removed, link_subject, machine_subject
 from cmdop_appliance.hub.sweep import sweep_forever
+from cmdop_appliance.hub.wakes import CancelRequested, Removed, link_subject, machine_subject
 from cmdop_appliance.identity import is_signed_by
 from cmdop_appliance.model import Session
 from cmdop_appliance.protocol.closing import Close

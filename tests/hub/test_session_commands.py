@@ -6,14 +6,11 @@ from trio.testing import MockClock
 
 from cmdop_appliance.errors import StorageFull
 from cmdop_appliance.hub import lifecycle
-from cmdop_appliance.hub.commands import (
-    Ask,
-    Dispatched,
-    machine_subject,
-)
+from cmdop_appliance.hub.commands import Ask
 from cmdop_appliance.hub.lifecycle import StaleConnection
-from cmdop_appliance.hub.output import HEAD_BYTES, UNSAFE_BYTES
+from cmdop_appliance.hub.live_stream import HEAD_BYTES, UNSAFE_BYTES
 from cmdop_appliance.hub.sweep import sweep_forever
+from cmdop_appliance.hub.wakes import Dispatched, machine_subject
 from cmdop_appliance.ids import made_ms, new_id
 from cmdop_appliance.protocol.frames import Output
 from cmdop_appliance.protocol.messages import (

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cmdop_appliance.hub.commands import CancelRequested, machine_subject
+from cmdop_appliance.hub.wakes import CancelRequested, machine_subject
 from cmdop_appliance.scheduler import editing, firing
 from tests.support import records
 from tests.support.stage import BEGIN, CALLER, DAY, HOUR, MINUTE, shown

@@ -207,7 +207,7 @@ class Callers:
         await trio.sleep(batch.at)
 
         async def start(hub: Hub) -> tuple[Batch, list[Command]]:
-            return await hub.commands.start_batch(
+            return await hub.batches.start(
                 CALLER,
                 [machine.id for machine in world.machines],
                 WAVE,
@@ -275,7 +275,7 @@ class Callers:
 
 
 async def _find_batch(batch_id: str, hub: Hub) -> list[Command]:
-    return (await hub.commands.find_batch(CALLER, batch_id))[1]
+    return (await hub.batches.find(CALLER, batch_id))[1]
 
 
 def _once(key: str) -> Once:

@@ -10,7 +10,7 @@ from cmdop_appliance.agent.backlog import Backlog
 from cmdop_appliance.agent.journal import Journal
 from cmdop_appliance.agent.output import Outflow
 from cmdop_appliance.hub.command_link import CommandLink
-from cmdop_appliance.hub.output import LiveStream
+from cmdop_appliance.hub.live_stream import LiveStream
 from cmdop_appliance.protocol.messages import Acknowledge
 from cmdop_appliance.store import metrics
 from tests.simulation.actors import Disks

@@ -153,12 +153,12 @@ def _is_async(call: Callable[..., Any] | Callable[..., Awaitable[Any]]) -> bool:
 
 
 def _step_hub(stepper: Stepper) -> None:
-    from cmdop_appliance.hub import output
+    from cmdop_appliance.hub import live_stream, output
     from cmdop_appliance.hub.connection import Connection
     from cmdop_appliance.store.engine import Store
 
     _around(Store, "_commit", lambda *_: stepper.step("commit"))
-    _around(output, "_write", lambda *_: stepper.step("write output"))
+    _around(live_stream, "_write", lambda *_: stepper.step("write output"))
     _around(output, "_sync", lambda *_: stepper.step("sync output"))
     _around(Connection, "send", lambda self, *_: stepper.step(_SEND, _socket_of(self._websocket)))
 

@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from cmdop_appliance.hub.output import HEAD_BYTES, UNSAFE_BYTES
+from cmdop_appliance.hub.live_stream import HEAD_BYTES, UNSAFE_BYTES
 from tests.support.appliance import running_agent, running_hub, wait_for
 
 MAX_BYTES = 2 * 1024 * 1024

@@ -17,7 +17,7 @@ from tests.torture.parts import Case, Part, Stage
 from tests.torture.site import Site, running_site
 
 _LASTS_S = 0.05
-# One that stays in the store and one that becomes a file (hub/output.py: 8 KiB).
+# One that stays in the store and one that becomes a file (hub/live_stream.py: 8 KiB).
 _OUTPUT_BYTES = (2_000, 60_000)
 # A fault that finds no such step gets more commands to find it in, so often.
 _ROUNDS = 8

@@ -74,7 +74,7 @@ async def run_command_batch(call: Call[BatchBody, BatchQuery]) -> BatchAnswer:
     patience_ms = call.hub.config.commands.sync_timeout_ms if call.query.wait else None
     machine_ids = list(dict.fromkeys(body.machine_ids))
     total = len(machine_ids)
-    batch, commands = await call.hub.commands.start_batch(
+    batch, commands = await call.hub.batches.start(
         call.caller,
         machine_ids,
         body.command,
@@ -96,7 +96,7 @@ async def run_command_batch(call: Call[BatchBody, BatchQuery]) -> BatchAnswer:
 )
 async def get_command_batch(call: Call[None, None]) -> BatchAnswer:
     """A batch as it stands; its id is the `batch_id` of its commands."""
-    batch, commands = await call.hub.commands.find_batch(call.caller, call.path["id"])
+    batch, commands = await call.hub.batches.find(call.caller, call.path["id"])
     return await _batch_answer(call, batch, commands, wait=False)
 
 
@@ -110,7 +110,7 @@ async def get_command_batch(call: Call[None, None]) -> BatchAnswer:
 )
 async def resume_command_batch(call: Call[None, BatchQuery]) -> BatchAnswer:
     """Run what a batch skipped when errors stopped it, as a new batch in the same waves."""
-    batch, commands = await call.hub.commands.resume_batch(call.caller, call.path["id"], call.once)
+    batch, commands = await call.hub.batches.resume(call.caller, call.path["id"], call.once)
     return await _batch_answer(call, batch, commands, wait=call.query.wait)
 
 
@@ -118,7 +118,7 @@ async def _batch_answer(
     call: "Call[Any, Any]", batch: Batch, commands: list[Command], *, wait: bool
 ) -> BatchAnswer:
     if wait:
-        commands = await call.hub.commands.wait_batch(call.caller, batch)
+        commands = await call.hub.batches.wait_ends(call.caller, batch)
     answer: BatchAnswer = {
         machine_id: Failure(refusal) for machine_id, refusal in batch.refused.items()
     }

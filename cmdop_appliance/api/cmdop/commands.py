@@ -39,7 +39,7 @@ from cmdop_appliance.errors import (
 )
 from cmdop_appliance.hub.commands import Ask
 from cmdop_appliance.hub.hub import Hub
-from cmdop_appliance.hub.output import Held, nothing_of
+from cmdop_appliance.hub.live_stream import Held, nothing_of
 from cmdop_appliance.model import COMMAND_STATUSES, Command, CommandStatus
 from cmdop_appliance.protocol.frames import STREAMS, StreamName
 from cmdop_appliance.protocol.limits import ARGUMENT_BYTES, SPEC_BYTES, STDIN_BYTES
