@@ -87,8 +87,8 @@ _LAST_WORD_S: Final = 0.25
 PROBE_S: Final = 5.0
 # Starts and ends of one machine that are being recorded at a time; the reader waits beyond.
 _RECORDING: Final = 64
-# Ends that are recorded in one transaction: some ms of the writer.
-_ENDS: Final = 64
+# Ends, or signs of life, that are recorded in one transaction: some ms of the writer.
+_TOGETHER: Final = 64
 
 M = TypeVar("M", bound=Message | list[Finished] | list[Sign])
 
@@ -235,8 +235,7 @@ class AgentSession:
         if self._ends:
             await self._record_ends(nursery)
         if self._signs:
-            signs, self._signs = self._signs, []
-            await self._record(nursery, self._take_signs, signs)
+            await self._record_signs(nursery)
         return True
 
     async def _blame(self, error: ApplianceError) -> None:
@@ -271,7 +270,7 @@ class AgentSession:
             case Finished():
                 if await self._commands.is_whole(message):
                     self._ends.append(message)
-                    if len(self._ends) == _ENDS:
+                    if len(self._ends) == _TOGETHER:
                         await self._record_ends(nursery)
             case Accepted():
                 await self._record(nursery, self._commands.accepted, message)
@@ -279,6 +278,8 @@ class AgentSession:
                 await self._record(nursery, self._commands.started, message)
             case Heartbeat() | Samples():
                 self._signs.append(message)
+                if len(self._signs) == _TOGETHER:
+                    await self._record_signs(nursery)
             case Background():
                 await self._reports.background(message)
             case Inventory():
@@ -305,6 +306,11 @@ class AgentSession:
     async def _close_stale(self) -> None:
         """Our session is over, or has a newer connection; an agent that is alive comes back."""
         await self._connection.close(Close.REPLACED, "the session of this connection is over")
+
+    async def _record_signs(self, nursery: trio.Nursery) -> None:
+        """Record the signs of life that came in one frame, in one transaction."""
+        signs, self._signs = self._signs, []
+        await self._record(nursery, self._take_signs, signs)
 
     async def _take_signs(self, signs: list[Sign]) -> None:
         for answer in await self._reports.signs(signs):

@@ -16,6 +16,7 @@ from cmdop_appliance.protocol.messages import (
     Bye,
     Dispatch,
     Heartbeat,
+    Heartbeatack,
     Hello,
     Inventory,
     Known,
@@ -151,3 +152,16 @@ async def test_a_machine_cannot_fill_the_store_with_sessions(
         assert other.session_id != last
         await trio.sleep(60)
         assert (await agent.connect()).session_id != last
+
+
+async def test_a_frame_of_many_signs_of_life_costs_few_records_and_each_is_answered(
+    live, agent, monkeypatch
+):
+    link = await agent.join()
+    recorded = []
+    heartbeat = sessions.heartbeat
+    monkeypatch.setattr(sessions, "heartbeat", lambda *said: recorded.append(1) or heartbeat(*said))
+    await link.say_raw("\n".join([str(link.conversation.send(Heartbeat()))] * 1000))
+    for _ in range(1000):
+        await link.expect(Heartbeatack)
+    assert len(recorded) == 1000 // 64 + 1
