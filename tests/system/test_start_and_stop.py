@@ -299,6 +299,8 @@ def test_a_reload_while_a_service_starts_does_not_end_it(tmp_path, environ, code
         import os, pathlib, signal, sys, trio
         from cmdop_appliance import server
 
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whatever nohup has said
+
         def starting(*_):
             os.kill(os.getpid(), signal.SIGHUP)
             return 0, None, []
