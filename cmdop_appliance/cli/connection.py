@@ -22,7 +22,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 DATA_DIR: Final = Path("cmdop-data")  # below the working directory, like `cmdop serve`
-INSTALLED_DATA_DIR: Final = Path("/var/lib/cmdop")  # of `cmdop install hub`
+INSTALLED_DATA_DIR: Final = Path("/var/lib/cmdop")  # of `cmdop install hub`, as root
 # Of an address that `is_here`, shown to be taken elsewhere.
 ONLY_HERE: Final = (
     "this address is good on the hub's own machine only: elsewhere put the hub's there"
@@ -104,8 +104,18 @@ def local_data_dir(environ: Mapping[str, str]) -> Path:
     """Where a hub on this machine may have its data, if nobody has named the directory."""
     if named := environ.get("CMDOP_DATA_DIR"):
         return Path(named)
-    is_readable = os.access(INSTALLED_DATA_DIR / "admin.key", os.R_OK)
-    return INSTALLED_DATA_DIR if is_readable and not DATA_DIR.exists() else DATA_DIR
+    if not DATA_DIR.exists():
+        for installed in (*_own_data_dir(environ), INSTALLED_DATA_DIR):
+            if os.access(installed / "admin.key", os.R_OK):
+                return installed
+    return DATA_DIR
+
+
+def _own_data_dir(environ: Mapping[str, str]) -> list[Path]:
+    """Where `cmdop install hub` puts the data of who is not root; none: this user has no home."""
+    home = environ.get("HOME")
+    state = environ.get("XDG_STATE_HOME") or (home and f"{home}/.local/state")
+    return [Path(state, "cmdop")] if state else []
 
 
 def _find_context(chosen: Chosen, environ: Mapping[str, str]) -> Hub | None:

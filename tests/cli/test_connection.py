@@ -10,6 +10,7 @@ from cmdop_appliance.cli import connection
 from cmdop_appliance.cli.connection import Chosen, find_hub
 from cmdop_appliance.cli.contexts import Context, Contexts, write_contexts
 from cmdop_appliance.cli.failures import NOT_ALLOWED, NOT_FOUND, UNREACHABLE, USAGE, Failure
+from cmdop_appliance.service.install import user_places
 
 LOCAL = "http://127.0.0.1:3006"
 
@@ -91,6 +92,21 @@ def test_an_installed_hub_is_found_by_who_may_read_its_key(data_dir, tmp_path, m
     (installed / "admin.key").unlink()
     with pytest.raises(Failure, match="no hub is known here"):
         find_hub(Chosen(), {})
+
+
+@pytest.mark.parametrize("names_it", [True, False])
+def test_a_hub_that_a_user_has_installed_is_found_before_that_of_root(
+    data_dir, tmp_path, monkeypatch, names_it
+):
+    monkeypatch.setattr(connection, "INSTALLED_DATA_DIR", tmp_path)
+    (tmp_path / "admin.key").write_text("root's")
+    environ = {"HOME": str(tmp_path)} | (
+        {"XDG_STATE_HOME": str(tmp_path / "s")} if names_it else {}
+    )
+    own = user_places(environ, tmp_path).state("hub")
+    own.parent.mkdir(parents=True)
+    data_dir.rename(own)
+    assert find_hub(Chosen(), environ).source == str(own)
 
 
 @pytest.mark.parametrize(
