@@ -49,9 +49,11 @@ from cmdop_appliance.packed import ONEFILE
 from cmdop_appliance.private import sync_directory, write_private
 from cmdop_appliance.service.folders import Home, Version
 from cmdop_appliance.store import trial, upgrades
-from cmdop_appliance.store.engine import Store
+from cmdop_appliance.store.engine import DATABASE_FILE, Store
 
-HEALTHY_S: Final = 60.0  # so long a trial may take (trust.md, row 24)
+HEALTHY_S: Final = 60.0  # so long a trial may take (trust.md, row 24) …
+# … and longer with a large store, which it migrates: so much a second an SD card writes, too.
+_MIGRATED_BYTES: Final = 10_000_000
 _RETRY_S: Final = 5.0  # what found no room on the disk is recorded later
 _NOTE: Final = "upgrade.json"
 # Tells the new program that it is on trial: its descriptor of the socket to who watches it.
@@ -175,7 +177,7 @@ def try_out(data_dir: Path, lock: int, version: Version) -> Verdict:
     _note(data_dir)
     why: str | None
     try:
-        why = _trial(lock, version)
+        why = _trial(lock, version, patience_s(data_dir))
         if why == "":
             Home(version.path.parents[1]).switch(version)
     except OSError as exc:
@@ -189,7 +191,12 @@ def try_out(data_dir: Path, lock: int, version: Version) -> Verdict:
     return "bad" if why else "stopped"
 
 
-def _trial(lock: int, version: Version) -> str | None:
+def patience_s(data_dir: Path) -> float:
+    """How long a trial with this store may take, in seconds."""
+    return HEALTHY_S + (data_dir / DATABASE_FILE).stat().st_size / _MIGRATED_BYTES
+
+
+def _trial(lock: int, version: Version, within_s: float) -> str | None:
     """Why a release is no good; "": it is. None: we are to stop. It has ended, with all it began.
 
     Raises:
@@ -206,7 +213,7 @@ def _trial(lock: int, version: Version) -> str | None:
         )
         theirs.close()
         try:
-            return trio.run(_watch, ours, version.number)
+            return trio.run(_watch, ours, version.number, within_s)
         finally:
             process.kill()
             process.wait()
@@ -235,10 +242,10 @@ def become(version: Version, listen: str, sockets: Sequence[int]) -> NoReturn:
         raise StartupError(f"cannot start {program}: {exc.strerror}") from exc
 
 
-async def _watch(words: socket.socket, number: str) -> str | None:
+async def _watch(words: socket.socket, number: str, within_s: float) -> str | None:
     """Why the release on trial is no good; "": it is. None: we are to stop."""
-    verdict: str | None = f"it was not ready within {HEALTHY_S:.0f} s"
-    with trio.move_on_after(HEALTHY_S):
+    verdict: str | None = f"it was not ready within {within_s:.0f} s"
+    with trio.move_on_after(within_s):
         async with trio.open_nursery() as nursery:
 
             async def stop() -> None:

@@ -71,6 +71,13 @@ async def closed_store(place) -> bytes:
     return (place / DATABASE_FILE).read_bytes()
 
 
+def test_a_trial_has_time_to_migrate_a_large_store(tmp_path):
+    for size, seconds in (0, 60), (3_000_000_000, 360):
+        with (tmp_path / "cmdop.db").open("wb") as database:
+            database.truncate(size)
+        assert upgrading.patience_s(tmp_path) == seconds
+
+
 async def test_a_trial_that_nobody_ended_did_not_happen(tmp_path):
     before = await closed_store(tmp_path)
     upgrading._note(tmp_path)
