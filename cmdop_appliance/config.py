@@ -90,8 +90,8 @@ class SessionsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     # A machine that is back within this keeps its session (contract.md §2).
     grace_ms: Annotated[int, Meta(ge=0, le=3_600_000)] = 30_000
-    # A link silent for so long is dead; agents speak every 15 to 18 s (contract.md §3: 30 s).
-    silent_ms: Annotated[int, Meta(ge=1000, le=300_000)] = 28_000
+    # A link silent for so long is dead; agents speak every 15 s (contract.md §3: 30 s).
+    silent_ms: Annotated[int, Meta(ge=1000, le=300_000)] = 25_000
 
 
 class CommandsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -35,7 +35,7 @@ def lock_or_holder(handle: int) -> str | None:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return os.read(handle, 32).decode("ascii", "replace").strip() or "unknown"
+        return os.pread(handle, 32, 0).decode("ascii", "replace").strip() or "unknown"
     os.ftruncate(handle, 0)
     os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
     return None

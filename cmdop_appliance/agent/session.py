@@ -75,7 +75,7 @@ _GOODBYE_S: Final = 2.0
 # What we understand beyond the first release.
 _FEATURES: Final = ["files", "terminals", "upgrade"]
 # Heartbeats of many agents must not fall together.
-_JITTER: Final = 0.2
+_JITTER: Final = 0.1
 
 
 class Verdict(Enum):

@@ -72,9 +72,9 @@ UNSENT_BYTES = 128 * 1024
 
 # The hub challenges, the machine proves: all of it within this (trust.md 27).
 HANDSHAKE_S = 10.0
-# The agent speaks with each sample, or after this and up to 20 % more (stack.md, decision 3).
+# The agent speaks with each sample, or after this and up to 10 % more (stack.md, decision 3).
 HEARTBEAT_S = 15.0
-# A link silent for so long is dead, found within 30 s (contract.md §3); a beat may be 10 s late.
-SILENT_S = 28.0
+# A link silent for so long is dead, found within 30 s (contract.md §3); a beat may be 8 s late.
+SILENT_S = 25.0
 # A frame that a peer does not take within this time means that the peer is gone (stack.md).
 SEND_S = 10.0

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from cmdop_appliance.private import lock_or_holder
 
 LOCK_FILE = "hub.lock"
 RESTORING = "restoring"  # what is not whole yet, of a backup
+# A release on trial dies with the hub that was killed; but that may take a moment.
+_DYING_S = 1.0
+_LOOK_S = 0.05
 
 
 @contextlib.contextmanager
@@ -41,7 +45,7 @@ def claim(data_dir: Path) -> Iterator[int]:
     except OSError as exc:
         raise StartupError(f"cannot use data directory {data_dir}: {exc.strerror}") from exc
     try:
-        if holder := lock_or_holder(lock):
+        if holder := _lock_soon(lock):
             raise StartupError(
                 f"data directory {data_dir} is in use by the hub with pid {holder}",
                 hint="stop that hub, or name another directory with --data-dir",
@@ -54,3 +58,13 @@ def claim(data_dir: Path) -> Iterator[int]:
         yield lock
     finally:
         os.close(lock)
+
+
+def _lock_soon(lock: int) -> str | None:
+    """None: it is ours now. Else the pid of who holds it, and goes on to."""
+    give_up = time.monotonic() + _DYING_S
+    while holder := lock_or_holder(lock):
+        if time.monotonic() >= give_up:
+            return holder
+        time.sleep(_LOOK_S)
+    return None

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -43,6 +45,14 @@ def test_a_second_claim_is_refused_and_names_the_holder(tmp_path):
         f"data directory {tmp_path} is in use by the hub with pid {os.getpid()}"
     )
     assert "--data-dir" in caught.value.hint
+
+
+def test_a_claim_waits_for_a_holder_that_is_about_to_end(tmp_path, monkeypatch):
+    holder = ExitStack()
+    holder.enter_context(claim(tmp_path))
+    monkeypatch.setattr(time, "sleep", lambda _: holder.close())
+    with claim(tmp_path):
+        assert (tmp_path / LOCK_FILE).read_text() == f"{os.getpid()}\n"
 
 
 def test_a_claim_ends_with_its_block_and_a_longer_pid_leaves_nothing_behind(tmp_path):
