@@ -218,14 +218,26 @@ class Store:
         _reschedule(units[1:])
 
     async def _commit_when_due(self, unit: _Unit) -> None:
+        """Who is cancelled before it is due waits no longer, and has changed nothing."""
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            if unit not in self._unhurried:
+                return trio.lowlevel.Abort.FAILED
+            self._unhurried.remove(unit)
+            return trio.lowlevel.Abort.SUCCEEDED
+
         self._unhurried.append(unit)
         if len(self._unhurried) == 1:  # the others wait for the one who came first
-            with trio.CancelScope(shield=True):
+            try:
                 await trio.sleep_until(self._unhurried_due)
-            units, self._unhurried = self._unhurried, []
-            self._unhurried_due = trio.current_time() + _UNHURRIED_S
-            self._hand_over(units)
-        await _wait_done()
+            except trio.Cancelled:
+                self._unhurried.remove(unit)
+                raise
+            finally:
+                units, self._unhurried = self._unhurried, []
+                self._unhurried_due = trio.current_time() + _UNHURRIED_S
+                self._hand_over(units)
+        await trio.lowlevel.wait_task_rescheduled(abort)
 
     def _hand_over(self, units: list[_Unit]) -> None:
         if not self._handed:

@@ -91,10 +91,25 @@ async def test_what_nobody_waits_for_shares_a_commit_and_holds_up_nothing_else(s
         await trio.testing.wait_all_tasks_blocked()
         assert await store.run(put, "hurried") == "hurried"
         assert (store.queue_depth, len(commits)) == (20, 2)
-        nursery.cancel_scope.cancel()  # what was begun is whole, all the same
         mock_clock.jump(1)
     assert len(commits) == 3
     assert await store.run(names) == {"first", "hurried", *(f"u{n}" for n in range(20))}
+
+
+@pytest.mark.parametrize("first", [True, False])
+async def test_who_is_cancelled_before_such_a_commit_is_due_waits_no_longer(
+    store, mock_clock, first
+):
+    put_later = unhurried(partial(put))
+    await store.run(put_later, "before")
+    async with trio.open_nursery() as others:
+        async with trio.open_nursery() as cancelled:
+            for nursery in (cancelled, others) if first else (others, cancelled):
+                nursery.start_soon(store.run, put_later, f"{nursery is cancelled}")
+                await trio.testing.wait_all_tasks_blocked()
+            cancelled.cancel_scope.cancel()
+        mock_clock.jump(1)
+    assert await store.run(names) == {"before", "False"}
 
 
 async def test_many_concurrent_writers_all_commit_in_turn(store):
