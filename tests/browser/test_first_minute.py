@@ -18,8 +18,7 @@ def test_the_link_of_the_banner_signs_in_once_and_the_first_command_runs(browser
         assert link is not None
         with visiting(browser, hub) as visitor:
             page, visitor.expects_trouble = visitor.page, True
-            page.context.clear_cookies()
-            page.goto("about:blank")
+            visitor.forget()
             page.goto(link[0])
             page.get_by_role("link", name="nas", exact=True).first.wait_for()
             assert "cmdop_link" not in page.url
@@ -29,8 +28,7 @@ def test_the_link_of_the_banner_signs_in_once_and_the_first_command_runs(browser
             page.get_by_role("button", name=re.compile("^Run")).first.click()
             page.get_by_text("it-42").first.wait_for()
 
-            page.context.clear_cookies()
-            page.goto("about:blank")
+            visitor.forget()
             page.goto(link[0])
             page.get_by_role("alert").first.wait_for()  # it was good once
 
@@ -52,7 +50,7 @@ def test_a_machine_that_joins_is_seen_at_once(browser, tmp_path):
 def test_whoever_is_not_signed_in_sees_nothing_but_how_to(browser, hub):
     with visiting(browser, hub) as visitor:
         page, visitor.expects_trouble = visitor.page, True
-        page.context.clear_cookies()
+        visitor.forget()
         page.goto(f"{visitor.url}/machines/mach_1")
         page.get_by_role("heading", name="Sign in").wait_for()
         visitor.judge()

@@ -23,7 +23,7 @@ def test_the_page_tells_that_the_hub_is_away_and_catches_up(hub, agent, visitor)
 def test_a_revoked_key_signs_its_browsers_out(hub, agent, visitor):
     made = hub.api.post("/api-keys", name="short", scopes=["machines:read"])
     page, visitor.expects_trouble = visitor.page, True
-    page.context.clear_cookies()
+    visitor.forget()
     page.goto(f"{visitor.url}/")
     page.get_by_label("Or an API key").fill(made["key"])
     visitor.button("Sign in").click()

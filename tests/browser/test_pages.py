@@ -158,8 +158,7 @@ def test_a_key_without_the_scope_asks_the_hub_for_nothing(browser, hub, world):
     with visiting(browser, hub) as visitor:
         link = hub.new_key("sessions:read").post("/sign-in-links")["token"]
         page = visitor.page
-        page.context.clear_cookies()
-        page.goto("about:blank")
+        visitor.forget()
         page.goto(f"{visitor.url}/sign-in#{link}")
         page.get_by_role("navigation", name="Pages").wait_for()
         refused: list[str] = []

@@ -66,6 +66,14 @@ class Visitor:
         self.page.goto(f"{self.url}/sign-in#{link}")
         self.page.get_by_role("navigation", name="Pages").wait_for()
 
+    def forget(self) -> None:
+        """Leave the hub, and have no cookie of it any more.
+
+        In this order: a page that finds its sign-in gone goes elsewhere by itself.
+        """
+        self.page.goto("about:blank")
+        self.page.context.clear_cookies()
+
     def open(self, path: str) -> None:
         """Go to a page of the dashboard, and wait until it is at rest."""
         self.page.goto(self.url + path)
