@@ -23,20 +23,27 @@ def _stream(sock: socket.socket) -> trio.SocketStream:
     return trio.SocketStream(trio.socket.from_stdlib_socket(sock))
 
 
+async def _received(sock: socket.socket, size: int, piece: int) -> bytearray:
+    """So many bytes, at most `piece` of them at a time."""
+    read = bytearray()
+    while len(read) < size:
+        await trio.lowlevel.wait_readable(sock)
+        read += sock.recv(piece)
+    return read
+
+
 async def test_all_is_sent_however_little_is_taken_at_a_time(pair):
     quick, theirs = pair
-    data, read = bytes(range(256)) * 8192, bytearray()
+    data = bytes(range(256)) * 8192
     async with trio.open_nursery() as nursery:
         nursery.start_soon(quick.send_all, data)
-        while len(read) < len(data):
-            await trio.lowlevel.wait_readable(theirs)
-            read += theirs.recv(10_000)
+        read = await _received(theirs, len(data), 10_000)
     assert read == data
 
 
 async def test_nobody_sends_into_what_another_is_sending(pair):
     quick, theirs = pair
-    data, read = b"a" * 2_000_000, bytearray()
+    data = b"a" * 2_000_000
     async with trio.open_nursery() as nursery:
         nursery.start_soon(quick.send_all, data)
         await trio.testing.wait_all_tasks_blocked()
@@ -44,11 +51,8 @@ async def test_nobody_sends_into_what_another_is_sending(pair):
         for _ in range(2):
             with pytest.raises(trio.BusyResourceError):
                 await quick.send_all(b"b")
-        read += b"a" * 1000
-        while len(read) < len(data):
-            await trio.lowlevel.wait_readable(theirs)
-            read += theirs.recv(100_000)
-    assert read == data
+        read = await _received(theirs, len(data) - 1000, 100_000)
+    assert b"a" * 1000 + read == data
 
 
 async def test_who_sends_to_a_ready_reader_lets_others_run(pair):

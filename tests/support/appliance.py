@@ -34,6 +34,22 @@ _POLL_S = 0.01
 _PREFIX = "/api/v1"
 
 
+def cmdop(
+    *args: object, place: Path | None = None, timeout_s: float | None = 60, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """`cmdop` as a user types it, whose home `place` is; an exit code is no error."""
+    home = {} if place is None else {"HOME": str(place)}
+    return subprocess.run(
+        [*PROGRAM, *map(str, args)],
+        cwd=place,
+        env={**BASE_ENVIRONMENT, **home, **variables},
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
+
+
 def wait_for(condition: Callable[[], T], what: str, patience_s: float = PATIENCE_S) -> T:
     """The first true value of `condition`."""
     give_up = time.monotonic() + patience_s
@@ -307,6 +323,11 @@ class Hub(_Process):
     def _is_ready(self) -> bool:
         assert self.is_running, self.log.read_text()
         return (self.data_dir / "hub.json").exists() and self.ready["pid"] == self.pid
+
+    @property
+    def credentials(self) -> dict[str, str]:
+        """The variables by which `cmdop` finds it, and may do anything."""
+        return {"CMDOP_URL": self.api.url, "CMDOP_API_KEY": self.api.key}
 
     @property
     def ready(self) -> Any:

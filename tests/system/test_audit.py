@@ -6,24 +6,16 @@ import subprocess
 import apsw
 
 from tests.support.appliance import (
-    BASE_ENVIRONMENT,
-    PROGRAM,
     Hub,
+    cmdop,
     running_agent,
     running_hub,
     wait_for,
 )
 
 
-def cmdop(hub: Hub, *args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*PROGRAM, "audit", *args],
-        capture_output=True,
-        text=True,
-        env={**BASE_ENVIRONMENT, "CMDOP_URL": hub.api.url, "CMDOP_API_KEY": hub.api.key},
-        timeout=60,
-        check=False,
-    )
+def audit(hub: Hub, *args: str) -> subprocess.CompletedProcess[str]:
+    return cmdop("audit", *args, **hub.credentials)
 
 
 def tamper(hub: Hub, *statements: str) -> None:
@@ -39,7 +31,7 @@ def tamper(hub: Hub, *statements: str) -> None:
 def test_a_tail_that_was_cut_off_shows_by_a_machine_that_remembers_it(tmp_path):
     with running_hub(tmp_path) as hub, running_agent(hub, tmp_path, "target") as agent:
         wait_for((agent.state_dir / "audit.head").exists, "the agent remembers the log")
-        whole = cmdop(hub, "verify")
+        whole = audit(hub, "verify")
         assert (whole.returncode, whole.stderr) == (0, "")
         hub.stop()
         tamper(hub, "DELETE FROM audit WHERE seq > 2")
@@ -53,7 +45,7 @@ def test_a_tail_that_was_cut_off_shows_by_a_machine_that_remembers_it(tmp_path):
         assert witness["seq"] >= remembered["seq"] > 2
         (entry,) = hub.api.get("/audit?action=audit.contradicted")
         assert (entry["target"], entry["details"]["seq"]) == (agent.machine_id, witness["seq"])
-        cut = cmdop(hub, "verify")
+        cut = audit(hub, "verify")
         assert cut.returncode == 1
         assert f"machine {agent.machine_id} remembers another entry" in cut.stderr
         assert "cmdop audit ls --action audit.contradicted" in cut.stderr
@@ -63,14 +55,14 @@ def test_a_tail_that_was_cut_off_shows_by_a_machine_that_remembers_it(tmp_path):
 def test_an_entry_that_was_changed_shows_and_so_does_a_head_that_was_written_down(tmp_path):
     with running_hub(tmp_path) as hub:
         hub.new_key("machines:read")
-        whole = cmdop(hub, "verify", "-o", "json")
+        whole = audit(hub, "verify", "-o", "json")
         proof = json.loads(whole.stdout)
         head = "{seq}:{hash}".format(**proof["head"])
-        assert (proof["ok"], cmdop(hub, "verify", "--head", head).returncode) == (True, 0)
+        assert (proof["ok"], audit(hub, "verify", "--head", head).returncode) == (True, 0)
         hub.stop()
         tamper(hub, "UPDATE audit SET actor = 'somebody@default' WHERE actor LIKE 'admin@%'")
         hub.start()
-        changed = cmdop(hub, "verify", "--head", head)
+        changed = audit(hub, "verify", "--head", head)
         number = int(head.partition(":")[0])
         assert changed.returncode == 1
         assert changed.stderr == f"error: entry {number} is missing or was changed\n"
@@ -79,6 +71,6 @@ def test_an_entry_that_was_changed_shows_and_so_does_a_head_that_was_written_dow
         tamper_again.execute(f"DELETE FROM audit WHERE seq >= {number}")
         tamper_again.close()
         hub.start()
-        cut = cmdop(hub, "verify", "--head", head)
+        cut = audit(hub, "verify", "--head", head)
         assert cut.returncode == 1
         assert cut.stderr == f"error: the log has no entry {head}: it was cut or changed\n"

@@ -1,20 +1,12 @@
 """A machine gets another name and other tags: by the API, by the command line, on the record."""
 
 import subprocess
-import sys
 
-from tests.support.appliance import BASE_ENVIRONMENT, Api, Hub
+from tests.support.appliance import Api, Hub, cmdop
 
 
-def cmdop(hub: Hub, *args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "cmdop_appliance", "machines", *args],
-        capture_output=True,
-        text=True,
-        env={**BASE_ENVIRONMENT, "CMDOP_URL": hub.api.url, "CMDOP_API_KEY": hub.api.key},
-        timeout=60,
-        check=False,
-    )
+def machines(hub: Hub, *args: str) -> subprocess.CompletedProcess[str]:
+    return cmdop("machines", *args, **hub.credentials)
 
 
 def change(api: Api, machine_id: str, **fields: object):
@@ -69,12 +61,12 @@ def test_a_key_of_some_tags_cannot_put_a_machine_out_of_its_own_reach(hub, agent
 
 def test_the_command_line_changes_what_it_is_told_to(hub, agent):
     change(hub.api, agent.machine_id, name="plain", tags=["a"])
-    told = cmdop(hub, "edit", "plain", "--tags", "b, c")
+    told = machines(hub, "edit", "plain", "--tags", "b, c")
     assert (told.returncode, told.stdout) == (0, "")
     assert told.stderr == f"changed plain ({agent.machine_id}), tagged b, c\n"
-    assert cmdop(hub, "edit", agent.machine_id, "--name", "better", "--tags", "").returncode == 0
+    assert machines(hub, "edit", agent.machine_id, "--name", "better", "--tags", "").returncode == 0
     machine = hub.api.get(f"/machines/{agent.machine_id}")
     assert (machine["name"], machine["tags"]) == ("better", [])
-    nothing = cmdop(hub, "edit", "better")
+    nothing = machines(hub, "edit", "better")
     assert nothing.returncode == 2
     assert "give --name or --tags" in nothing.stderr

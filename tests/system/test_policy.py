@@ -2,12 +2,10 @@
 
 import json
 import os
-import subprocess
 
 from cmdop_appliance.local_agent import STATE_FOLDER
 from tests.support.appliance import (
-    BASE_ENVIRONMENT,
-    PROGRAM,
+    cmdop,
     running_hub,
     stopped_agent,
     wait_for,
@@ -16,15 +14,7 @@ from tests.support.machine_files import MachineFiles
 
 
 def _cmdop(place, *args):
-    done = subprocess.run(
-        [*PROGRAM, *map(str, args)],
-        cwd=place,
-        env={**BASE_ENVIRONMENT, "HOME": str(place)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = cmdop(*args, place=place)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -16,21 +15,14 @@ import trio
 
 from tests.support.agents import QUICK, clean_state_dir
 from tests.support.agents import running_agent as agent_here
-from tests.support.appliance import BASE_ENVIRONMENT, PATIENCE_S, Hub, wait_for
+from tests.support.appliance import PATIENCE_S, Hub, cmdop, wait_for
 from tests.support.fault_proxy import FaultProxy, running_proxy
 
 LONG_AGO = "2000-01-01T00:00:00Z"
 
 
-def cmdop(hub: Hub, *args: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "cmdop_appliance", *map(str, args)],
-        capture_output=True,
-        text=True,
-        env={**BASE_ENVIRONMENT, "CMDOP_URL": hub.api.url, "CMDOP_API_KEY": hub.api.key},
-        timeout=60,
-        check=False,
-    )
+def ask(hub: Hub, *args: object) -> subprocess.CompletedProcess[str]:
+    return cmdop(*args, **hub.credentials)
 
 
 def wait_status(hub: Hub, machine_id: str, status: str) -> str:
@@ -89,28 +81,28 @@ def test_a_machine_tells_how_it_is_and_how_it_was(hub, agent):
 
 def test_the_command_line_shows_a_machine_and_its_load(hub, agent):
     wait_for(lambda: hub.api.get(f"/machines/{agent.machine_id}/status")["cpu"], "a sample")
-    shown = cmdop(hub, "machines", "show", agent.name)
+    shown = ask(hub, "machines", "show", agent.name)
     assert (shown.returncode, shown.stderr) == (0, "")
     fields = dict(line.split("\t", 1) for line in shown.stdout.splitlines())
     assert fields["id"] == agent.machine_id
     assert fields["connected"] == "true"
     assert f"% of {os.cpu_count()}" in fields["cpu"]
     assert fields["memory"].endswith(" GiB")
-    record = json.loads(cmdop(hub, "machines", "show", agent.name, "-o", "json").stdout)
+    record = json.loads(ask(hub, "machines", "show", agent.name, "-o", "json").stdout)
     assert record["now"]["cpu"]["cores"] == os.cpu_count()
     assert record["facts"]["hostname"] == os.uname().nodename
 
-    lines = cmdop(hub, "machines", "metrics", agent.name, "-o", "jsonl").stdout.splitlines()
+    lines = ask(hub, "machines", "metrics", agent.name, "-o", "jsonl").stdout.splitlines()
     assert json.loads(lines[-1])["memory_percent"] > 0
-    table = cmdop(hub, "machines", "metrics", agent.name, "--since", "7d", "-o", "table").stdout
+    table = ask(hub, "machines", "metrics", agent.name, "--since", "7d", "-o", "table").stdout
     header, line, *_ = table.splitlines()
     assert header.replace(" ", "") == "TIMECPU%MAX%MEMORY%DISK%RECEIVEDSENT"
     assert line.startswith("20")
-    wrong = cmdop(hub, "machines", "metrics", agent.name, "--since", "7d", "--step", "1m")
+    wrong = ask(hub, "machines", "metrics", agent.name, "--since", "7d", "--step", "1m")
     assert (wrong.returncode, wrong.stdout) == (2, "")
     assert "--step must be a multiple of 1m, or of 15m for what is older" in wrong.stderr
-    named = cmdop(hub, "machines", "show", agent.name, "-o", "name")
-    assert named.stdout in cmdop(hub, "machines", "ls", "-o", "name").stdout.splitlines(True)
+    named = ask(hub, "machines", "show", agent.name, "-o", "name")
+    assert named.stdout in ask(hub, "machines", "ls", "-o", "name").stdout.splitlines(True)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +154,7 @@ def test_a_time_or_step_that_makes_no_sense_is_refused_with_its_remedy(hub, agen
 def test_an_agent_goes_to_the_background_and_back_and_says_so_after_each_reconnect(hub, agent):
     machine_id = agent.machine_id
     session_id = agent.wait_connected(hub)
-    told = cmdop(hub, "agent", "background", "--state-dir", agent.state_dir)
+    told = ask(hub, "agent", "background", "--state-dir", agent.state_dir)
     assert (told.returncode, told.stderr) == (0, "")
     assert told.stdout == f"the agent, process {agent.pid}, is in the background\n"
     assert wait_status(hub, machine_id, "BACKGROUND") == session_id
@@ -172,7 +164,7 @@ def test_an_agent_goes_to_the_background_and_back_and_says_so_after_each_reconne
     hub.stop()
     hub.start()
     wait_status(hub, machine_id, "BACKGROUND")
-    told = cmdop(hub, "agent", "foreground", "--state-dir", agent.state_dir)
+    told = ask(hub, "agent", "foreground", "--state-dir", agent.state_dir)
     assert told.stdout == f"the agent, process {agent.pid}, is in the foreground\n"
     wait_status(hub, machine_id, "CONNECTED")
     os.kill(agent.pid, signal.SIGUSR1)
@@ -187,7 +179,7 @@ def test_without_an_agent_nobody_is_signalled(hub, tmp_path):
     for named in (None, "", "nonsense", "-1", "0", "9" * 30, str(os.getpid()), "1"):
         if named is not None:
             (tmp_path / "agent.lock").write_text(named)
-        told = cmdop(hub, "agent", "background", "--state-dir", tmp_path)
+        told = ask(hub, "agent", "background", "--state-dir", tmp_path)
         assert (told.returncode in (2, 5), told.stdout) == (True, ""), named
         assert "Traceback" not in told.stderr
         assert "state" in told.stderr
@@ -201,7 +193,7 @@ def test_an_agent_that_does_not_listen_yet_is_not_killed(hub, tmp_path):
     ):
         try:
             lock.write_text(f"{process.pid}\n")
-            told = cmdop(hub, "agent", "background", "--state-dir", tmp_path)
+            told = ask(hub, "agent", "background", "--state-dir", tmp_path)
             assert told.returncode == 2
             assert "does not listen yet" in told.stderr
             assert process.poll() is None

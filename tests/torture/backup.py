@@ -7,7 +7,6 @@ unknown, and nothing is ever started twice: not even what the backup has as neve
 
 import http.client
 import json
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from random import Random
 from urllib.parse import urlsplit
 
 from cmdop_appliance.archives import Head, read_head
-from tests.support.appliance import BASE_ENVIRONMENT, PROGRAM, Agent, stopped_agent, wait_for
+from tests.support.appliance import Agent, cmdop, stopped_agent, wait_for
 from tests.torture.asks import PATIENCE_S
 from tests.torture.parts import Case, Part, Stage
 from tests.torture.site import Site, running_site
@@ -229,14 +228,7 @@ def _check_flood(site: Site, flood: str) -> None:
 
 
 def _cmdop(place: Path, *args: object) -> None:
-    done = subprocess.run(
-        [*PROGRAM, *map(str, args)],
-        cwd=place,
-        env={**BASE_ENVIRONMENT, "HOME": str(place)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = cmdop(*args, place=place, timeout_s=None)
     assert done.returncode == 0, done.stderr
 
 
